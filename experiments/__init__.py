@@ -1,0 +1,1 @@
+"""Recipes and the thin commands over them."""

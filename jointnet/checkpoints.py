@@ -1,0 +1,97 @@
+"""Checkpoints from which a run goes on as if it had not stopped.
+
+After each epoch the network and its optimizer are written under the epoch's number, and then
+``state.json`` is replaced, which names the file that counts. A run killed at any moment therefore
+leaves a state that is whole: the one before or the one after.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+
+from jointnet.runs import write_json
+from preprocessing.errors import RunError
+
+BEST = "best.weights.h5"
+
+
+@dataclass
+class TrainingState:
+    """What a resumed run must know beside the weights and the optimizer.
+
+    Attributes:
+        history: one record per finished epoch, in order: ``epoch`` (from 1), ``loss``,
+            ``validation_loss``, ``validation_iou`` and others.
+    """
+
+    history: list[dict] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
+
+    @property
+    def best(self) -> dict | None:
+        """The record of the first epoch with the highest validation IoU."""
+        return max(self.history, key=lambda record: record["validation_iou"], default=None)
+
+    @property
+    def epochs_without_gain(self) -> int:
+        """Epochs since the best one."""
+        return self.epoch - self.best["epoch"] if self.history else 0
+
+
+class Checkpoints:
+    """The ``checkpoints`` folder of a run.
+
+    Args:
+        folder: where the files lie; made where it is missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def exist(self) -> bool:
+        """Whether there is a state to go on from."""
+        return (self.folder / "state.json").is_file()
+
+    def save(self, model: keras.Model, state: TrainingState) -> None:
+        """Write network, optimizer and state; older files go once the new ones count."""
+        if state.best == state.history[-1]:
+            _save_weights(model, self.folder / BEST)
+        last = f"epoch_{state.epoch:05d}.weights.h5"
+        _save_weights(model, self.folder / last)
+        write_json(self.folder / "state.json", {"last": last, **asdict(state)})
+        for path in self.folder.glob("epoch_*.weights.h5"):
+            if path.name != last:
+                path.unlink()
+
+    def restore(self, model: keras.Model) -> TrainingState:
+        """Load network and optimizer of the last finished epoch into a compiled model.
+
+        Raises:
+            RunError: the files do not fit the model or are damaged.
+        """
+        try:
+            content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(self.folder / content["last"])
+        except (ValueError, KeyError, OSError) as error:
+            raise RunError(
+                f"{self.folder} cannot be resumed: {str(error).splitlines()[0]}"
+            ) from None
+        return TrainingState(history=content["history"])
+
+    def load_best(self, model: keras.Model) -> None:
+        """Load the weights of the best epoch."""
+        model.load_weights(self.folder / BEST)
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
+    beside = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
+    model.save_weights(beside)
+    beside.replace(path)

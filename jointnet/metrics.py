@@ -1,0 +1,91 @@
+"""Pixel metrics from integer counts: counts are added over everything, and divided once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+VOID = 255
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The binary confusion matrix in pixels.
+
+    Attributes:
+        true_positive: target, predicted as target.
+        false_positive: background, predicted as target.
+        false_negative: target, predicted as background.
+        true_negative: background, predicted as background.
+    """
+
+    true_positive: int = 0
+    false_positive: int = 0
+    false_negative: int = 0
+    true_negative: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.true_positive + other.true_positive,
+            self.false_positive + other.false_positive,
+            self.false_negative + other.false_negative,
+            self.true_negative + other.true_negative,
+        )
+
+    @property
+    def pixels(self) -> int:
+        """All pixels counted."""
+        return (
+            self.true_positive + self.false_positive + self.false_negative + self.true_negative
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """Accuracy, precision, recall, F1 and IoU of the target class, each in 0..1.
+
+        A ratio without a denominator is 1 where neither truth nor prediction has target (they
+        agree), and 0 otherwise. Accuracy without any pixel is 1.
+        """
+        positive = self.true_positive + self.false_positive
+        actual = self.true_positive + self.false_negative
+        empty = 1.0 if positive == actual == 0 else 0.0
+
+        def ratio(part: int, whole: int) -> float:
+            return part / whole if whole else empty
+
+        correct = self.true_positive + self.true_negative
+        return {
+            "accuracy": correct / self.pixels if self.pixels else 1.0,
+            "precision": ratio(self.true_positive, positive),
+            "recall": ratio(self.true_positive, actual),
+            "f1": ratio(2 * self.true_positive, positive + actual),
+            "iou": ratio(self.true_positive, positive + actual - self.true_positive),
+        }
+
+
+def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
+    """Counts of a prediction against the truth.
+
+    Args:
+        truth: uint8 mask of 0, 1 and 255 (void), any shape.
+        prediction: mask of 0 and 1, or 255 where nothing was predicted; same shape.
+
+    Returns:
+        Counts over the pixels that are void in neither.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
+    valid = (truth != VOID) & (prediction != VOID)
+    pairs = truth[valid].astype(np.uint8) * 2 + prediction[valid].astype(np.uint8)
+    true_negative, false_positive, false_negative, true_positive = np.bincount(
+        pairs.ravel(), minlength=4
+    ).tolist()
+    return Counts(true_positive, false_positive, false_negative, true_negative)
+
+
+def threshold_mask(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Mask of probabilities: uint8, 1 where at least ``threshold``, 255 where not a number."""
+    mask = (probabilities >= threshold).astype(np.uint8)
+    mask[np.isnan(probabilities)] = VOID
+    return mask

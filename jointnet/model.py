@@ -1,0 +1,164 @@
+"""JointNet (Zhang and Wang 2019, Remote Sensing 11(6):696, figure 2 and table 1)."""
+
+from collections.abc import Sequence
+
+import keras
+
+from layers import BilinearUpsampling, DenseAtrousBlock
+
+# Widths for machines without a GPU keep the depth, the dilation rates and the fields of view.
+VARIANTS: dict[str, dict] = {
+    "jointnet": {},
+    "jointnet_block_input": {"downsample_from": "block_input"},
+    "jointnet_half": {"growth_rates": (16, 32, 64), "bridge_filters": 128},
+    "jointnet_quarter": {"growth_rates": (8, 16, 32), "bridge_filters": 64},
+}
+
+
+@keras.saving.register_keras_serializable(package="jointnet")
+class JointNet(keras.Model):
+    """Encoder of dense atrous blocks, bridge, and decoder with fused skips.
+
+    Three dense atrous blocks, each followed by a stride-2 1x1 convolution; a 1x1 bridge; then
+    three times bilinear x2, concatenation with the fused output of the encoder's block of that
+    size, and a 1x1 convolution, where the last is a whole dense atrous block. The network is
+    fed raw pixels: scaling is its first layer.
+
+    Group statistics span the whole input, so an output pixel depends on all of it: predict with
+    windows of the size that was trained on.
+
+    Args:
+        bands: bands of the input.
+        growth_rates: growth rate of each encoder block; the first is also the decoder block's.
+        bridge_filters: channels of the bridge.
+        groups: groups of the normalisations, one number for all blocks, or ``"doubling"``:
+            8, 16, 32 by depth and 32 in the decoder's block.
+        downsample_from: ``"block_output"`` (the fused output feeds the next level) or
+            ``"block_input"`` (the other public implementation, whose bridge sees single strided
+            pixels).
+        band_offset: subtracted from each band: one number or one per band.
+        band_scale: divides each band after that: one number or one per band. The defaults map
+            0..255 to -1..1.
+        name: name of the model.
+        dtype: dtype policy; scaling and the final sigmoid are float32 under each.
+
+    Call arguments:
+        inputs: ``(batch, height, width, bands)`` raw pixels of any numeric dtype; height and
+            width free multiples of 8 (see ``jointnet.padding``).
+
+    Returns:
+        ``(batch, height, width, 1)`` float32 probabilities of the target class, 0..1.
+
+    Raises:
+        ValueError: an argument outside what is named above; the message says what would work.
+    """
+
+    MULTIPLE = 8
+
+    def __init__(
+        self,
+        bands: int = 3,
+        growth_rates: Sequence[int] = (32, 64, 128),
+        bridge_filters: int = 256,
+        groups: int | str = 8,
+        downsample_from: str = "block_output",
+        band_offset: float | Sequence[float] = 127.5,
+        band_scale: float | Sequence[float] = 127.5,
+        name: str = "jointnet",
+        dtype=None,
+        **kwargs,
+    ):
+        offsets, scales = _per_band(band_offset, bands), _per_band(band_scale, bands)
+        if len(growth_rates) != 3:
+            raise ValueError(f"growth_rates must hold three numbers; got {growth_rates}")
+        if downsample_from not in ("block_output", "block_input"):
+            raise ValueError(
+                'downsample_from must be "block_output" or "block_input"; '
+                f"got {downsample_from!r}"
+            )
+        if isinstance(groups, str) and groups != "doubling":
+            raise ValueError(f'groups must be a number or "doubling"; got {groups!r}')
+        if 0 in scales:
+            raise ValueError(f"band_scale must not be 0; got {band_scale}")
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        by_depth = (8, 16, 32) if groups == "doubling" else (groups,) * 3
+
+        def convolution(filters: int, layer_name: str) -> keras.layers.Conv2D:
+            return keras.layers.Conv2D(
+                filters, 1, activation="relu", dtype=policy, name=layer_name
+            )
+
+        inputs = keras.Input((None, None, bands), name="pixels")
+        x = keras.layers.Rescaling(
+            scale=[1 / scale for scale in scales],
+            offset=[-offset / scale for offset, scale in zip(offsets, scales, strict=True)],
+            dtype="float32",
+            name="scaling",
+        )(inputs)
+        skips = []
+        for depth, (growth, block_groups) in enumerate(
+            zip(growth_rates, by_depth, strict=True), start=1
+        ):
+            fused = DenseAtrousBlock(
+                growth, block_groups, dtype=policy, name=f"encoder_{depth}"
+            )(x)
+            skips.append(fused)
+            x = fused if downsample_from == "block_output" else x
+            # Every second pixel, then a plain 1x1 convolution: the same function as a strided
+            # 1x1 convolution, whose training corrupts memory in TensorFlow on CPU (oneDNN).
+            x = convolution(growth, f"downsampling_{depth}")(x[:, ::2, ::2])
+        x = convolution(bridge_filters, "bridge")(x)
+        for depth in (3, 2, 1):
+            x = BilinearUpsampling(dtype=policy, name=f"upsampling_{depth}")(x)
+            x = keras.layers.Concatenate(dtype=policy, name=f"skip_{depth}")([x, skips[depth - 1]])
+            if depth > 1:
+                x = convolution(growth_rates[depth - 1], f"decoder_{depth}")(x)
+        x = DenseAtrousBlock(growth_rates[0], by_depth[-1], dtype=policy, name="decoder_1")(x)
+        x = keras.layers.Conv2D(1, 1, dtype=policy, name="logits")(x)
+        outputs = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(x)
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self.bands = bands
+        self.growth_rates = tuple(growth_rates)
+        self.bridge_filters = bridge_filters
+        self.groups = groups
+        self.downsample_from = downsample_from
+        self.band_offset = band_offset
+        self.band_scale = band_scale
+        self._policy = policy
+
+    def get_config(self):
+        """Constructor arguments."""
+        return {
+            "bands": self.bands,
+            "growth_rates": self.growth_rates,
+            "bridge_filters": self.bridge_filters,
+            "groups": self.groups,
+            "downsample_from": self.downsample_from,
+            "band_offset": self.band_offset,
+            "band_scale": self.band_scale,
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self._policy),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Inverse of ``get_config``; the graph is built anew from the arguments."""
+        return cls(**config)
+
+    @classmethod
+    def from_variant(cls, variant: str, **overrides) -> "JointNet":
+        """A named variant: one of ``VARIANTS``, with other arguments overridden.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        if variant not in VARIANTS:
+            raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+        return cls(**{**VARIANTS[variant], **overrides})
+
+
+def _per_band(value: float | Sequence[float], bands: int) -> list[float]:
+    values = [value] * bands if isinstance(value, (int, float)) else list(value)
+    if len(values) != bands:
+        raise ValueError(f"one number or {bands} are needed, one per band; got {value}")
+    return [float(number) for number in values]

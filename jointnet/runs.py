@@ -1,0 +1,184 @@
+"""The run folder: everything that is needed to use, repeat and judge a trained network.
+
+``results/<run>/`` holds ``config.json`` (network, bands, dtype, GSD, window, threshold, target,
+recipe), ``environment.json``, ``data.json`` (manifest hash, scenes and split), ``history.csv``,
+``metrics.json``, ``weights.weights.h5`` (float16, Keras' own layout) and ``curves.png``;
+``checkpoints/`` and ``pictures/`` beside them are not kept in git.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from jointnet.model import JointNet
+from preprocessing.errors import RunError
+
+NETWORKS = {"JointNet": JointNet}
+WEIGHTS = "weights.weights.h5"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network with what its use depends on.
+
+    Attributes:
+        folder: the run folder.
+        model: the network with its weights.
+        config: the run's ``config.json``.
+    """
+
+    folder: Path
+    model: keras.Model
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON beside, then rename, so that a reader never sees half a file."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def describe_network(model: keras.Model) -> dict[str, Any]:
+    """Class and constructor arguments of a network, for ``config.json``.
+
+    The dtype policy is left out: it belongs to a use of the weights, not to the network.
+    """
+    arguments = {key: value for key, value in model.get_config().items() if key != "dtype"}
+    return {"class": type(model).__name__, "arguments": arguments}
+
+
+def build_network(described: dict[str, Any], dtype: str = "float32") -> keras.Model:
+    """Inverse of ``describe_network``.
+
+    Raises:
+        RunError: a class that this version does not have.
+    """
+    name = described["class"]
+    if name not in NETWORKS:
+        raise RunError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
+    return NETWORKS[name](**described["arguments"], dtype=dtype)
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Write the weights as float16 in Keras' own HDF5 layout, beside and then renamed.
+
+    ``model.load_weights(path)`` reads the file. Group normalisation and ReLU keep weights small,
+    far inside float16's range; the rounding is part of what is measured.
+    """
+    plain = build_network(describe_network(model))
+    plain.set_weights(model.get_weights())
+    beside = path.with_name(f".{path.name}.partial.weights.h5")
+    plain.save_weights(beside)
+    with h5py.File(beside, "r+") as file:
+        names: list[str] = []
+        file.visititems(lambda name, node: names.append(name) if _is_float(node) else None)
+        for name in names:
+            values = file[name][...]
+            del file[name]
+            file.create_dataset(name, data=values.astype(np.float16))
+    _repack(beside, path)
+
+
+def _is_float(node: h5py.Group | h5py.Dataset) -> bool:
+    return isinstance(node, h5py.Dataset) and node.dtype.kind == "f"
+
+
+def _repack(source: Path, path: Path) -> None:
+    """Copy an HDF5 file without the space that deleted arrays leave, then rename it."""
+    packed = source.with_name(f".{path.name}.packed")
+    with h5py.File(source) as old, h5py.File(packed, "w") as new:
+        for name in old:
+            old.copy(name, new)
+        new.attrs.update(old.attrs)
+    source.unlink()
+    os.replace(packed, path)
+
+
+def load_run(folder: Path, dtype: str = "float32") -> Run:
+    """Network and configuration of a run folder.
+
+    Args:
+        folder: the run folder.
+        dtype: dtype policy to compute in.
+
+    Raises:
+        RunError: not a run folder, or its weights do not fit its configuration.
+    """
+    folder = Path(folder)
+    config_path, weights = folder / "config.json", folder / WEIGHTS
+    for path in (config_path, weights):
+        if not path.is_file():
+            raise RunError(
+                f"{folder} is not a run folder: it has no {path.name}; give a folder that "
+                "train_jointnet.py wrote, such as results/<run>"
+            )
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        model = build_network(config["network"], dtype)
+        model.load_weights(weights)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RunError(f"{folder} cannot be loaded: {line}") from None
+    return Run(folder, model, config)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, backend, devices, processor and commit of this process."""
+    packages = ("keras", "tensorflow", "jax", "numpy", "opencv-python-headless", "rasterio")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "backend": keras.backend.backend(),
+        "devices": keras.distribution.list_devices(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run(
+        [git, "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None

@@ -1,0 +1,102 @@
+"""What a training run is made of: plain values that are written to its ``config.json``."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import keras
+
+from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
+from preprocessing.augmentation import Augmentation
+
+LOSSES = ("dice", "focal", "cross_entropy+dice")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained.
+
+    Attributes:
+        crop_size: side of a training sample in pixels; also the window at prediction.
+        batch_size: samples in a batch.
+        epochs: number of epochs; validation and checkpoints come after each.
+        steps_per_epoch: batches in an epoch, None for one pass over the patches.
+        learning_rate: of Adam, after the warm-up.
+        schedule: ``"constant"``, or ``"cosine"`` (falls to 0 at the last step).
+        warmup_steps: steps over which the learning rate rises from 0.
+        weight_decay: decoupled weight decay (Loshchilov and Hutter 2019); 0 is plain Adam.
+        loss: ``"dice"`` (buildings in the paper's implementation), ``"focal"`` (roads; gamma 2,
+            alpha 0.25) or ``"cross_entropy+dice"``.
+        target_weight: see ``TrainingBatches``.
+        augmentation: what is done to each sample.
+        early_stopping: stop after so many epochs without a better validation IoU; None never.
+        threshold: probability from which a pixel counts as target, in validation and inference.
+        precision: dtype policy, ``"float32"`` or ``"mixed_bfloat16"``.
+        seed: seed of initial weights, batches and augmentation.
+
+    Raises:
+        ValueError: an unknown loss or schedule, or a number that makes no sense.
+    """
+
+    crop_size: int = 512
+    batch_size: int = 4
+    epochs: int = 100
+    steps_per_epoch: int | None = None
+    learning_rate: float = 1e-4
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    loss: str = "dice"
+    target_weight: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    early_stopping: int | None = None
+    threshold: float = 0.6
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self):
+        """Refuse what cannot be trained."""
+        for name, known in (
+            ("loss", LOSSES),
+            ("schedule", SCHEDULES),
+            ("precision", ("float32", "mixed_bfloat16")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
+                )
+        for name in ("crop_size", "batch_size", "epochs", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    def make_loss(self) -> keras.losses.Loss:
+        """The loss object named by ``loss``."""
+        if self.loss == "dice":
+            return DiceLoss()
+        if self.loss == "focal":
+            return BinaryFocalLoss(gamma=2.0, alpha=0.25)
+        # Focal loss with gamma 0 and alpha 0.5 is half of the cross-entropy.
+        return WeightedSumLoss([BinaryFocalLoss(gamma=0.0, alpha=0.5), DiceLoss()], [2.0, 1.0])
+
+    def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
+        """Adam with the schedule over ``total_steps`` batches."""
+        rate = self.learning_rate
+        if self.schedule == "cosine":
+            decay = max(total_steps - self.warmup_steps, 1)
+            rate = keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=0.0 if self.warmup_steps else rate,
+                decay_steps=decay,
+                warmup_target=rate if self.warmup_steps else None,
+                warmup_steps=self.warmup_steps,
+            )
+        elif self.warmup_steps:
+            rate = keras.optimizers.schedules.PolynomialDecay(0.0, self.warmup_steps, rate)
+        if self.weight_decay:
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay)
+            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+            return optimizer
+        return keras.optimizers.Adam(rate)

@@ -1,0 +1,172 @@
+"""Training a network from a patch store, on any Keras backend, without reading rasters."""
+
+import csv
+import math
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from jointnet.batches import TrainingBatches
+from jointnet.checkpoints import Checkpoints, TrainingState
+from jointnet.event_log import EventLog
+from jointnet.metrics import Counts, count, threshold_mask
+from jointnet.settings import TrainingSettings
+from preprocessing.errors import RunError, TrainingError
+from preprocessing.patch_store import PatchSet, PatchStore
+
+
+class StepWatch(keras.callbacks.Callback):
+    """Advances the progress bar, and stops a run whose loss is no number.
+
+    Args:
+        batches: the epoch's batches, to name the one that failed.
+        bar: progress bar over the steps of the whole run, whose time left is the run's.
+    """
+
+    def __init__(self, batches: TrainingBatches, bar: tqdm):
+        super().__init__()
+        self.batches = batches
+        self.bar = bar
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Check the running mean of the loss, which no later batch can make finite again."""
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            names = ", ".join(self.batches.names(batch))
+            raise TrainingError(
+                f"the loss is {loss} at epoch {self.batches.epoch + 1}, step {batch + 1}, in the "
+                f"batch of {names}; look at these patches, or lower the learning rate"
+            )
+        self.bar.set_postfix_str(f"epoch {self.batches.epoch + 1} loss {loss:.4f}", refresh=False)
+        self.bar.update()
+
+
+def train(
+    model: keras.Model,
+    store: PatchStore,
+    settings: TrainingSettings,
+    folder: Path,
+    resume: bool = False,
+) -> TrainingState:
+    """Train a network, validate after each epoch, and leave it with the best epoch's weights.
+
+    Writes ``history.csv``, ``checkpoints/`` and, where tensorboard is importable, ``events/``
+    into the run folder.
+
+    Args:
+        model: a network from raw pixels to probabilities, built under ``settings.precision``.
+        store: an open patch store.
+        settings: how to train.
+        folder: the run folder.
+        resume: go on from the last finished epoch in ``folder``, with the weights that an
+            uninterrupted run would have.
+
+    Returns:
+        The state after the last epoch, with the history.
+
+    Raises:
+        RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
+        TrainingError: the loss is not finite; the message names epoch, step and patches.
+    """
+    checkpoints = Checkpoints(Path(folder) / "checkpoints")
+    steps = len(_batches(store.train, settings, epoch=0))
+    # XLA compiles for minutes on a CPU and then runs slower than without (measured); elsewhere
+    # Keras decides.
+    on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
+    graph_on_cpu = on_cpu and keras.backend.backend() == "tensorflow"
+    model.compile(
+        optimizer=settings.make_optimizer(steps * settings.epochs),
+        loss=settings.make_loss(),
+        jit_compile=False if graph_on_cpu else "auto",
+    )
+    state = TrainingState()
+    if resume:
+        if not checkpoints.exist():
+            raise RunError(f"{folder} has no checkpoint to resume from; start without --resume")
+        state = checkpoints.restore(model)
+    log = EventLog(Path(folder) / "events")
+    with tqdm(
+        total=steps * settings.epochs, initial=steps * state.epoch, unit="step", smoothing=0.05
+    ) as bar:
+        for epoch in range(state.epoch, settings.epochs):
+            if settings.early_stopping and state.epochs_without_gain >= settings.early_stopping:
+                bar.write(f"no better validation IoU for {settings.early_stopping} epochs: stopped")
+                break
+            batches = _batches(store.train, settings, epoch)
+            # One call of fit per epoch: its batches come from an object that knows its epoch.
+            fitted = model.fit(batches, verbose=0, callbacks=[StepWatch(batches, bar)])
+            record = {
+                "epoch": epoch + 1,
+                "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
+                "loss": float(fitted.history["loss"][-1]),
+                **validate(model, store.validation, settings),
+            }
+            state.history.append(record)
+            checkpoints.save(model, state)
+            write_history(Path(folder) / "history.csv", state.history)
+            log.write(epoch + 1, record)
+            bar.write("  ".join(f"{key} {_short(value)}" for key, value in record.items()))
+    checkpoints.load_best(model)
+    return state
+
+
+def validate(
+    model: keras.Model, patches: PatchSet, settings: TrainingSettings
+) -> dict[str, float]:
+    """Loss and pooled pixel metrics over the validation patches.
+
+    Args:
+        model: a compiled network.
+        patches: validation patches; void pixels count in nothing.
+        settings: batch size and threshold.
+
+    Returns:
+        ``validation_loss`` (mean over patches with valid pixels), and ``validation_iou``,
+        ``_f1``, ``_precision``, ``_recall``, ``_accuracy`` at the threshold, from counts added
+        over all patches.
+    """
+    loss_of = settings.make_loss()
+    counts, losses = Counts(), []
+    for first in range(0, len(patches), settings.batch_size):
+        images = np.asarray(patches.images[first : first + settings.batch_size])
+        masks = np.asarray(patches.masks[first : first + settings.batch_size])
+        missing = settings.batch_size - len(images)
+        # The last batch is filled up so that the network is compiled for one shape.
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        probabilities = np.asarray(model.predict_on_batch(filled))[: len(images)]
+        counts += count(masks, threshold_mask(probabilities[..., 0], settings.threshold))
+        per_sample = loss_of.call(masks[..., None], probabilities)
+        has_valid = (masks != 255).any(axis=(1, 2))
+        losses.extend(keras.ops.convert_to_numpy(per_sample)[has_valid].tolist())
+    metrics = {f"validation_{name}": value for name, value in counts.metrics().items()}
+    return {"validation_loss": float(np.mean(losses)) if losses else 0.0, **metrics}
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    """Write the history as CSV, one row per epoch, beside and then renamed."""
+    beside = path.with_name(f".{path.name}.partial")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(beside, path)
+
+
+def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> TrainingBatches:
+    return TrainingBatches(
+        patches,
+        epoch=epoch,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        crop_size=settings.crop_size,
+        augmentation=settings.augmentation,
+        steps=settings.steps_per_epoch,
+        target_weight=settings.target_weight,
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else f"{value:.4g}"

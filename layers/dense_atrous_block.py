@@ -1,0 +1,114 @@
+"""The dense atrous convolution block of JointNet (Zhang and Wang 2019, section 2.2)."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from layers.group_normalization import GroupNormalization
+
+DILATION_RATES = (1, 2, 5, 1, 2, 5)
+
+
+@keras.saving.register_keras_serializable(package="jointnet")
+class DenseAtrousBlock(keras.layers.Layer):
+    """Dense 3x3 atrous convolutions, fused by one 1x1 convolution.
+
+    Each convolution reads the concatenation of the block's input and all earlier outputs and
+    gives ``growth_rate`` channels: convolution, ReLU, group normalisation. The dilation rates
+    1, 2, 5 (twice) widen the field of view without the holes that equal rates would leave.
+    One 1x1 convolution with ReLU fuses the concatenation of everything.
+
+    Args:
+        growth_rate: channels of each 3x3 convolution (k).
+        groups: groups of the normalisations; must divide ``growth_rate``.
+        dilation_rates: dilation of each 3x3 convolution.
+        epsilon: epsilon of the normalisations.
+        filters: channels of the fused output, ``4 * growth_rate`` where None.
+
+    Input shape:
+        ``(batch, height, width, channels)``, floating point; free height and width.
+
+    Output shape:
+        ``(batch, height, width, filters)``: the block's fused output, not negative.
+
+    Raises:
+        ValueError: ``growth_rate`` is not positive or no multiple of ``groups``, or
+            ``dilation_rates`` is empty or holds values below 1.
+    """
+
+    def __init__(
+        self,
+        growth_rate: int,
+        groups: int = 8,
+        dilation_rates: Sequence[int] = DILATION_RATES,
+        epsilon: float = 0.1,
+        filters: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if growth_rate < 1 or (groups > 0 and growth_rate % groups):
+            raise ValueError(
+                f"growth_rate must be a positive multiple of groups={groups}; got {growth_rate}"
+            )
+        if not dilation_rates or min(dilation_rates) < 1:
+            raise ValueError(f"dilation_rates must be positive integers; got {dilation_rates}")
+        self.growth_rate = growth_rate
+        self.groups = groups
+        self.dilation_rates = tuple(dilation_rates)
+        self.epsilon = epsilon
+        self.filters = filters
+        self.convolutions = [
+            keras.layers.Conv2D(
+                growth_rate,
+                3,
+                padding="same",
+                dilation_rate=rate,
+                activation="relu",
+                dtype=self.dtype_policy,
+                name=f"convolution_{i}",
+            )
+            for i, rate in enumerate(self.dilation_rates, start=1)
+        ]
+        self.normalizations = [
+            GroupNormalization(groups, epsilon, dtype=self.dtype_policy, name=f"normalization_{i}")
+            for i in range(1, len(self.dilation_rates) + 1)
+        ]
+        self.fusion = keras.layers.Conv2D(
+            self._fused_filters, 1, activation="relu", dtype=self.dtype_policy, name="fusion"
+        )
+
+    @property
+    def _fused_filters(self) -> int:
+        return 4 * self.growth_rate if self.filters is None else self.filters
+
+    def build(self, input_shape):
+        """Build each convolution for the channels that reach it."""
+        *rest, channels = input_shape
+        for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
+            convolution.build((*rest, channels))
+            normalization.build((*rest, self.growth_rate))
+            channels += self.growth_rate
+        self.fusion.build((*rest, channels))
+
+    def call(self, inputs):
+        """Fused output of the block."""
+        x = inputs
+        for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
+            x = ops.concatenate([x, normalization(convolution(x))], axis=-1)
+        return self.fusion(x)
+
+    def compute_output_shape(self, input_shape):
+        """Input's batch, height and width; the fused channels."""
+        return (*input_shape[:-1], self._fused_filters)
+
+    def get_config(self):
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "growth_rate": self.growth_rate,
+            "groups": self.groups,
+            "dilation_rates": self.dilation_rates,
+            "epsilon": self.epsilon,
+            "filters": self.filters,
+        }

@@ -1,0 +1,79 @@
+"""Binary focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5)."""
+
+import keras
+from keras import ops
+
+from losses.voids import split_void
+
+
+@keras.saving.register_keras_serializable(package="jointnet")
+class BinaryFocalLoss(keras.losses.Loss):
+    """Cross-entropy that gives pixels already predicted well little weight.
+
+    Per pixel, with p the probability of the target class:
+    ``-alpha (1 - p)^gamma log(p)`` on target pixels and
+    ``-(1 - alpha) p^gamma log(1 - p)`` on background. The mean over a sample's valid pixels is
+    the sample's loss; the batch's loss is the mean over samples, so a batch that is split over
+    devices gives the same value. A sample without valid pixels has loss 0.
+
+    ``gamma=0`` is cross-entropy weighted by ``alpha``; ``gamma=0, alpha=0.5`` is half of the
+    plain cross-entropy.
+
+    Args:
+        gamma: focusing exponent, 0 or more. The paper of JointNet uses 2.
+        alpha: weight of the target class in 0..1, background has ``1 - alpha``. JointNet: 0.25.
+        ignore_class: label of void pixels, None where there are none.
+
+    Call arguments:
+        y_true: ``(batch, height, width[, 1])`` labels 0, 1 and ``ignore_class``.
+        y_pred: ``(batch, height, width, 1)`` probabilities in 0..1 (not logits).
+
+    Raises:
+        ValueError: ``gamma`` is negative or ``alpha`` outside 0..1.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        ignore_class: int | None = 255,
+        name: str = "binary_focal_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        if gamma < 0:
+            raise ValueError(f"gamma must be 0 or more; got {gamma}")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must lie in 0..1; got {alpha}")
+        self.gamma = gamma
+        self.alpha = alpha
+        self.ignore_class = ignore_class
+
+    def call(self, y_true, y_pred):
+        """Loss per sample, ``(batch,)`` float32."""
+        truth, probability, valid = split_void(y_true, y_pred, self.ignore_class)
+        # Keeps the logarithm and its gradient finite at probabilities of exactly 0 and 1.
+        probability = ops.clip(probability, 1e-7, 1 - 1e-7)
+        target = self.alpha * _power(1 - probability, self.gamma) * -ops.log(probability)
+        background = (1 - self.alpha) * _power(probability, self.gamma) * -ops.log(1 - probability)
+        pixels = valid * (truth * target + (1 - truth) * background)
+        return ops.sum(pixels, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1.0)
+
+    def get_config(self):
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "gamma": self.gamma,
+            "alpha": self.alpha,
+            "ignore_class": self.ignore_class,
+        }
+
+
+def _power(base, exponent: float):
+    # The general power is an order of magnitude slower than a square, and its gradient in the
+    # base is 0 * inf at exponent 0.
+    if exponent == 0:
+        return ops.ones_like(base)
+    if exponent == 2:
+        return ops.square(base)
+    return ops.power(base, exponent)

@@ -1,0 +1,52 @@
+"""A weighted sum of losses."""
+
+from collections.abc import Sequence
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="jointnet")
+class WeightedSumLoss(keras.losses.Loss):
+    """``sum(weight * loss)`` of several losses on the same labels and probabilities.
+
+    Args:
+        losses: ``keras.losses.Loss`` objects whose ``call`` gives one value per sample.
+        weights: one factor per loss.
+
+    Raises:
+        ValueError: no loss, or another number of weights than of losses.
+    """
+
+    def __init__(
+        self,
+        losses: Sequence[keras.losses.Loss],
+        weights: Sequence[float],
+        name: str = "weighted_sum_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        if not losses or len(losses) != len(weights):
+            raise ValueError(
+                f"one weight per loss is needed; got {len(losses)} losses and "
+                f"{len(weights)} weights"
+            )
+        self.losses = list(losses)
+        self.weights = [float(weight) for weight in weights]
+
+    def call(self, y_true, y_pred):
+        """Loss per sample, ``(batch,)``."""
+        return sum(
+            weight * loss.call(y_true, y_pred)
+            for weight, loss in zip(self.weights, self.losses, strict=True)
+        )
+
+    def get_config(self):
+        """Constructor arguments, the losses serialised."""
+        losses = [keras.saving.serialize_keras_object(loss) for loss in self.losses]
+        return {**super().get_config(), "losses": losses, "weights": self.weights}
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of ``get_config``."""
+        losses = [keras.saving.deserialize_keras_object(loss) for loss in config["losses"]]
+        return cls(**{**config, "losses": losses})

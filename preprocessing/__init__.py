@@ -1,0 +1,1 @@
+"""Scenes, polygons and rasters to patches, and masks back to polygons; never imports Keras."""

@@ -1,0 +1,41 @@
+"""The errors of the project: each says in one line what was received and what would work.
+
+Commands print the line and exit with code 2; callers from Python catch ``JointNetError``
+or one of its kinds.
+"""
+
+
+class JointNetError(Exception):
+    """Base of every error that a user's input or machine can cause."""
+
+
+class RasterError(JointNetError):
+    """A raster that cannot be read, or not as the model or data set needs it."""
+
+
+class LabelError(JointNetError):
+    """A label whose values, size or place do not fit its image."""
+
+
+class PolygonError(JointNetError):
+    """A polygon file that cannot be read, placed or is empty."""
+
+
+class DatasetError(JointNetError):
+    """A folder that does not have the layout of a data set."""
+
+
+class StoreError(JointNetError):
+    """A patch store that is missing, truncated, stale or made with other settings."""
+
+
+class RunError(JointNetError):
+    """A run folder that is not one, or does not fit what is asked of it."""
+
+
+class OutputError(JointNetError):
+    """An output that exists already or cannot be written."""
+
+
+class TrainingError(JointNetError):
+    """A training run that cannot go on."""

@@ -1,0 +1,167 @@
+"""From a mask to footprints: polygons of the targets, their area on the ground, and GeoJSON.
+
+Outlines follow the pixels' edges exactly: burning the polygons of a mask into an empty raster
+gives the mask again.
+"""
+
+import os
+import warnings
+
+import geopandas
+import numpy as np
+import pyogrio
+import pyproj
+import rasterio
+import rasterio.features
+import shapely
+from affine import Affine
+
+from preprocessing.errors import RasterError
+from preprocessing.outputs import replacing
+from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, gdal_quiet, open_raster, reason
+from preprocessing.rasters import LabelReader, raster_info, read_label, strips
+
+_GEOD = pyproj.Geod(ellps="WGS84")
+
+
+def polygonise(
+    mask: str | os.PathLike | np.ndarray, transform: Affine | None = None
+) -> list[shapely.Polygon]:
+    """Outlines of the connected targets of a mask, holes included.
+
+    Pixels that share an edge belong together; those that touch at a corner only are apart
+    (connectivity 4; with 8, rings would cross themselves there). Void is not target.
+
+    Args:
+        mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
+            mask or label raster, which is read as a stream where its void holds no target.
+        transform: affine from (column, row) to the coordinates wanted; the identity, pixel
+            coordinates, by default.
+
+    Returns:
+        Valid polygons, in the order in which a scan from the top completes them; none for a mask without target.
+
+    Raises:
+        RasterError: no such file, no raster, or corrupt.
+        LabelError: values other than {0, 1} or {0, 255}.
+        ValueError: an array of another dtype or dimension.
+    """
+    transform = Affine.identity() if transform is None else transform
+    if isinstance(mask, np.ndarray):
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
+        targets = (mask == 1).astype(np.uint8)
+        return _outlines(targets, targets, transform)
+    if not _pixels_say_all(mask):
+        return polygonise(read_label(mask), transform)
+    with open_raster(mask) as dataset:
+        band = rasterio.band(dataset, 1)
+        try:
+            return _outlines(band, band, transform)
+        except GDAL_ERRORS as error:
+            raise RasterError(f"{mask}: cannot be read: {reason(error)}") from error
+
+
+def _outlines(
+    source: np.ndarray | rasterio.Band, inside: np.ndarray | rasterio.Band, transform: Affine
+) -> list[shapely.Polygon]:
+    """Polygons of the pixels of ``source`` where ``inside`` is not 0."""
+    with gdal_quiet():
+        shapes = rasterio.features.shapes(source, inside, connectivity=4, transform=transform)
+        rings = (shape["coordinates"] for shape, _ in shapes)
+        return [shapely.Polygon(outer, holes) for outer, *holes in rings]
+
+
+def _pixels_say_all(path: str | os.PathLike) -> bool:
+    """Whether GDAL can outline the file as it is; checks its values on the way."""
+    with LabelReader(path) as reader:
+        for window in strips(reader.height, reader.width):
+            reader.read(window)
+        plain = reader.info.dtype == "uint8"
+        return plain and not reader.target_under_void
+
+
+def footprints(
+    mask: str | os.PathLike, min_area_m2: float = 0.0
+) -> tuple[geopandas.GeoDataFrame, str]:
+    """Footprints of a mask, on the ground where the mask has a place there.
+
+    The area is geodesic, on the WGS 84 ellipsoid, of the polygon between its vertices, holes
+    subtracted: neither the metres of EPSG:3857 nor degrees are ground.
+
+    Args:
+        mask: path of a mask or label raster.
+        min_area_m2: smaller footprints are left out; without effect where there is no ground.
+
+    Returns:
+        A frame with one row per footprint and the columns ``id`` (int64, from 1), ``area_m2``
+        (float64) and ``geometry`` (valid polygons, EPSG:4326), and an empty note. Where the
+        raster has no CRS or no affine: ``area_px`` (int64) in place of ``area_m2``, geometry in
+        pixels (x the column, y the row, counted from the top left corner), no CRS, and a note
+        that says so in one sentence. A mask without target gives no rows.
+
+    Raises:
+        RasterError: no such file, no raster, or corrupt.
+        LabelError: values other than {0, 1} or {0, 255}.
+    """
+    info = raster_info(mask)
+    if info.gsd is None:
+        return _in_pixels(polygonise(mask), info, min_area_m2)
+    polygons = np.array(polygonise(mask, info.transform), dtype=object)
+    ground = geopandas.GeoSeries(polygons, crs=info.crs.to_wkt()).to_crs("EPSG:4326")
+    # A south-up raster or an unoriented hole would otherwise count with the wrong sign.
+    oriented = shapely.orient_polygons(ground.to_numpy())
+    area = np.array([_GEOD.geometry_area_perimeter(polygon)[0] for polygon in oriented], float)
+    keep = area >= min_area_m2
+    columns = {"id": np.arange(1, keep.sum() + 1), "area_m2": area[keep]}
+    frame = geopandas.GeoDataFrame(columns, geometry=oriented[keep], crs="EPSG:4326")
+    return frame, ""
+
+
+def _in_pixels(
+    polygons: list[shapely.Polygon], info: RasterInfo, min_area_m2: float
+) -> tuple[geopandas.GeoDataFrame, str]:
+    """The frame and the note for a raster that has no place on the ground."""
+    lacking = "no CRS" if info.crs is None else "no affine of its own that leads to the ground"
+    note = f"The raster has {lacking}: footprints are in pixels (column, row), areas too."
+    if min_area_m2 > 0:
+        note = f"{note[:-1]}, and no smallest area in m2 applies."
+    area = np.array([round(polygon.area) for polygon in polygons], np.int64)
+    columns = {"id": np.arange(1, len(polygons) + 1), "area_px": area}
+    return geopandas.GeoDataFrame(columns, geometry=list(polygons)), note
+
+
+def write_geojson(
+    frame: geopandas.GeoDataFrame, path: str | os.PathLike, overwrite: bool = False
+) -> None:
+    """Write footprints as GeoJSON, which appears only when it is complete.
+
+    In EPSG:4326 the file follows RFC 7946: longitude and latitude with seven decimals (about a
+    centimetre), outer rings anticlockwise. Pixel coordinates are written as they are. No rows
+    give an empty FeatureCollection.
+
+    Args:
+        frame: as ``footprints`` returns it; polygons in EPSG:4326 or without CRS.
+        path: the file to write; missing folders are made.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: the file exists and ``overwrite`` is off, or it cannot be written.
+        ValueError: the frame's CRS is another than EPSG:4326.
+    """
+    if frame.crs is not None and frame.crs.to_epsg() != 4326:
+        raise ValueError(f"CRS {frame.crs.name}: GeoJSON is EPSG:4326, frame.to_crs(4326) first")
+    options = {} if frame.crs is None else {"RFC7946": "YES"}
+    with replacing(path, overwrite) as target, warnings.catch_warnings():
+        # Of a frame without CRS pyogrio warns; here that is meant.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            pyogrio.write_dataframe(
+                frame, target, driver="GeoJSON", geometry_type="Polygon", **options
+            )
+            # Failures to write at closing are not reported; a truncated file does not open.
+            complete = pyogrio.read_info(target, force_feature_count=True)["features"]
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise OSError(" ".join(str(error).split())) from error
+        if complete != len(frame):
+            raise OSError(f"{complete} of {len(frame)} footprints arrived, disk full?")

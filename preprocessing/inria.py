@@ -1,0 +1,147 @@
+"""The folder layout of the Inria Aerial Image Labeling data set.
+
+Source: Maggiori, Tarabalka, Charpiat and Alliez 2017, "Can Semantic Labeling Methods
+Generalize to Any City? The Inria Aerial Image Labeling Benchmark".
+
+``AerialImageDataset/{train,test}/images/<place><index>.tif`` with the labels of ``train`` in
+``gt``: 5000 x 5000 pixels of 0.3 m, three bands of uint8, labels 0 / 255; 36 tiles of each of
+austin, chicago, kitsap, tyrol-w and vienna to train on, and five other cities without labels
+to be tested on. Any other place names and tile sizes in the same layout are read as well, and
+so are patches cut out of tiles: ``austin1_7`` is patch 7 of tile austin1.
+"""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from preprocessing.errors import DatasetError
+from preprocessing.scenes import Scene, images_in, pair_by_stem
+
+OFFICIAL_VALIDATION = (1, 2, 3, 4, 5)
+GSD = 0.3
+# A place ends in neither a digit (that is the index) nor "_" (that announces a patch).
+STEM = re.compile(r"(?P<tile>(?P<place>.*[^0-9_])(?P<index>[0-9]+))(?:_(?P<patch>[0-9]+))?")
+
+
+class TileName(NamedTuple):
+    """What the stem of a file says: ``austin1_7`` is tile austin1, austin, 1 and 7."""
+
+    tile: str
+    place: str
+    index: int
+    patch: int | None
+
+
+def parse_stem(stem: str) -> TileName:
+    """Read tile, place, index and patch from a file's stem.
+
+    Only the stem is looked at: a parent folder may have the name of another city.
+
+    Raises:
+        DatasetError: the stem has no place or no index.
+    """
+    match = STEM.fullmatch(stem)
+    if match is None:
+        raise DatasetError(
+            f"{stem!r} is no tile name: expected <place><index>, such as 'austin1', "
+            "or <place><index>_<patch>, such as 'austin1_7'"
+        )
+    patch = match["patch"]
+    return TileName(
+        match["tile"], match["place"], int(match["index"]), None if patch is None else int(patch)
+    )
+
+
+def inria_scenes(
+    root: Path | str,
+    validation: Collection[int | str] = OFFICIAL_VALIDATION,
+    gsd: float | None = GSD,
+) -> list[Scene]:
+    """List the labelled scenes of a data set in the Inria layout, sorted by name.
+
+    Args:
+        root: the folder that holds ``images`` and ``gt``, or ``train``, or
+            ``AerialImageDataset``.
+        validation: what is held back for validation: tile indices, which count for every place
+            (the default is the official 1 to 5; a place may lack some), and names of tiles such
+            as ``chicago1``. All patches of a tile stand on the same side.
+        gsd: ground metres per pixel that the data set states; Inria's own by default.
+
+    Raises:
+        DatasetError: not the layout; images and labels that do not pair; a stem that is no tile
+            name; a name in ``validation`` that no tile has; no scene left on a side.
+    """
+    folder = _train_folder(Path(root))
+    pairs = pair_by_stem(images_in(folder / "images"), images_in(folder / "gt"))
+    names = [parse_stem(image.stem) for image, _ in pairs]
+    _check_validation(validation, names, folder)
+    return [
+        Scene(
+            name=image.stem,
+            place=name.place,
+            index=name.index,
+            split="validation" if _held_back(name, validation) else "train",
+            image=image,
+            label=label,
+            label_kind="raster",
+            gsd=gsd,
+        )
+        for name, (image, label) in zip(names, pairs, strict=True)
+    ]
+
+
+def test_images(root: Path | str) -> list[Path]:
+    """List the images of the official test folder, which has no labels, sorted by name.
+
+    Args:
+        root: the folder that holds ``test/images``, or ``AerialImageDataset``.
+
+    Raises:
+        DatasetError: there is no such folder, or no image in it.
+    """
+    root = Path(root)
+    candidates = [root / "test" / "images", root / "AerialImageDataset" / "test" / "images"]
+    for folder in candidates:
+        if folder.is_dir() and (images := images_in(folder)):
+            return images
+    raise DatasetError(
+        f"no test images of the Inria layout under {root}: looked in "
+        + " and ".join(str(folder) for folder in candidates)
+    )
+
+
+def _train_folder(root: Path) -> Path:
+    """Find the folder that holds ``images`` and ``gt``."""
+    candidates = [root, root / "train", root / "AerialImageDataset" / "train"]
+    for folder in candidates:
+        if (folder / "images").is_dir() and (folder / "gt").is_dir():
+            return folder
+    raise DatasetError(
+        f"no data set of the Inria layout under {root}: looked for the folders images and gt in "
+        + ", ".join(str(folder) for folder in candidates)
+    )
+
+
+def _held_back(name: TileName, validation: Collection[int | str]) -> bool:
+    return name.index in validation or name.tile in validation
+
+
+def _check_validation(
+    validation: Collection[int | str], names: list[TileName], folder: Path
+) -> None:
+    """Refuse a split that names what is not there or leaves a side without scenes."""
+    tiles = sorted({name.tile for name in names})
+    some = ", ".join(tiles[:5]) + (", ..." if len(tiles) > 5 else "")
+    unknown = [item for item in validation if isinstance(item, str) and item not in tiles]
+    if unknown:
+        raise DatasetError(
+            f"validation names no tile of {folder}: {', '.join(unknown)}; its tiles are {some}"
+        )
+    held_back = sum(_held_back(name, validation) for name in names)
+    if held_back in (0, len(names)):
+        side = "validation" if held_back == 0 else "training"
+        raise DatasetError(
+            f"no {side} scene among {len(names)} in {folder} with validation "
+            f"{tuple(validation)}: give indices or names of some of its tiles ({some or 'none'})"
+        )

@@ -1,0 +1,75 @@
+"""Files that appear only when complete: written in a folder beside, then renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from preprocessing.errors import OutputError
+
+
+def refuse_existing(path: str | os.PathLike, overwrite: bool = False) -> None:
+    """Refuse, before any work is done, an output that must not be written.
+
+    Raises:
+        OutputError: the file exists and ``overwrite`` is off, or the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder, the output is a file; name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; --overwrite replaces it")
+
+
+@contextmanager
+def folder_beside(path: str | os.PathLike) -> Iterator[Path]:
+    """A hidden temporary folder beside ``path``, gone with all it holds when the block ends.
+
+    It is on the same disk as ``path``, so that a file moves from it by a rename, and helper
+    files that a library leaves next to its output go with it. Missing parents are made.
+
+    Raises:
+        OSError: no right to write there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(finished: Path, path: str | os.PathLike, overwrite: bool = False) -> None:
+    """Rename a finished file to its place.
+
+    Raises:
+        OutputError: something else has written ``path`` in the meantime.
+        OSError: it cannot be renamed.
+    """
+    refuse_existing(path, overwrite)
+    os.replace(finished, path)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
+    """A path to write to in place of ``path``, which gets the file once the block has ended.
+
+    The path given has the name of ``path``, in a ``folder_beside``. On any exception, an
+    interrupt too, an older file stays as it was and nothing new remains. The block should hold
+    nothing but the writing: an ``OSError`` in it counts as a failure to write.
+
+    Raises:
+        OutputError: exists and ``overwrite`` is off; no right to write; disk full.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    try:
+        with folder_beside(path) as folder:
+            yield folder / path.name
+            publish(folder / path.name, path, overwrite)
+    except OSError as error:
+        words = error.strerror or " ".join(str(error).split())
+        raise OutputError(f"{path}: cannot be written: {words}") from error

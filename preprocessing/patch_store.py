@@ -1,0 +1,152 @@
+"""The patch store on disk: memory-mapped arrays and a manifest, readable with numpy alone.
+
+A store is a folder:
+
+- ``manifest.json``: what was cut from where (see ``patches.build_store``),
+- ``train/images.npy`` ``(patches, size, size, bands)`` in the rasters' dtype and
+  ``train/masks.npy`` ``(patches, size, size)`` uint8 of 0, 1 and 255 (void),
+- ``validation/images.npy`` and ``validation/masks.npy``, whose patches hold each pixel of the
+  validation scenes exactly once (elsewhere they are void).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from preprocessing.errors import StoreError
+
+FORMAT = "jointnet patch store 1"
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """The patches of one split.
+
+    Attributes:
+        images: ``(patches, size, size, bands)`` memory map, dtype of the rasters.
+        masks: ``(patches, size, size)`` uint8 memory map of 0, 1 and 255.
+        extents: ``(patches, 2)`` int, rows and columns of a patch that lie in its scene; less
+            than ``size`` only where the scene is smaller than a patch.
+        target_shares: ``(patches,)`` float, share of target among the valid pixels.
+        scenes: name of the scene of each patch.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    extents: np.ndarray
+    target_shares: np.ndarray
+    scenes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """Side of the patches in pixels."""
+        return self.images.shape[1]
+
+
+@dataclass(frozen=True)
+class PatchStore:
+    """An open store.
+
+    Attributes:
+        folder: where it lies.
+        manifest: the manifest as written.
+        train: patches to train on.
+        validation: patches to validate on.
+    """
+
+    folder: Path
+    manifest: dict
+    train: PatchSet
+    validation: PatchSet
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the manifest file, which holds the hashes of all sources."""
+        return hash_file(self.folder / "manifest.json")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_store(folder: Path) -> PatchStore:
+    """Open a store for reading; its arrays stay on disk.
+
+    Sources that are still where they were are compared with what was cut from them: by size,
+    and by hash where the file is younger than the store. Sources that are elsewhere, as on a
+    machine that got the store alone, are not looked for.
+
+    Raises:
+        StoreError: no store there, truncated, of another format, or stale.
+    """
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise StoreError(
+            f"{folder} is not a patch store: it has no manifest.json; "
+            "make one with experiments/train_jointnet.py on the data"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete the store and make it again") from None
+    if manifest.get("format") != FORMAT:
+        raise StoreError(
+            f"{path} is of format {manifest.get('format')!r}, this version reads {FORMAT!r}; "
+            "delete the store and make it again"
+        )
+    _refuse_stale(folder, manifest, path.stat().st_mtime)
+    return PatchStore(folder, manifest, *(_open_split(folder, manifest, name) for name in SPLITS))
+
+
+def _open_split(folder: Path, manifest: dict, split: str) -> PatchSet:
+    described = manifest["splits"][split]
+    patches, size = described["patches"], described["patch_size"]
+    expected = (len(patches), size, size)
+    images = _open_array(folder / split / "images.npy", (*expected, manifest["bands"]))
+    masks = _open_array(folder / split / "masks.npy", expected)
+    return PatchSet(
+        images=images,
+        masks=masks,
+        extents=np.array([patch["extent"] for patch in patches], int).reshape(-1, 2),
+        target_shares=np.array([patch["target_share"] for patch in patches], float),
+        scenes=tuple(manifest["scenes"][patch["scene"]]["name"] for patch in patches),
+    )
+
+
+def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    again = "delete the store and make it again"
+    try:
+        array = np.load(path, mmap_mode="r") if shape[0] else np.load(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is missing or truncated ({error}); {again}") from None
+    if array.shape != shape:
+        raise StoreError(f"{path} has shape {array.shape}, its manifest says {shape}; {again}")
+    return array
+
+
+def _refuse_stale(folder: Path, manifest: dict, written: float) -> None:
+    for scene in manifest["scenes"]:
+        for kind in ("image", "label"):
+            source = scene[kind]
+            path = Path(source["path"])
+            if not path.is_file():
+                continue
+            stat = path.stat()
+            if stat.st_size == source["bytes"] and (
+                stat.st_mtime <= written or hash_file(path) == source["sha256"]
+            ):
+                continue
+            raise StoreError(
+                f"{folder} is stale: {path} has changed since its patches were cut; "
+                "delete the store and make it again"
+            )

@@ -1,0 +1,262 @@
+"""Cutting scenes into patches, and writing them as a patch store."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocessing import rasters
+from preprocessing.errors import DatasetError, LabelError, OutputError
+from preprocessing.geometry import geographic_bounds
+from preprocessing.normalisation import BandStatistics
+from preprocessing.patch_store import FORMAT, PatchStore, hash_file, open_store
+from preprocessing.scenes import Scene
+from preprocessing.tiling import VOID, Window, cover, cut, cut_mask
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """How scenes are cut.
+
+    Attributes:
+        patch_size: side of a training patch in the store, pixels. A training crop is drawn
+            inside it, so a patch larger than the crop gives crops at more places.
+        stride: distance between training patches, pixels, at most ``patch_size``.
+        validation_size: side of a validation patch: the window the network is trained on.
+        bands: number of bands.
+        target: what the labels show, such as ``"buildings"``.
+    """
+
+    patch_size: int = 512
+    stride: int = 512
+    validation_size: int = 512
+    bands: int = 3
+    target: str = "buildings"
+
+
+def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of one scene, whole.
+
+    Args:
+        scene: image and label, raster or polygons.
+        bands: number of bands to read.
+
+    Returns:
+        Image ``(height, width, bands)`` in its dtype, and mask ``(height, width)`` uint8 of 0, 1
+        and 255 where the image or the label has no data.
+
+    Raises:
+        RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
+    """
+    image, valid = rasters.read_image(scene.image, band_count=bands)
+    if scene.label_kind == "polygons":
+        from preprocessing.polygons import rasterise_file
+
+        mask = rasterise_file(scene.label, rasters.raster_info(scene.image))
+    else:
+        mask = rasters.read_label(scene.label)
+    if mask.shape != image.shape[:2]:
+        raise LabelError(
+            f"{scene.label} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {scene.image} "
+            f"{image.shape[1]} x {image.shape[0]}; label and image must have one size"
+        )
+    return image, np.where(valid, mask, np.uint8(VOID))
+
+
+def training_windows(height: int, width: int, settings: PatchSettings) -> list[Window]:
+    """Windows of the training patches: they cover every pixel, the far edges included."""
+    return cover(height, width, settings.patch_size, settings.stride)
+
+
+def validation_patches(
+    image: np.ndarray, mask: np.ndarray, size: int
+) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
+    """Patches that hold every valid pixel of a scene exactly once.
+
+    The last row and column of patches are moved back into the scene, so that the network sees
+    real surroundings there; pixels that an earlier patch holds are void in them.
+
+    Args:
+        image: ``(height, width, bands)``.
+        mask: ``(height, width)`` uint8 of 0, 1 and 255.
+        size: side of a patch.
+
+    Yields:
+        Window, image ``(size, size, bands)``, mask ``(size, size)`` uint8.
+    """
+    remaining = mask.copy()
+    for window in cover(*mask.shape, size):
+        yield window, cut(image, window), cut_mask(remaining, window)
+        remaining[window.clipped(*mask.shape).slices] = VOID
+
+
+def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
+    """Cut scenes into a patch store, written beside and renamed when complete.
+
+    The manifest names, per scene, the files with size and SHA-256, height, width, split, ground
+    resolution (``gsd``, metres) and bounds (west, south, east, north in EPSG:4326, or null); per
+    patch its scene, window (row, column, height, width), the extent inside the scene and the
+    shares of valid and of target pixels; for all, the bands' mean and standard deviation over
+    the valid training pixels, the dtype and the settings.
+
+    Args:
+        folder: where the store comes to lie; must not exist.
+        scenes: training and validation scenes.
+        settings: how to cut.
+
+    Returns:
+        The store, open.
+
+    Raises:
+        DatasetError: no scene of one split, scenes of different dtypes, or one image or ground
+            on both sides of the split.
+        OutputError: the folder exists.
+        RasterError, LabelError, PolygonError: a scene that cannot be read.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise OutputError(f"{folder} exists; delete it or name another folder")
+    described = [_describe(scene) for scene in scenes]
+    _refuse_leaks(described)
+    _one_dtype(scenes, described)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        manifest = _write(beside, scenes, described, settings)
+        (beside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return open_store(folder)
+
+
+def _describe(scene: Scene) -> dict:
+    info = rasters.raster_info(scene.image)
+    files = {
+        kind: {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": hash_file(path)}
+        for kind, path in (("image", scene.image), ("label", scene.label))
+    }
+    return {
+        "name": scene.name,
+        "place": scene.place,
+        "index": scene.index,
+        "split": scene.split,
+        **files,
+        "height": info.height,
+        "width": info.width,
+        "dtype": info.dtype,
+        "gsd": info.gsd if scene.gsd is None else scene.gsd,
+        "bounds": geographic_bounds(info.crs, info.transform, info.height, info.width),
+    }
+
+
+def _refuse_leaks(described: list[dict]) -> None:
+    by_split = {name: [s for s in described if s["split"] == name] for name in ("train", "validation")}
+    for split, members in by_split.items():
+        if not members:
+            raise DatasetError(f"no {split} scene among {len(described)}; name other validation tiles")
+    for one in by_split["train"]:
+        for other in by_split["validation"]:
+            if one["image"]["sha256"] == other["image"]["sha256"]:
+                reason = "are the same image"
+            elif _share_ground(one["bounds"], other["bounds"]):
+                reason = "show the same ground"
+            else:
+                continue
+            raise DatasetError(
+                f"{one['name']} (train) and {other['name']} (validation) {reason}; "
+                "put both on one side of the split"
+            )
+
+
+def _share_ground(one: list[float] | None, other: list[float] | None) -> bool:
+    if one is None or other is None:
+        return False
+    # A hundred-thousandth of a degree (about a metre) is left for the rounding of tile borders.
+    slack = 1e-5
+    return (
+        min(one[2], other[2]) - max(one[0], other[0]) > slack
+        and min(one[3], other[3]) - max(one[1], other[1]) > slack
+    )
+
+
+def _one_dtype(scenes: Sequence[Scene], described: list[dict]) -> None:
+    dtypes = {scene["dtype"]: scene["name"] for scene in described}
+    if len(dtypes) > 1:
+        named = ", ".join(f"{name} is {dtype}" for dtype, name in sorted(dtypes.items()))
+        raise DatasetError(f"scenes of different dtypes: {named}; convert them to one")
+
+
+def _write(
+    folder: Path, scenes: Sequence[Scene], described: list[dict], settings: PatchSettings
+) -> dict:
+    dtype = described[0]["dtype"]
+    sizes = {"train": settings.patch_size, "validation": settings.validation_size}
+    arrays, records = {}, {"train": [], "validation": []}
+    for split, size in sizes.items():
+        stride = settings.stride if split == "train" else size
+        count = sum(
+            len(cover(s["height"], s["width"], size, stride))
+            for s in described
+            if s["split"] == split
+        )
+        (folder / split).mkdir()
+        arrays[split] = [
+            np.lib.format.open_memmap(folder / split / name, "w+", kind, (count, size, size, *rest))
+            for name, kind, rest in (
+                ("images.npy", dtype, (settings.bands,)),
+                ("masks.npy", "uint8", ()),
+            )
+        ]
+    statistics = BandStatistics(settings.bands)
+    for number, scene in enumerate(tqdm(scenes, desc="cutting patches", unit="scene")):
+        image, mask = load_scene(scene, settings.bands)
+        if scene.split == "train":
+            statistics.update(image, mask != VOID)
+            patches = (
+                (window, cut(image, window), cut_mask(mask, window))
+                for window in training_windows(*mask.shape, settings)
+            )
+        else:
+            patches = validation_patches(image, mask, settings.validation_size)
+        images, masks = arrays[scene.split]
+        for window, patch, patch_mask in patches:
+            position = len(records[scene.split])
+            images[position], masks[position] = patch, patch_mask
+            records[scene.split].append(_record(number, window, mask.shape, patch_mask))
+    for pair in arrays.values():
+        for array in pair:
+            array.flush()
+    gsds = [scene["gsd"] for scene in described if scene["gsd"] is not None]
+    return {
+        "format": FORMAT,
+        "target": settings.target,
+        "bands": settings.bands,
+        "dtype": dtype,
+        "band_mean": statistics.mean,
+        "band_std": statistics.std,
+        "gsd": float(np.median(gsds)) if gsds else None,
+        "settings": vars(settings),
+        "scenes": described,
+        "splits": {
+            split: {"patch_size": size, "patches": records[split]} for split, size in sizes.items()
+        },
+    }
+
+
+def _record(scene: int, window: Window, shape: tuple[int, int], mask: np.ndarray) -> dict:
+    inside = window.clipped(*shape)
+    valid = int((mask != VOID).sum())
+    return {
+        "scene": scene,
+        "window": [window.row, window.column, window.height, window.width],
+        "extent": [inside.height, inside.width],
+        "valid_share": round(valid / mask.size, 6),
+        "target_share": round(int((mask == 1).sum()) / valid, 6) if valid else 0.0,
+    }

@@ -1,0 +1,211 @@
+"""Opening rasters with GDAL, and reading them by window with errors of one line.
+
+``rasters`` and ``raster_writers`` stand on this; everything else uses those two.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from affine import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+
+from preprocessing.errors import RasterError
+from preprocessing.geometry import ground_sample_distance
+from preprocessing.tiling import Window
+
+_STRIP_PIXELS = 1 << 22
+# Of GDAL's cache of blocks, in bytes; its own default grows with the machine's memory.
+_CACHE = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 256 << 20}
+# rasterio wraps most of GDAL's errors in its own, but lets some through as they are.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What a raster is, without its pixels.
+
+    Attributes:
+        height: rows.
+        width: columns.
+        band_count: bands in the file, alpha included.
+        dtype: numpy's name of the pixel type, "uint8" for most imagery.
+        crs: ``rasterio.crs.CRS``, that of the ground control points where the file has nothing
+            else, None where it is unknown.
+        transform: affine from (column, row) to the CRS; the identity where the file has none.
+        gsd: ground metres per pixel at the centre, geodesic; None where that is unknown.
+        georeferenced: the file has a CRS and an affine of its own. Ground control points alone
+            do not count: pixels are not moved onto the ground by them here.
+        gcps: ground control points (``rasterio.control.GroundControlPoint``) of a raster that
+            has no affine, so that its masks can carry them on.
+    """
+
+    height: int
+    width: int
+    band_count: int
+    dtype: str
+    crs: Any
+    transform: Affine
+    gsd: float | None
+    georeferenced: bool
+    gcps: tuple = ()
+
+
+@contextmanager
+def gdal_quiet() -> Iterator[None]:
+    """Run GDAL calls so that what goes wrong is raised, never printed.
+
+    Inside, GDAL's messages go to rasterio's (silent) log instead of standard error, its
+    warnings about missing georeferencing and shadowed alpha bands, which the readers handle,
+    are dropped, a truncated JPEG is an error instead of grey pixels, and the cache of blocks is
+    held at 256 MB unless the environment sets ``GDAL_CACHEMAX``.
+    """
+    options = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True, **_CACHE}
+    with warnings.catch_warnings(), rasterio.Env(**options):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)
+        yield
+
+
+def reason(error: BaseException) -> str:
+    """GDAL's own words for an error, on one line.
+
+    rasterio often raises "Read failed. See previous exception"; the cause says more.
+    """
+    return " ".join(str(error.__cause__ or error).split())
+
+
+def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
+    """Open a raster of any format GDAL reads.
+
+    Raises:
+        RasterError: no such file, a folder, or no raster.
+    """
+    try:
+        with gdal_quiet():
+            return rasterio.open(os.fspath(path))
+    except (*GDAL_ERRORS, ValueError) as error:
+        if Path(path).is_dir():
+            problem = "is a folder; name a raster file (GeoTIFF, JPEG, PNG, VRT, ...)"
+        elif not Path(path).exists():
+            problem = "no such file"
+        else:
+            problem = (
+                f"not a raster that can be read (GeoTIFF, JPEG, PNG, VRT, ...): {reason(error)}"
+            )
+        raise RasterError(f"{path}: {problem}") from error
+
+
+def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
+    """The ``RasterInfo`` of an open dataset.
+
+    Raises:
+        RasterError: no bands at all (a container of subdatasets), or complex pixels.
+    """
+    if dataset.count == 0:
+        inside = f", for example {dataset.subdatasets[0]}" if dataset.subdatasets else ""
+        raise RasterError(f"{dataset.name}: has no bands; name one of its subdatasets{inside}")
+    if any("complex" in dtype for dtype in dataset.dtypes):
+        raise RasterError(
+            f"{dataset.name}: pixels are {dataset.dtypes[0]}; real numbers are needed, "
+            "take the amplitude first"
+        )
+    with gdal_quiet():
+        transform, (gcps, gcps_crs) = dataset.transform, dataset.gcps
+    crs = dataset.crs
+    placed = transform != Affine.identity()
+    only_gcps = bool(gcps) and not placed
+    georeferenced = crs is not None and placed
+    gsd = None
+    if georeferenced:
+        gsd = ground_sample_distance(crs, transform, dataset.height, dataset.width)
+    return RasterInfo(
+        height=dataset.height,
+        width=dataset.width,
+        band_count=dataset.count,
+        dtype=str(np.result_type(*dataset.dtypes)),
+        crs=gcps_crs if only_gcps else crs,
+        transform=transform,
+        gsd=gsd,
+        georeferenced=georeferenced,
+        gcps=tuple(gcps) if only_gcps else (),
+    )
+
+
+def raster_info(path: str | os.PathLike) -> RasterInfo:
+    """What a raster is, without reading its pixels.
+
+    Raises:
+        RasterError: no such file, a folder, or no raster.
+    """
+    with open_raster(path) as dataset:
+        return describe(dataset)
+
+
+def read_window(
+    dataset: rasterio.DatasetReader, window: Window, bands: list[int] | None
+) -> np.ndarray:
+    """Read bands ``(height, width, bands)`` or, for None, the dataset mask ``(height, width)``.
+
+    Raises:
+        RasterError: unreadable; the message names the first block that is.
+        ValueError: the window reaches outside the raster.
+    """
+    if window.clipped(dataset.height, dataset.width) != window:
+        raise ValueError(f"{window} reaches outside {dataset.height} x {dataset.width} pixels")
+    try:
+        return _read(dataset, window, bands)
+    except GDAL_ERRORS as error:
+        bad = _first_bad_block(dataset, window, bands) or window
+        raise RasterError(
+            f"{dataset.name}: corrupt or truncated, cannot read the window of {bad.height} x "
+            f"{bad.width} pixels at row {bad.row}, column {bad.column}: {reason(error)}"
+        ) from error
+
+
+def _read(dataset: rasterio.DatasetReader, window: Window, bands: list[int] | None) -> np.ndarray:
+    """As ``read_window``, with rasterio's errors."""
+    area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
+    with gdal_quiet():
+        if bands is None:
+            return dataset.dataset_mask(window=area)
+        return np.ascontiguousarray(np.moveaxis(dataset.read(bands, window=area), 0, -1))
+
+
+def _first_bad_block(
+    dataset: rasterio.DatasetReader, window: Window, bands: list[int] | None
+) -> Window | None:
+    """The first block of the file, within a window that failed, that cannot be read."""
+    rows, columns = dataset.block_shapes[(bands or [1])[0] - 1]
+    bottom, right = window.row + window.height, window.column + window.width
+    for row in range(window.row // rows * rows, bottom, rows):
+        for column in range(window.column // columns * columns, right, columns):
+            block = Window(row, column, rows, columns).clipped(dataset.height, dataset.width)
+            try:
+                _read(dataset, block, bands)
+            except GDAL_ERRORS:
+                return block
+    return None
+
+
+def strips(height: int, width: int, rows: int = 512) -> Iterator[Window]:
+    """Full-width windows from top to bottom, each of about four million pixels at most.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        rows: height of the raster's blocks; strips hold whole ones where that is not too much.
+    """
+    step = max(1, _STRIP_PIXELS // width)
+    if step > rows:
+        step -= step % rows
+    for row in range(0, height, step):
+        yield Window(row, 0, min(step, height - row), width)

@@ -1,0 +1,314 @@
+"""The raster writers: masks and probabilities as GeoTIFF, window by window, in flat memory.
+
+Windows may come in any order and overlap, and whether there is any void is known only after the
+last one. So pixels go into a plain working file first, in which they can be rewritten in place
+and whose space on disk is taken at the start, so that a full disk shows before the work, not
+after it. Once all windows are there it is copied strip by strip into the final, compressed
+GeoTIFF, without the holes that rewritten compressed tiles leave behind; that file is read back
+and compared (GDAL does not report every failed write on closing) and only then renamed to its
+place. Until then the disk holds ``height * width`` pixels more (4 bytes each for
+probabilities); memory holds one strip and GDAL's cache of blocks.
+"""
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
+
+from preprocessing.errors import OutputError
+from preprocessing.outputs import folder_beside, publish, refuse_existing
+from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, gdal_quiet, reason
+from preprocessing.rasters import RasterReader
+from preprocessing.tiling import VOID, Window
+
+_SMALLEST_OVERVIEW = 256
+_SIDECARS = (".aux.xml", ".msk", ".ovr")
+
+
+@cache
+def compression() -> str:
+    """The compression for outputs: "ZSTD" where this build of GDAL has it, else "DEFLATE"."""
+    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "uint8"}
+    try:
+        with gdal_quiet(), MemoryFile() as memory, memory.open(compress="ZSTD", **profile) as file:
+            file.write(np.zeros((1, 16, 16), np.uint8))
+        return "ZSTD"
+    except GDAL_ERRORS:
+        return "DEFLATE"
+
+
+class _Writer(ABC):
+    """What the two writers share; see the module's docstring.
+
+    A subclass says which dtype its pixels have, which value no caller can write (it marks
+    pixels that were never written), how large the final file can get as a share of the pixels,
+    the GeoTIFF options, how overviews are made, and how pixels are checked and put on disk.
+    """
+
+    dtype: ClassVar[type]
+    unwritten: ClassVar[float]
+    final_share: ClassVar[float]
+    options: ClassVar[dict[str, Any]]
+    resampling: ClassVar[Resampling]
+
+    def __init__(
+        self, path: str | os.PathLike, like: RasterReader | RasterInfo, overwrite: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self.height, self.width = like.height, like.width
+        refuse_existing(self.path, overwrite)
+        source = getattr(like, "path", None)
+        if source is not None and self.path.exists() and self.path.samefile(source):
+            raise OutputError(f"{self.path}: is the input image; name another output")
+        self._overwrite = overwrite
+        self._placement = {"crs": like.crs, "transform": like.transform}
+        if like.gcps:
+            self._placement = {"crs": like.crs, "gcps": list(like.gcps)}
+        self._block = 512 if max(self.height, self.width) > 1024 else 256
+
+    def __enter__(self) -> Self:
+        with self._writing(), ExitStack() as stack:
+            self._folder = stack.enter_context(folder_beside(self.path))
+            self._refuse_small_disk()
+            self._pixels = stack.enter_context(open(self._folder / "pixels", "w+b"))
+            for strip in self._strips():
+                empty = np.full((strip.height, strip.width), self.unwritten, self.dtype)
+                self._pixels.write(empty.tobytes())
+            self._pixels.flush()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack:
+            if error is None:
+                with self._writing():
+                    self._finish()
+
+    def write(self, window: Window, pixels: np.ndarray) -> None:
+        if window.clipped(self.height, self.width) != window:
+            raise ValueError(f"{window} reaches outside {self.height} x {self.width} pixels")
+        if pixels.shape != (window.height, window.width) or pixels.dtype != self.dtype:
+            raise ValueError(
+                f"{pixels.dtype} pixels of shape {pixels.shape} for {window}: "
+                f"{np.dtype(self.dtype).name} of its height and width are needed"
+            )
+        self._check(pixels)
+        # Full-width windows lie in one piece in the file, others row by row.
+        pieces = [pixels] if window.width == self.width else pixels
+        with self._writing():
+            for offset, piece in enumerate(pieces):
+                first = (window.row + offset) * self.width + window.column
+                self._pixels.seek(first * pixels.itemsize)
+                self._pixels.write(piece.tobytes())
+
+    @abstractmethod
+    def _check(self, pixels: np.ndarray) -> None:
+        """Raise a ValueError for pixels of other values than the writer takes."""
+
+    @abstractmethod
+    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pixels as they stand on disk and, if any are void and say so by a mask, validity."""
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Failures to write, in one line."""
+        try:
+            yield
+        except GDAL_ERRORS as error:
+            words = getattr(error, "strerror", None) or reason(error)
+            raise OutputError(f"{self.path}: cannot be written: {words}") from error
+
+    def _refuse_small_disk(self) -> None:
+        """Refuse before the work: GDAL on a full disk also prints lines of its own."""
+        raw = self.height * self.width * np.dtype(self.dtype).itemsize
+        needed = int(raw * (1 + self.final_share)) + (1 << 16)
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(f"needs up to {needed / 1e6:.1f} MB free, the disk has {free / 1e6:.1f}")
+
+    def _strips(self) -> Iterator[Window]:
+        """Rows of blocks, from top to bottom."""
+        for row in range(0, self.height, self._block):
+            yield Window(row, 0, min(self._block, self.height - row), self.width)
+
+    def _read(self, strip: Window) -> np.ndarray:
+        """Pixels of one strip, as the callers wrote them."""
+        size = np.dtype(self.dtype).itemsize
+        self._pixels.seek(strip.row * self.width * size)
+        content = self._pixels.read(strip.height * self.width * size)
+        pixels = np.frombuffer(content, self.dtype).reshape(strip.height, self.width)
+        if (pixels == self.unwritten).any():
+            row = strip.row + int((pixels == self.unwritten).any(axis=1).argmax())
+            raise ValueError(f"{self.path}: pixels of row {row} were never written")
+        return pixels
+
+    def _finish(self) -> None:
+        """From working file to final file."""
+        final = self._folder / self.path.name
+        masked = any(self._encode(self._read(strip))[1] is not None for strip in self._strips())
+        with gdal_quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            self._copy(final, masked)
+            self._add_overviews(final)
+            try:
+                self._compare(final)
+            except GDAL_ERRORS as error:
+                raise OSError(f"reading it back failed (disk full?): {reason(error)}") from None
+        publish(final, self.path, self._overwrite)
+        # Statistics, masks and overviews that belonged to the file replaced.
+        for suffix in _SIDECARS:
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def _copy(self, final: Path, masked: bool) -> None:
+        """Write the GeoTIFF without overviews."""
+        profile = {
+            "driver": "GTiff",
+            "height": self.height,
+            "width": self.width,
+            "count": 1,
+            "dtype": self.dtype,
+            "tiled": True,
+            "blockxsize": self._block,
+            "blockysize": self._block,
+            "compress": compression(),
+            "BIGTIFF": "IF_SAFER",
+            **self._placement,
+            **self.options,
+        }
+        with rasterio.open(final, "w", **profile) as file:
+            for strip in self._strips():
+                pixels, valid = self._encode(self._read(strip))
+                area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
+                file.write(pixels, 1, window=area)
+                if masked:
+                    file.write_mask(np.ones(pixels.shape, bool) if valid is None else valid, area)
+
+    def _add_overviews(self, final: Path) -> None:
+        """Halve until the longer side is at most 256 pixels; the mask gets overviews too."""
+        side, factors = max(self.height, self.width), [1]
+        while side > _SMALLEST_OVERVIEW * factors[-1]:
+            factors.append(2 * factors[-1])
+        if len(factors) > 1:
+            blocks = {"GDAL_TIFF_OVR_BLOCKSIZE": self._block}
+            with rasterio.Env(**blocks), rasterio.open(final, "r+") as file:
+                file.build_overviews(factors[1:], self.resampling)
+
+    def _compare(self, final: Path) -> None:
+        """Read the file back, all of it; of overviews it counts only that they can be read."""
+        with rasterio.open(final) as file:
+            levels = len(file.overviews(1))
+            for strip in self._strips():
+                area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
+                pixels, valid = self._encode(self._read(strip))
+                same = np.array_equal(file.read(1, window=area), pixels, equal_nan=True)
+                if valid is not None:
+                    same &= np.array_equal(file.dataset_mask(window=area) > 0, valid)
+                if not same:
+                    raise OSError(f"pixels differ from row {strip.row} on")
+        for level in range(levels):
+            with rasterio.open(final, overview_level=level) as file:
+                for _, area in file.block_windows(1):
+                    file.read(1, window=area)
+
+
+class MaskWriter(_Writer):
+    """Writes a mask, window by window, as a GeoTIFF that appears only when it is complete.
+
+    A context manager. On disk: one band of uint8, 0 background and 255 target, tiled and
+    compressed, with overviews, CRS and full affine of the raster it belongs to (rotated and
+    south-up ones too, or its ground control points). Where there is void, and only then, the
+    file has an internal mask, and the pixel value under it is 0. ``read_label`` is the inverse.
+
+    Args:
+        path: the file to write; missing folders are made.
+        like: the raster that the mask belongs to.
+        overwrite: replace an existing file once the new one is complete.
+
+    Raises:
+        OutputError: the file exists and ``overwrite`` is off, it is the raster itself, or it
+            cannot be written (no right to, disk full), on entering, writing or leaving.
+        ValueError: on leaving, pixels that no window has written.
+    """
+
+    dtype = np.uint8
+    # Neither 0, 1 nor 255.
+    unwritten = 2
+    # One bit in eight for noise, as much for the mask, a third of both for overviews.
+    final_share = 0.4
+    options: ClassVar = {}
+    # Buildings thinner than a pixel of the overview would come and go with "nearest".
+    resampling = Resampling.mode
+
+    def write(self, window: Window, mask: np.ndarray) -> None:
+        """Write one window; windows may come in any order, and the last one written stays.
+
+        Args:
+            window: inside the raster.
+            mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void.
+
+        Raises:
+            OutputError: disk full.
+            ValueError: another shape, dtype or value, or a window that reaches outside.
+        """
+        super().write(window, mask)
+
+    def _check(self, pixels: np.ndarray) -> None:
+        others = pixels[(pixels > 1) & (pixels != VOID)]
+        if others.size:
+            raise ValueError(f"mask value {others[0]}: 0 is background, 1 target, 255 void")
+
+    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        void = pixels == VOID
+        target = np.where(pixels == 1, np.uint8(255), np.uint8(0))
+        return target, ~void if void.any() else None
+
+
+class ProbabilityWriter(_Writer):
+    """Writes probabilities, window by window, as a GeoTIFF; see ``MaskWriter``.
+
+    On disk: one band of float32, 0 to 1, NaN (declared as nodata) where there is void. Overviews
+    are averages of what is not void.
+    """
+
+    dtype = np.float32
+    unwritten = -1.0
+    # Noise that does not compress, and a third of it for overviews.
+    final_share = 1.4
+    # Predictor 3 is that for floating point.
+    options: ClassVar = {"nodata": float("nan"), "predictor": 3}
+    resampling = Resampling.average
+
+    def write(self, window: Window, probabilities: np.ndarray) -> None:
+        """Write one window; windows may come in any order, and the last one written stays.
+
+        Args:
+            window: inside the raster.
+            probabilities: ``(height, width)`` float32, 0 to 1, NaN where there is void.
+
+        Raises:
+            OutputError: disk full.
+            ValueError: another shape, dtype or value, or a window that reaches outside.
+        """
+        super().write(window, probabilities)
+
+    def _check(self, pixels: np.ndarray) -> None:
+        if ((pixels < 0) | (pixels > 1)).any():
+            raise ValueError("probabilities outside 0 to 1; NaN is void")
+
+    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        return pixels, None

@@ -1,0 +1,124 @@
+"""Generated aerial-looking scenes with their buildings, to try everything without a download.
+
+Roofs share their colours with roads, paving, soil and grass, and flat things of a roof's size
+and colour lie about without a shadow, so that no threshold on colour finds the buildings while
+shape, ridges and shadows do.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.features import rasterize
+from shapely import affinity
+from shapely.geometry import Polygon
+
+from preprocessing.outputs import replacing
+from preprocessing.sample_drawing import GSD, Canvas, Sun, light, photograph
+from preprocessing.sample_towns import Town, draw_greenery, draw_ground, draw_plots
+
+SMALLEST = 128
+CRS = "EPSG:32633"
+CORNER = (391_000.0, 5_820_000.0)
+GAP = 60.0
+"""Metres of ground between scenes: none shares ground with another."""
+
+
+def render_scene(
+    size: int = 512, seed: int | Sequence[int] = 0
+) -> tuple[np.ndarray, list[Polygon], np.ndarray]:
+    """Generate one scene; the same size and seed give the same arrays.
+
+    Args:
+        size: side in pixels of 0.3 m, 128 or more.
+        seed: any number, or a sequence of them.
+
+    Returns:
+        image: uint8 (size, size, 3), red, green, blue.
+        polygons: the buildings' outlines in pixels, x to the right and y down from the upper
+            left corner; all meet the scene, some reach beyond its border. Never empty.
+        mask: uint8 (size, size), 1 where a pixel's centre lies in a building, else 0.
+
+    Raises:
+        ValueError: `size` is below 128.
+    """
+    if size < SMALLEST:
+        raise ValueError(f"size is {size}; a sample scene has {SMALLEST} pixels a side or more")
+    rng = np.random.default_rng(seed)
+    town, canvas = Town(size, rng), Canvas(size, rng)
+    draw_ground(canvas, town, rng)
+    shapes = draw_plots(canvas, town, rng)
+    draw_greenery(canvas, town, rng)
+    sun = Sun(np.deg2rad(rng.uniform(100, 260)), np.deg2rad(rng.uniform(33, 52)))
+    image = photograph(light(canvas, sun), rng)
+    pixels = [affinity.scale(s, 1 / GSD, 1 / GSD, origin=(0, 0)) for s in shapes]
+    covered = [rasterize([p], (size, size)).any() for p in pixels]
+    polygons = [p for p, seen in zip(pixels, covered, strict=True) if seen]
+    return image, polygons, rasterize(polygons, (size, size), dtype=np.uint8)
+
+
+def write_sample_scenes(
+    folder: Path,
+    scenes: int = 10,
+    size: int = 512,
+    seed: int = 0,
+    places: Sequence[str] = ("sampleville", "modelton"),
+) -> None:
+    """Write generated scenes in the Inria layout, with their polygons beside them.
+
+    `folder/train/images/<place><index>.tif` (uint8 RGB, 0.3 m, EPSG:32633),
+    `folder/train/gt/<place><index>.tif` (uint8, 0 / 255) and
+    `folder/train/polygons/<place><index>.geojson` (EPSG:4326). Scenes are dealt out to the
+    places in turn, with indices from 1, so that a split by index takes some from every place;
+    no two share ground. The same arguments give the same pixels, and a scene does not depend
+    on how many there are. Files appear complete or not at all; older ones are replaced.
+
+    Args:
+        folder: where to; made if missing.
+        scenes: how many.
+        size: side in pixels, 128 or more.
+        seed: number that the scenes depend on.
+        places: names without digits at their end.
+
+    Raises:
+        ValueError: `size` is below 128.
+        OutputError: the folder cannot be written.
+    """
+    train = Path(folder) / "train"
+    for number in range(scenes):
+        place, index = places[number % len(places)], number // len(places) + 1
+        image, polygons, mask = render_scene(size, (seed, number))
+        step = size * GSD + GAP
+        west = CORNER[0] + step * (index - 1)
+        north = CORNER[1] - step * (number % len(places))
+        transform = Affine(GSD, 0, west, 0, -GSD, north)
+        name = f"{place}{index}"
+        _write_tif(train / "images" / f"{name}.tif", image, transform)
+        _write_tif(train / "gt" / f"{name}.tif", mask[..., None] * np.uint8(255), transform)
+        _write_polygons(train / "polygons" / f"{name}.geojson", polygons, transform)
+
+
+def _write_tif(path: Path, pixels: np.ndarray, transform: Affine) -> None:
+    """Write pixels (height, width, bands) uint8."""
+    height, width, count = pixels.shape
+    profile = {"driver": "GTiff", "dtype": "uint8", "crs": CRS, "transform": transform}
+    shape = {"height": height, "width": width, "count": count, "compress": "deflate"}
+    with replacing(path, overwrite=True) as partial:
+        with rasterio.open(partial, "w", **profile, **shape) as raster:
+            raster.write(pixels.transpose(2, 0, 1))
+
+
+def _write_polygons(path: Path, polygons: Sequence[Polygon], transform: Affine) -> None:
+    """Write polygons in pixels as GeoJSON in longitude and latitude."""
+    placed = [affinity.affine_transform(p, transform.to_shapely()) for p in polygons]
+    buildings = geopandas.GeoDataFrame(
+        {"building": ["yes"] * len(placed)}, geometry=placed, crs=CRS
+    )
+    with replacing(path, overwrite=True) as partial:
+        # RFC 7946 rounds to about 1 cm: too coarse to rasterise to the very same pixels.
+        buildings.to_crs("EPSG:4326").to_file(
+            partial, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=12
+        )

@@ -1,0 +1,104 @@
+"""What a scene is, and how images and labels in two folders become pairs.
+
+A scene is one raster with its label. Pairs are made by stem (the file name without its last
+suffix), never by sorted order: one missing file must not shift every label after it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from preprocessing.errors import DatasetError
+
+RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt"})
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One raster with its label.
+
+    Attributes:
+        name: stem of the image file, unique within a data set.
+        place: where it was taken; metrics are reported per place.
+        index: number of the tile within its place, None where the data set numbers none.
+        split: the side of the split that it stands on.
+        image: the raster file.
+        label: the label's file, a raster of the image's size or polygons.
+        label_kind: which of the two the label is.
+        gsd: ground metres per pixel as the data set states it, for rasters that carry no
+            georeferencing of their own; None where it states none.
+    """
+
+    name: str
+    place: str
+    index: int | None
+    split: Literal["train", "validation"]
+    image: Path
+    label: Path
+    label_kind: Literal["raster", "polygons"]
+    gsd: float | None = None
+
+
+def images_in(folder: Path | str) -> list[Path]:
+    """List the raster files that lie directly in a folder, sorted by name.
+
+    Known by suffix, in upper or lower case; hidden files (as macOS leaves beside every file)
+    and GDAL's side files (``.aux.xml``, ``.ovr``, ``.msk``) are no images. An empty folder
+    gives an empty list.
+
+    Raises:
+        DatasetError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder: give one that holds rasters")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in RASTER_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+def pair_by_stem(images: Iterable[Path], labels: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Pair every image with the label of the same stem, sorted by stem.
+
+    ``a.tif`` and ``a.geojson`` are a pair. Two empty inputs give an empty list.
+
+    Raises:
+        DatasetError: images without label, labels without image, or several files of one stem
+            on a side; all of them are named in the one error.
+    """
+    images, labels = sorted(images), sorted(labels)
+    image_of = {path.stem: path for path in images}
+    label_of = {path.stem: path for path in labels}
+    complaints = [
+        _named("image(s) without label", sorted(image_of.keys() - label_of.keys())),
+        _named("label(s) without image", sorted(label_of.keys() - image_of.keys())),
+        _named("image(s) that share a name", _sharing_a_stem(images)),
+        _named("label(s) that share a name", _sharing_a_stem(labels)),
+    ]
+    if any(complaints):
+        raise DatasetError(
+            "images and labels pair by file name without suffix, one of each; found "
+            + "; ".join(filter(None, complaints))
+        )
+    return [(image_of[stem], label_of[stem]) for stem in sorted(image_of)]
+
+
+def _sharing_a_stem(paths: list[Path]) -> list[str]:
+    """Name the files whose stem another file of the list has as well."""
+    times = Counter(path.stem for path in paths)
+    return [path.name for path in paths if times[path.stem] > 1]
+
+
+def _named(what: str, names: list[str]) -> str:
+    """Count and name what is wrong, the first few names only; '' where there are none."""
+    if not names:
+        return ""
+    more = ", ..." if len(names) > NAMES_SHOWN else ""
+    return f"{len(names)} {what}: {', '.join(names[:NAMES_SHOWN])}{more}"

@@ -1,0 +1,135 @@
+"""Window geometry: which rectangles cover a raster, and how to cut them out of an array.
+
+A window is half-open: it holds rows ``row`` to ``row + height - 1``. It may reach outside the
+array it is cut from; pixels there are mirrored in an image and void in a mask, never zero,
+because zeros would teach a network that imagery ends in black.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+VOID = 255
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of pixels, in pixels of the raster it belongs to.
+
+    Attributes:
+        row: first row; negative where the window begins above the raster.
+        column: first column; negative where it begins left of the raster.
+        height: number of rows, at least 1.
+        width: number of columns, at least 1.
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices; meaningful for a window inside its array."""
+        return (
+            slice(self.row, self.row + self.height),
+            slice(self.column, self.column + self.width),
+        )
+
+    def clipped(self, height: int, width: int) -> "Window":
+        """The part of the window inside a raster of ``height`` x ``width`` pixels.
+
+        Raises:
+            ValueError: no pixel of the window lies inside.
+        """
+        top, left = max(self.row, 0), max(self.column, 0)
+        bottom = min(self.row + self.height, height)
+        right = min(self.column + self.width, width)
+        if top >= bottom or left >= right:
+            raise ValueError(f"{self} has no pixel in a raster of {height} x {width}")
+        return Window(top, left, bottom - top, right - left)
+
+
+def starts(length: int, size: int, stride: int) -> list[int]:
+    """First pixels of the windows of ``size`` that cover ``length`` pixels of one axis.
+
+    Windows lie ``stride`` apart; the last one is moved back so that it ends with the axis
+    instead of dropping the remainder. An axis shorter than the window has one window at 0.
+
+    Raises:
+        ValueError: a length, size or stride below 1, or a stride above the size (gaps).
+    """
+    if length < 1 or size < 1 or not 1 <= stride <= size:
+        raise ValueError(
+            f"length {length}, size {size}, stride {stride}: lengths must be positive and the "
+            "stride between 1 and the size"
+        )
+    if length <= size:
+        return [0]
+    return [*range(0, length - size, stride), length - size]
+
+
+def cover(height: int, width: int, size: int, stride: int | None = None) -> list[Window]:
+    """Square windows that together hold every pixel of a raster, row by row.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        size: side of a window.
+        stride: distance between windows, ``size`` (no overlap but at the far edges) by default.
+
+    Returns:
+        Windows of exactly ``size`` x ``size``; they reach outside only where the raster is
+        smaller than a window.
+    """
+    stride = size if stride is None else stride
+    return [
+        Window(row, column, size, size)
+        for row in starts(height, size, stride)
+        for column in starts(width, size, stride)
+    ]
+
+
+def mirror(indices: np.ndarray, length: int) -> np.ndarray:
+    """Indices of any integer value reflected into 0 .. length - 1, edge pixels not repeated.
+
+    ``mirror([-2, -1, 0, 1, 2, 3], 3)`` is ``[2, 1, 0, 1, 2, 1]``. Any distance works, also
+    where the reflection is longer than the axis.
+    """
+    if length == 1:
+        return np.zeros_like(indices)
+    period = 2 * (length - 1)
+    folded = np.abs(indices) % period
+    return np.minimum(folded, period - folded)
+
+
+def cut(array: np.ndarray, window: Window) -> np.ndarray:
+    """A window of an image, mirrored where it reaches outside.
+
+    Args:
+        array: ``(height, width)`` or ``(height, width, bands)``, any dtype.
+        window: where to cut; may reach outside by any distance.
+
+    Returns:
+        A copy of shape ``(window.height, window.width, ...)``, of the array's dtype.
+    """
+    rows = mirror(np.arange(window.row, window.row + window.height), array.shape[0])
+    columns = mirror(np.arange(window.column, window.column + window.width), array.shape[1])
+    return array[rows[:, None], columns[None, :]]
+
+
+def cut_mask(mask: np.ndarray, window: Window) -> np.ndarray:
+    """A window of a mask, void (255) where it reaches outside.
+
+    Args:
+        mask: ``(height, width)`` uint8 of 0, 1 and 255.
+        window: where to cut.
+
+    Returns:
+        A new ``(window.height, window.width)`` uint8 array.
+    """
+    patch = np.full((window.height, window.width), VOID, np.uint8)
+    inside = window.clipped(*mask.shape)
+    top, left = inside.row - window.row, inside.column - window.column
+    patch[top : top + inside.height, left : left + inside.width] = mask[inside.slices]
+    return patch

@@ -1,0 +1,16 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real imagery; the test is skipped where there is none."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("JOINTNET_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no real imagery: set JOINTNET_DATA to its folder")
+    return folder

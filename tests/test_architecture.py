@@ -1,0 +1,223 @@
+"""What may import what, which names stand at the top, and what every module has.
+
+The arrows are held twice: by reading every import statement, which names the guilty line, and by
+importing in a fresh process, which also sees what comes in through others.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("layers", "losses", "preprocessing", "jointnet", "experiments")
+TOP_LEVEL = {
+    *PACKAGES,
+    *("tests", "results", "README.md", "requirements.txt", "pyproject.toml", "LICENSE"),
+    *(".gitignore", ".ci"),
+}
+LONGEST_MODULE = 300
+
+# affine comes with rasterio, pyogrio and pyproj with geopandas, h5py with keras.
+RASTERS_AND_POLYGONS = {"rasterio", "affine", "shapely", "geopandas", "pyogrio", "pyproj"}
+# Beside the standard library and the package itself.
+AT_IMPORT = {
+    "layers": {"keras", "numpy"},
+    "losses": {"keras", "numpy"},
+    "preprocessing": {"numpy", "cv2", "tqdm", *RASTERS_AND_POLYGONS},
+    "jointnet": {"keras", "h5py", "numpy", "tqdm", "layers", "losses", "preprocessing"},
+}
+# Inside functions, further: preprocessing.rasters is one of those of preprocessing.
+WHEN_CALLED = {"jointnet": {"jax", "matplotlib", "tensorboard", "tensorflow"}}
+
+# What loading a package must not bring in, directly or through others.
+KERAS_AND_BACKENDS = {"keras", "tensorflow", "jax", "torch"}
+NEVER_LOADED = {
+    "layers": {"losses", "preprocessing", "jointnet", "experiments", *RASTERS_AND_POLYGONS},
+    "losses": {"layers", "preprocessing", "jointnet", "experiments", *RASTERS_AND_POLYGONS},
+    "preprocessing": {"layers", "losses", "jointnet", "experiments", *KERAS_AND_BACKENDS},
+    "jointnet": {"experiments", "click", *RASTERS_AND_POLYGONS},
+}
+
+
+def modules_of(package: str) -> list[Path]:
+    return sorted((ROOT / package).glob("*.py"))
+
+
+MODULES = [path for package in PACKAGES for path in modules_of(package)]
+every_module = pytest.mark.parametrize(
+    "path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES]
+)
+
+
+def imports_in(tree: ast.AST, in_function: bool = False) -> Iterator[tuple[str, int, bool]]:
+    """Yield top-level name, line, and whether it is inside a function, of each import."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (
+                (alias.name.split(".")[0], node.lineno, in_function) for alias in node.names
+            )
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0], node.lineno, in_function
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from imports_in(node, in_function or is_function)
+
+
+def forbidden_imports(package: str, source: str) -> list[str]:
+    at_import = AT_IMPORT[package] | {package} | sys.stdlib_module_names
+    when_called = at_import | WHEN_CALLED.get(package, set())
+    return [
+        f"line {line}: {name}"
+        for name, line, in_function in imports_in(ast.parse(source))
+        if name not in (when_called if in_function else at_import)
+    ]
+
+
+def public_functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield the public functions, and the public methods and constructors of public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+            node.name == "__init__" or not node.name.startswith("_")
+        ):
+            yield node
+
+
+def missing_hints(source: str) -> list[str]:
+    missing = []
+    for function in public_functions(ast.parse(source)):
+        a = function.args
+        every = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+        for argument in every:
+            if argument.annotation is None and argument.arg not in ("self", "cls"):
+                missing.append(f"{function.name}({argument.arg})")
+        if function.returns is None and function.name != "__init__":
+            missing.append(f"{function.name} -> ?")
+    return missing
+
+
+def loaded_by(names: Iterable[str], **environment: str) -> set[str]:
+    """Import modules in a fresh process and return the names of all that it then holds."""
+    code = (
+        "import importlib, json, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names],
+        cwd=ROOT,
+        env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def all_names(package: str) -> list[str]:
+    named = [path.stem for path in modules_of(package) if path.stem != "__init__"]
+    return [package, *(f"{package}.{name}" for name in named)]
+
+
+def test_import_statements_are_told_apart_and_found_wherever_they_stand():
+    source = "import a.b, c\nif 1:\n  from d.e import f\ndef g():\n  import h\nfrom . import i\n"
+    found = list(imports_in(ast.parse(source)))
+    assert found == [("a", 1, False), ("c", 1, False), ("d", 3, False), ("h", 5, True)]
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "found"),
+    [
+        ("layers", "import keras, math, layers.x\n", []),
+        ("layers", "from preprocessing.tiling import cut\n", ["line 1: preprocessing"]),
+        ("losses", "def f():\n  import tensorflow\n", ["line 2: tensorflow"]),
+        ("preprocessing", "import rasterio.windows\nimport keras\n", ["line 2: keras"]),
+        ("preprocessing", "def f():\n  import jointnet\n", ["line 2: jointnet"]),
+        ("jointnet", "def f():\n  from preprocessing.rasters import read_image\n", []),
+        ("jointnet", "import rasterio\n", ["line 1: rasterio"]),
+        ("jointnet", "def f():\n  import shapely\n", ["line 2: shapely"]),
+        ("jointnet", "import matplotlib\ndef f():\n  import matplotlib\n", ["line 1: matplotlib"]),
+        ("jointnet", "import experiments.recipes\n", ["line 1: experiments"]),
+    ],
+)
+def test_a_forbidden_import_is_named_with_its_line(package, source, found):
+    assert forbidden_imports(package, source) == found
+
+
+def test_a_missing_hint_is_named():
+    source = (
+        "def f(a: int, b, *c, **d) -> int: ...\ndef g(a: int): ...\ndef _h(a): ...\n"
+        "class K:\n  def __init__(self, e): ...\n  def m(self, x: int) -> int: ...\n"
+        "class _L:\n  def m(self, x): ...\n"
+    )
+    assert missing_hints(source) == ["f(b)", "f(c)", "f(d)", "g -> ?", "__init__(e)"]
+
+
+@every_module
+def test_imports_follow_the_arrows(path):
+    if path.parent.name != "experiments":
+        found = forbidden_imports(path.parent.name, path.read_text(encoding="utf-8"))
+        assert not found, "; ".join(found)
+
+
+@every_module
+def test_a_module_says_what_it_is_and_is_not_too_long(path):
+    source = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(source)), "no module docstring"
+    lines = len(source.splitlines())
+    assert lines <= LONGEST_MODULE
+
+
+@every_module
+def test_public_functions_have_type_hints(path):
+    missing = missing_hints(path.read_text(encoding="utf-8"))
+    assert not missing, ", ".join(missing)
+
+
+def test_preprocessing_itself_imports_nothing():
+    tree = ast.parse((ROOT / "preprocessing" / "__init__.py").read_text(encoding="utf-8"))
+    assert len(tree.body) == 1
+    assert sorted({"numpy", "rasterio"} & loaded_by(["preprocessing"])) == []
+
+
+@pytest.mark.parametrize("package", NEVER_LOADED)
+def test_loading_every_module_brings_in_nothing_that_must_stay_out(package):
+    loaded = loaded_by(all_names(package), KERAS_BACKEND="jax")
+    assert package in loaded
+    assert sorted(NEVER_LOADED[package] & loaded) == []
+    # On the JAX backend TensorFlow need not even be installed.
+    assert "tensorflow" not in loaded
+
+
+def test_what_jointnet_takes_from_preprocessing_needs_numpy_alone():
+    """A machine that trains from a patch store has JAX, Keras and numpy, and perhaps no more.
+
+    Looked at without Keras, which loads OpenCV and matplotlib itself where they are.
+    """
+    loaded = loaded_by(all_names("jointnet"), KERAS_BACKEND="jax")
+    taken = sorted(name for name in loaded if name.split(".")[0] == "preprocessing")
+    assert sorted(AT_IMPORT["preprocessing"] & loaded_by(taken)) == ["numpy"]
+
+
+def test_tracked_names_at_the_top_are_the_layout():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so nothing says which files belong to the project")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = {path.split("/")[0] for path in listed.stdout.split("\0") if path}
+    assert names <= TOP_LEVEL
+
+
+def test_modules_stand_flat_in_their_folders():
+    for package in PACKAGES:
+        nested = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != package]
+        assert nested == []
