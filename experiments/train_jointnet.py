@@ -1,23 +1,136 @@
-"""Train JointNet by a recipe."""
+"""Train JointNet by a recipe, and write a run folder under results/."""
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import click
 
 from experiments import recipes, training_run
+from experiments.options import Command, data_option
+from jointnet.model import VARIANTS
+from preprocessing.errors import StoreError
+
+RESULTS = Path("results")
 
 
-@click.command()
-@click.option("--recipe", "name", default="open_buildings")
-@click.option("--data", type=click.Path(path_type=Path), default="data")
-@click.option("--store", type=click.Path(path_type=Path), default=None)
-@click.option("--run", "run_name", default=None)
-@click.option("--resume", is_flag=True)
-def main(name: str, data: Path, store: Path | None, run_name: str | None, resume: bool) -> None:
-    recipe = recipes.RECIPES[name]()
-    training_run.run(
-        recipe, data, store or Path("data/patches") / name, Path("results") / (run_name or name), resume
+def choose_recipe(name: str | None, data: Path) -> recipes.Recipe:
+    """The named recipe; without a name Inria where it lies, else generated scenes.
+
+    Says which of the two it is in one line.
+    """
+    if name is not None:
+        return recipes.RECIPES[name]()
+    if (data / "AerialImageDataset").is_dir():
+        click.echo(f"Training on Inria in {data / 'AerialImageDataset'} (recipe inria_buildings).")
+        return recipes.inria_buildings()
+    click.echo(
+        f"No Inria in {data / 'AerialImageDataset'}: training on generated sample scenes instead "
+        "(recipe sample); README.md says how to get Inria."
     )
+    return recipes.sample()
+
+
+def run_folder(recipe: str, name: str | None, resume: bool) -> Path:
+    """Folder of the run: as named, else the recipe's name with the first free number.
+
+    With ``resume`` it is the latest that exists.
+    """
+    if name is not None:
+        return RESULTS / name
+    folder, number = RESULTS / recipe, 1
+    while (following := RESULTS / (recipe if number == 1 else f"{recipe}-{number}")).exists():
+        folder, number = following, number + 1
+    return folder if resume else following
+
+
+def default_store(recipe: recipes.Recipe, data: Path, validation: list[int | str] | None) -> Path:
+    """A store folder of its own for each way to cut, so that none stands in for another."""
+    cut = json.dumps([dataclasses.asdict(recipe.patches), validation])
+    digest = hashlib.sha256(cut.encode()).hexdigest()[:8]
+    return data / "patches" / f"{recipe.name}-{digest}"
+
+
+def parse_validation(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> list[int | str] | None:
+    """Split ``"1,2,austin7"`` into tile indices and names."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise click.BadParameter("give tile numbers or names, such as 1,2 or austin1,chicago3")
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option(
+    "--recipe",
+    "name",
+    type=click.Choice(list(recipes.RECIPES)),
+    help="What to train.  [default: inria_buildings where Inria lies in the data folder, "
+    "else sample]",
+)
+@data_option
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    help="Patch store to train from; cut from the data where it does not exist.  "
+    "[default: a folder in <data>/patches named after recipe and split]",
+)
+@click.option("--run", help="Name of the run folder in results/.  [default: the recipe's name]")
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@click.option("--validation", callback=parse_validation, help="Tiles held back: 1,2 or austin1,...")
+@click.option("--variant", type=click.Choice(list(VARIANTS)), help="Another width or variant.")
+@click.option("--epochs", type=click.IntRange(1), help="Another number of epochs.")
+@click.option("--steps", type=click.IntRange(1), help="Another number of batches per epoch.")
+@click.option("--batch-size", type=click.IntRange(1), help="Another batch size.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16"]),
+    help="Another precision; mixed_bfloat16 is faster and takes half of the memory.",
+)
+@click.option("--early-stopping", type=click.IntRange(1), help="Stop after N epochs without gain.")
+@click.option("--seed", type=click.IntRange(0), help="Another seed.")
+def main(
+    name: str | None,
+    data: Path,
+    store: Path | None,
+    run: str | None,
+    resume: bool,
+    validation: list[int | str] | None,
+    variant: str | None,
+    steps: int | None,
+    **overrides: int | str | None,
+) -> None:
+    r"""Train JointNet by a recipe, and write a run folder under results/.
+
+    Without options it trains on Inria where data/AerialImageDataset is, and otherwise on
+    generated scenes, in minutes. Recipes and what to expect of them: experiments/recipes.py.
+
+    \b
+    python experiments/train_jointnet.py
+    python experiments/train_jointnet.py --recipe polygons --data my_town
+    """
+    recipe = choose_recipe(name, data)
+    changes = {**overrides, "steps_per_epoch": steps}
+    recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
+    if variant is not None:
+        recipe = dataclasses.replace(recipe, variant=variant)
+    folder = run_folder(recipe.name, run, resume)
+    if store is None:
+        store = default_store(recipe, data, validation)
+    elif store.exists() and validation is not None:
+        raise StoreError(
+            f"{store} exists and its split is fixed; leave --validation out, or name another store"
+        )
+    patches = training_run.prepare_store(recipe, data, store, validation)
+    click.echo(
+        f"{len(patches.train)} training and {len(patches.validation)} validation patches in "
+        f"{store}; the run is written to {folder}"
+    )
+    training_run.run(recipe, patches, folder, resume)
 
 
 if __name__ == "__main__":

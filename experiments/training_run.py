@@ -1,21 +1,35 @@
 """A recipe run from its scenes to a finished run folder."""
 
-import os
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import keras
 
-from experiments.recipes import Recipe
+from experiments.figures import draw_curves, draw_scene
+from experiments.recipes import Recipe, Validation
 from jointnet.checkpoints import TrainingState
+from jointnet.evaluation import evaluate_scenes, summarise, table
+from jointnet.metrics import threshold_mask
 from jointnet.model import JointNet
-from jointnet.runs import WEIGHTS, describe_network, environment, save_weights, write_json
+from jointnet.prediction import predict_image
+from jointnet.runs import (
+    WEIGHTS,
+    Run,
+    describe_network,
+    environment,
+    load_run,
+    save_weights,
+    write_json,
+)
 from jointnet.training import train
 from preprocessing.errors import RunError, StoreError
-from preprocessing.patch_store import PatchStore, open_store
+from preprocessing.patch_store import PatchStore, open_store, validation_scenes
 
 
-def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
+def prepare_store(
+    recipe: Recipe, data: Path, folder: Path, validation: Validation = None
+) -> PatchStore:
     """Open the recipe's patch store, or cut it from the scenes where there is none.
 
     Only cutting reads rasters; a machine that is given a finished store needs no GDAL.
@@ -24,6 +38,7 @@ def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
         recipe: what to cut.
         data: folder of the data sets.
         folder: where the store lies or comes to lie.
+        validation: tile indices or names held back; None for the recipe's own split.
 
     Raises:
         StoreError: the store there was cut with other settings, or is damaged or stale.
@@ -39,32 +54,25 @@ def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
         return store
     from preprocessing.patches import build_store
 
-    return build_store(folder, recipe.scenes(data), recipe.patches)
+    return build_store(folder, recipe.scenes(data, validation), recipe.patches)
 
 
-def run(
-    recipe: Recipe, data: Path, store_folder: Path, folder: Path, resume: bool = False
-) -> TrainingState:
-    """Train a recipe and write its run folder.
+def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -> Run:
+    """Train a recipe and write its run folder (see ``jointnet.runs``).
 
     Args:
         recipe: what to train.
-        data: folder of the data sets; only read where the store is not there yet.
-        store_folder: the patch store.
+        store: the patches, see ``prepare_store``.
         folder: the run folder; must not hold a run unless ``resume``.
-        resume: go on from the last checkpoint.
+        resume: go on from the last checkpoint; a run that had finished is only written again.
 
     Returns:
-        The state after the last epoch.
+        The finished run, with the weights as written.
 
     Raises:
-        JointNetError: of the kind that says what is wrong.
+        RunError: the folder holds a run already, or one of another configuration.
+        TrainingError: the loss is not finite.
     """
-    if (folder / "config.json").exists() and not resume:
-        raise RunError(
-            f"{folder} holds a run already; go on with --resume, or name another with --run"
-        )
-    store = prepare_store(recipe, data, store_folder)
     keras.utils.set_random_seed(recipe.training.seed)
     model = JointNet.from_variant(
         recipe.variant,
@@ -74,14 +82,57 @@ def run(
         dtype=recipe.training.precision,
         **recipe.network,
     )
+    config = describe_run(recipe, model, store)
+    _check_folder(folder, config, resume)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", describe_run(recipe, model, store))
-    write_json(folder / "environment.json", environment())
+    write_json(folder / "config.json", config)
+    if not resume:
+        write_json(folder / "environment.json", environment())
     write_json(folder / "data.json", describe_data(store))
     state = train(model, store, recipe.training, folder, resume)
     save_weights(model, folder / WEIGHTS)
-    write_json(folder / "metrics.json", {"best_epoch": state.best})
-    return state
+    return _judge(folder, store, state)
+
+
+def _check_folder(folder: Path, config: dict, resume: bool) -> None:
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    if not resume:
+        raise RunError(
+            f"{folder} holds a run already; go on with --resume, or name another with --run"
+        )
+    # Through JSON and back, as the file was written: tuples are lists there.
+    wanted = json.loads(json.dumps(config))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+    if differing:
+        raise RunError(
+            f"{folder} was begun with another {', '.join(differing)}; resume with the same "
+            "recipe and options, or name another run with --run"
+        )
+
+
+def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
+    """Measure the weights as they were written, on whole validation scenes, and draw them."""
+    trained = load_run(folder)
+    config, predict = trained.config, trained.model.predict_on_batch
+    sizes = {"window": config["window"], "overlap": config["overlap"]}
+    scenes = ((s.name, s.place, s.image, s.mask) for s in validation_scenes(store))
+    rows = summarise(evaluate_scenes(predict, scenes, **sizes))
+    write_json(
+        folder / "metrics.json", {"best_epoch": state.best, "epochs": state.epoch, "scenes": rows}
+    )
+    draw_curves(state.history, folder / "curves.png")
+    scene = next(validation_scenes(store))
+    probabilities = predict_image(predict, scene.image, scene.mask != 255, **sizes)
+    picture = folder / "pictures" / f"{scene.name}.png"
+    prediction = threshold_mask(probabilities, config["threshold"])
+    draw_scene(scene.image, scene.mask, prediction, f"{folder.name}: {scene.name}", picture)
+    print(table(rows))
+    print(f"picture of {scene.name}: {picture}")
+    print(f"predict with it: python experiments/infer.py --model {folder} --image {scene.path}")
+    return trained
 
 
 def describe_run(recipe: Recipe, model: JointNet, store: PatchStore) -> dict:
@@ -122,6 +173,3 @@ def describe_data(store: PatchStore) -> dict:
             for scene in store.manifest["scenes"]
         ],
     }
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

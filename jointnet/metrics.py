@@ -34,9 +34,7 @@ class Counts:
     @property
     def pixels(self) -> int:
         """All pixels counted."""
-        return (
-            self.true_positive + self.false_positive + self.false_negative + self.true_negative
-        )
+        return self.true_positive + self.false_positive + self.false_negative + self.true_negative
 
     def metrics(self) -> dict[str, float]:
         """Accuracy, precision, recall, F1 and IoU of the target class, each in 0..1.
@@ -72,14 +70,21 @@ def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
         Counts over the pixels that are void in neither.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a value is none of 0, 1 and 255 (a probability, say).
     """
     if truth.shape != prediction.shape:
-        raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
+        raise ValueError(
+            f"truth and prediction must have one shape; got {truth.shape} and {prediction.shape}"
+        )
     valid = (truth != VOID) & (prediction != VOID)
-    pairs = truth[valid].astype(np.uint8) * 2 + prediction[valid].astype(np.uint8)
+    pair = []
+    for name, mask in (("truth", truth[valid]), ("prediction", prediction[valid])):
+        target = mask == 1
+        if np.any(mask[~target] != 0):
+            raise ValueError(f"{name} must hold 0, 1 and {VOID} only; got {mask[~target].max()}")
+        pair.append(target)
     true_negative, false_positive, false_negative, true_positive = np.bincount(
-        pairs.ravel(), minlength=4
+        2 * pair[0] + pair[1], minlength=4
     ).tolist()
     return Counts(true_positive, false_positive, false_negative, true_negative)
 

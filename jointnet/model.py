@@ -1,13 +1,14 @@
 """JointNet (Zhang and Wang 2019, Remote Sensing 11(6):696, figure 2 and table 1)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from layers import BilinearUpsampling, DenseAtrousBlock
 
 # Widths for machines without a GPU keep the depth, the dilation rates and the fields of view.
-VARIANTS: dict[str, dict] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "jointnet": {},
     "jointnet_block_input": {"downsample_from": "block_input"},
     "jointnet_half": {"growth_rates": (16, 32, 64), "bridge_filters": 128},
@@ -65,16 +66,17 @@ class JointNet(keras.Model):
         band_offset: float | Sequence[float] = 127.5,
         band_scale: float | Sequence[float] = 127.5,
         name: str = "jointnet",
-        dtype=None,
-        **kwargs,
+        dtype: str | dict[str, Any] | keras.DTypePolicy | None = None,
     ):
-        offsets, scales = _per_band(band_offset, bands), _per_band(band_scale, bands)
+        if bands < 1:
+            raise ValueError(f"bands must be 1 or more; got {bands}")
+        offsets = _per_band("band_offset", band_offset, bands)
+        scales = _per_band("band_scale", band_scale, bands)
         if len(growth_rates) != 3:
             raise ValueError(f"growth_rates must hold three numbers; got {growth_rates}")
         if downsample_from not in ("block_output", "block_input"):
             raise ValueError(
-                'downsample_from must be "block_output" or "block_input"; '
-                f"got {downsample_from!r}"
+                f'downsample_from must be "block_output" or "block_input"; got {downsample_from!r}'
             )
         if isinstance(groups, str) and groups != "doubling":
             raise ValueError(f'groups must be a number or "doubling"; got {groups!r}')
@@ -84,9 +86,7 @@ class JointNet(keras.Model):
         by_depth = (8, 16, 32) if groups == "doubling" else (groups,) * 3
 
         def convolution(filters: int, layer_name: str) -> keras.layers.Conv2D:
-            return keras.layers.Conv2D(
-                filters, 1, activation="relu", dtype=policy, name=layer_name
-            )
+            return keras.layers.Conv2D(filters, 1, activation="relu", dtype=policy, name=layer_name)
 
         inputs = keras.Input((None, None, bands), name="pixels")
         x = keras.layers.Rescaling(
@@ -99,9 +99,7 @@ class JointNet(keras.Model):
         for depth, (growth, block_groups) in enumerate(
             zip(growth_rates, by_depth, strict=True), start=1
         ):
-            fused = DenseAtrousBlock(
-                growth, block_groups, dtype=policy, name=f"encoder_{depth}"
-            )(x)
+            fused = DenseAtrousBlock(growth, block_groups, dtype=policy, name=f"encoder_{depth}")(x)
             skips.append(fused)
             x = fused if downsample_from == "block_output" else x
             # Every second pixel, then a plain 1x1 convolution: the same function as a strided
@@ -116,7 +114,9 @@ class JointNet(keras.Model):
         x = DenseAtrousBlock(growth_rates[0], by_depth[-1], dtype=policy, name="decoder_1")(x)
         x = keras.layers.Conv2D(1, 1, dtype=policy, name="logits")(x)
         outputs = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(x)
-        super().__init__(inputs, outputs, name=name, **kwargs)
+        super().__init__(inputs, outputs, name=name)
+        # Keras scales the loss of a model whose own policy is mixed_float16.
+        self.dtype_policy = policy
         self.bands = bands
         self.growth_rates = tuple(growth_rates)
         self.bridge_filters = bridge_filters
@@ -124,9 +124,27 @@ class JointNet(keras.Model):
         self.downsample_from = downsample_from
         self.band_offset = band_offset
         self.band_scale = band_scale
-        self._policy = policy
 
-    def get_config(self):
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        mask: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
+        """Probabilities of raw pixels; see the class.
+
+        Raises:
+            ValueError: a height or width that is no multiple of 8.
+        """
+        sides = tuple(inputs.shape[1:3])
+        if any(side is not None and side % self.MULTIPLE for side in sides):
+            raise ValueError(
+                f"height and width must be multiples of {self.MULTIPLE}; got {sides[0]} x "
+                f"{sides[1]}; jointnet.padding.pad_to_multiple makes them so"
+            )
+        return super().call(inputs, training=training, mask=mask)
+
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             "bands": self.bands,
@@ -137,16 +155,18 @@ class JointNet(keras.Model):
             "band_offset": self.band_offset,
             "band_scale": self.band_scale,
             "name": self.name,
-            "dtype": keras.dtype_policies.serialize(self._policy),
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "JointNet":
         """Inverse of ``get_config``; the graph is built anew from the arguments."""
         return cls(**config)
 
     @classmethod
-    def from_variant(cls, variant: str, **overrides) -> "JointNet":
+    def from_variant(cls, variant: str, **overrides: Any) -> "JointNet":
         """A named variant: one of ``VARIANTS``, with other arguments overridden.
 
         Raises:
@@ -157,8 +177,8 @@ class JointNet(keras.Model):
         return cls(**{**VARIANTS[variant], **overrides})
 
 
-def _per_band(value: float | Sequence[float], bands: int) -> list[float]:
+def _per_band(argument: str, value: float | Sequence[float], bands: int) -> list[float]:
     values = [value] * bands if isinstance(value, (int, float)) else list(value)
     if len(values) != bands:
-        raise ValueError(f"one number or {bands} are needed, one per band; got {value}")
+        raise ValueError(f"{argument} must be one number or {bands}, one per band; got {value}")
     return [float(number) for number in values]

@@ -132,8 +132,9 @@ def blend(
             rows = slice(first - top, last - top)
             columns = slice(-left, -left + grid.width)
             values, weight = total[0, rows, columns], total[1, rows, columns]
-            yield first, np.divide(
-                values, weight, out=np.full_like(values, np.nan), where=weight > 0
+            yield (
+                first,
+                np.divide(values, weight, out=np.full_like(values, np.nan), where=weight > 0),
             )
         total[:, : grid.window - finished] = total[:, finished:].copy()
         total[:, grid.window - finished :] = 0

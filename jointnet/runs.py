@@ -133,10 +133,22 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         model = build_network(config["network"], dtype)
         model.load_weights(weights)
+        model.compile(jit_compile=jit_setting())
     except (ValueError, KeyError, TypeError, OSError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RunError(f"{folder} cannot be loaded: {line}") from None
     return Run(folder, model, config)
+
+
+def jit_setting() -> bool | str:
+    """What to give ``compile(jit_compile=...)`` on this machine.
+
+    With TensorFlow on a CPU, XLA compiles for long and then runs slower than without; elsewhere
+    Keras decides.
+    """
+    devices = keras.distribution.list_devices()
+    on_cpu = all(device.startswith("cpu") for device in devices)
+    return False if on_cpu and keras.backend.backend() == "tensorflow" else "auto"
 
 
 def environment() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jointnet.batches import TrainingBatches
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.event_log import EventLog
 from jointnet.metrics import Counts, count, threshold_mask
+from jointnet.runs import jit_setting
 from jointnet.settings import TrainingSettings
 from preprocessing.errors import RunError, TrainingError
 from preprocessing.patch_store import PatchSet, PatchStore
@@ -73,14 +74,10 @@ def train(
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
     steps = len(_batches(store.train, settings, epoch=0))
-    # XLA compiles for minutes on a CPU and then runs slower than without (measured); elsewhere
-    # Keras decides.
-    on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
-    graph_on_cpu = on_cpu and keras.backend.backend() == "tensorflow"
     model.compile(
         optimizer=settings.make_optimizer(steps * settings.epochs),
         loss=settings.make_loss(),
-        jit_compile=False if graph_on_cpu else "auto",
+        jit_compile=jit_setting(),
     )
     state = TrainingState()
     if resume:
@@ -113,9 +110,7 @@ def train(
     return state
 
 
-def validate(
-    model: keras.Model, patches: PatchSet, settings: TrainingSettings
-) -> dict[str, float]:
+def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) -> dict[str, float]:
     """Loss and pooled pixel metrics over the validation patches.
 
     Args:

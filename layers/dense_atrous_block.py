@@ -1,9 +1,9 @@
 """The dense atrous convolution block of JointNet (Zhang and Wang 2019, section 2.2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
-from keras import ops
 
 from layers.group_normalization import GroupNormalization
 
@@ -44,7 +44,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         dilation_rates: Sequence[int] = DILATION_RATES,
         epsilon: float = 0.1,
         filters: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if growth_rate < 1 or (groups > 0 and growth_rate % groups):
@@ -82,7 +82,7 @@ class DenseAtrousBlock(keras.layers.Layer):
     def _fused_filters(self) -> int:
         return 4 * self.growth_rate if self.filters is None else self.filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Build each convolution for the channels that reach it."""
         *rest, channels = input_shape
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
@@ -91,18 +91,18 @@ class DenseAtrousBlock(keras.layers.Layer):
             channels += self.growth_rate
         self.fusion.build((*rest, channels))
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Fused output of the block."""
         x = inputs
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
-            x = ops.concatenate([x, normalization(convolution(x))], axis=-1)
+            x = keras.ops.concatenate([x, normalization(convolution(x))], axis=-1)
         return self.fusion(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Input's batch, height and width; the fused channels."""
         return (*input_shape[:-1], self._fused_filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             **super().get_config(),

@@ -1,7 +1,8 @@
 """Binary focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 5)."""
 
+from typing import Any
+
 import keras
-from keras import ops
 
 from losses.voids import split_void
 
@@ -38,7 +39,7 @@ class BinaryFocalLoss(keras.losses.Loss):
         alpha: float = 0.25,
         ignore_class: int | None = 255,
         name: str = "binary_focal_loss",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         if gamma < 0:
@@ -49,17 +50,19 @@ class BinaryFocalLoss(keras.losses.Loss):
         self.alpha = alpha
         self.ignore_class = ignore_class
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Loss per sample, ``(batch,)`` float32."""
         truth, probability, valid = split_void(y_true, y_pred, self.ignore_class)
         # Keeps the logarithm and its gradient finite at probabilities of exactly 0 and 1.
-        probability = ops.clip(probability, 1e-7, 1 - 1e-7)
-        target = self.alpha * _power(1 - probability, self.gamma) * -ops.log(probability)
-        background = (1 - self.alpha) * _power(probability, self.gamma) * -ops.log(1 - probability)
+        probability = keras.ops.clip(probability, 1e-7, 1 - 1e-7)
+        target = self.alpha * _power(1 - probability, self.gamma) * -keras.ops.log(probability)
+        background = (
+            (1 - self.alpha) * _power(probability, self.gamma) * -keras.ops.log(1 - probability)
+        )
         pixels = valid * (truth * target + (1 - truth) * background)
-        return ops.sum(pixels, axis=1) / ops.maximum(ops.sum(valid, axis=1), 1.0)
+        return keras.ops.sum(pixels, axis=1) / keras.ops.maximum(keras.ops.sum(valid, axis=1), 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             **super().get_config(),
@@ -69,11 +72,11 @@ class BinaryFocalLoss(keras.losses.Loss):
         }
 
 
-def _power(base, exponent: float):
+def _power(base: keras.KerasTensor, exponent: float) -> keras.KerasTensor:
     # The general power is an order of magnitude slower than a square, and its gradient in the
     # base is 0 * inf at exponent 0.
     if exponent == 0:
-        return ops.ones_like(base)
+        return keras.ops.ones_like(base)
     if exponent == 2:
-        return ops.square(base)
-    return ops.power(base, exponent)
+        return keras.ops.square(base)
+    return keras.ops.power(base, exponent)

@@ -1,7 +1,8 @@
 """Soft dice loss (Milletari et al. 2016, "V-Net", section 3, with plain sums below)."""
 
+from typing import Any
+
 import keras
-from keras import ops
 
 from losses.voids import split_void
 
@@ -32,7 +33,7 @@ class DiceLoss(keras.losses.Loss):
         smooth: float = 1.0,
         ignore_class: int | None = 255,
         name: str = "dice_loss",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         if smooth <= 0:
@@ -40,15 +41,15 @@ class DiceLoss(keras.losses.Loss):
         self.smooth = smooth
         self.ignore_class = ignore_class
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Loss per sample, ``(batch,)`` float32."""
         truth, probability, valid = split_void(y_true, y_pred, self.ignore_class)
         probability = probability * valid
-        both = ops.sum(truth * probability, axis=1)
-        either = ops.sum(truth, axis=1) + ops.sum(probability, axis=1)
+        both = keras.ops.sum(truth * probability, axis=1)
+        either = keras.ops.sum(truth, axis=1) + keras.ops.sum(probability, axis=1)
         return 1 - (2 * both + self.smooth) / (either + self.smooth)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             **super().get_config(),

@@ -1,9 +1,11 @@
 """Void pixels in losses: read from the labels, counted nowhere."""
 
-from keras import ops
+import keras
 
 
-def split_void(y_true, y_pred, ignore_class: int | None):
+def split_void(
+    y_true: keras.KerasTensor, y_pred: keras.KerasTensor, ignore_class: int | None
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
     """Labels and probabilities as float32 rows per sample, with the weight of each pixel.
 
     Args:
@@ -14,11 +16,20 @@ def split_void(y_true, y_pred, ignore_class: int | None):
     Returns:
         ``(truth, probability, valid)``, each ``(batch, pixels)`` float32; ``valid`` is 1 where
         the pixel counts and 0 where it is void, and ``truth`` is 0 at void pixels.
+
+    Raises:
+        ValueError: labels and probabilities have different numbers of pixels per sample.
     """
-    batch = ops.shape(y_pred)[0]
-    truth = ops.reshape(ops.cast(y_true, "float32"), (batch, -1))
-    probability = ops.reshape(ops.cast(y_pred, "float32"), (batch, -1))
+    batch = keras.ops.shape(y_pred)[0]
+    truth = keras.ops.reshape(keras.ops.cast(y_true, "float32"), (batch, -1))
+    probability = keras.ops.reshape(keras.ops.cast(y_pred, "float32"), (batch, -1))
+    labels, pixels = truth.shape[1], probability.shape[1]
+    if None not in (labels, pixels) and labels != pixels:
+        raise ValueError(
+            f"y_true and y_pred must have one label per probability; got shapes "
+            f"{tuple(y_true.shape)} and {tuple(y_pred.shape)}"
+        )
     if ignore_class is None:
-        return truth, probability, ops.ones_like(truth)
-    valid = ops.cast(ops.not_equal(truth, float(ignore_class)), "float32")
+        return truth, probability, keras.ops.ones_like(truth)
+    valid = keras.ops.cast(keras.ops.not_equal(truth, float(ignore_class)), "float32")
     return truth * valid, probability, valid

@@ -1,6 +1,7 @@
 """A weighted sum of losses."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -22,7 +23,7 @@ class WeightedSumLoss(keras.losses.Loss):
         losses: Sequence[keras.losses.Loss],
         weights: Sequence[float],
         name: str = "weighted_sum_loss",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         if not losses or len(losses) != len(weights):
@@ -33,20 +34,20 @@ class WeightedSumLoss(keras.losses.Loss):
         self.losses = list(losses)
         self.weights = [float(weight) for weight in weights]
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
         """Loss per sample, ``(batch,)``."""
         return sum(
             weight * loss.call(y_true, y_pred)
             for weight, loss in zip(self.weights, self.losses, strict=True)
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the losses serialised."""
         losses = [keras.saving.serialize_keras_object(loss) for loss in self.losses]
         return {**super().get_config(), "losses": losses, "weights": self.weights}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "WeightedSumLoss":
         """Inverse of ``get_config``."""
         losses = [keras.saving.deserialize_keras_object(loss) for loss in config["losses"]]
         return cls(**{**config, "losses": losses})

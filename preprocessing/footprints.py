@@ -18,8 +18,16 @@ from affine import Affine
 
 from preprocessing.errors import RasterError
 from preprocessing.outputs import replacing
-from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, gdal_quiet, open_raster, reason
-from preprocessing.rasters import LabelReader, raster_info, read_label, strips
+from preprocessing.raster_access import (
+    GDAL_ERRORS,
+    RasterInfo,
+    gdal_quiet,
+    open_raster,
+    raster_info,
+    reason,
+    strips,
+)
+from preprocessing.rasters import LabelReader, read_label
 
 _GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -34,7 +42,8 @@ def polygonise(
 
     Args:
         mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
-            mask or label raster, which is read as a stream where its void holds no target.
+            mask or label raster. Masks that ``MaskWriter`` wrote are streamed where the
+            coordinates wanted are the file's own; other files are read whole.
         transform: affine from (column, row) to the coordinates wanted; the identity, pixel
             coordinates, by default.
 
@@ -52,7 +61,7 @@ def polygonise(
             raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
         targets = (mask == 1).astype(np.uint8)
         return _outlines(targets, targets, transform)
-    if not _pixels_say_all(mask):
+    if not _streams(mask, transform):
         return polygonise(read_label(mask), transform)
     with open_raster(mask) as dataset:
         band = rasterio.band(dataset, 1)
@@ -72,13 +81,16 @@ def _outlines(
         return [shapely.Polygon(outer, holes) for outer, *holes in rings]
 
 
-def _pixels_say_all(path: str | os.PathLike) -> bool:
-    """Whether GDAL can outline the file as it is; checks its values on the way."""
+def _streams(path: str | os.PathLike, transform: Affine) -> bool:
+    """Whether GDAL can outline the file as it is; checks all its values on the way.
+
+    GDAL knows nothing of void that lies over targets, and takes the file's own affine.
+    """
     with LabelReader(path) as reader:
         for window in strips(reader.height, reader.width):
             reader.read(window)
-        plain = reader.info.dtype == "uint8"
-        return plain and not reader.target_under_void
+        plain = reader.info.dtype == "uint8" and not reader.target_under_void
+        return plain and reader.info.transform == transform
 
 
 def footprints(
@@ -136,8 +148,8 @@ def write_geojson(
 ) -> None:
     """Write footprints as GeoJSON, which appears only when it is complete.
 
-    In EPSG:4326 the file follows RFC 7946: longitude and latitude with seven decimals (about a
-    centimetre), outer rings anticlockwise. Pixel coordinates are written as they are. No rows
+    In EPSG:4326 the file follows RFC 7946: longitude and latitude with eight decimals (about a
+    millimetre), outer rings anticlockwise. Pixel coordinates are written as they are. No rows
     give an empty FeatureCollection.
 
     Args:
@@ -151,7 +163,7 @@ def write_geojson(
     """
     if frame.crs is not None and frame.crs.to_epsg() != 4326:
         raise ValueError(f"CRS {frame.crs.name}: GeoJSON is EPSG:4326, frame.to_crs(4326) first")
-    options = {} if frame.crs is None else {"RFC7946": "YES"}
+    options = {} if frame.crs is None else {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
     with replacing(path, overwrite) as target, warnings.catch_warnings():
         # Of a frame without CRS pyogrio warns; here that is meant.
         warnings.simplefilter("ignore", UserWarning)

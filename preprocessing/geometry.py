@@ -61,9 +61,7 @@ def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int)
     return distance if math.isfinite(distance) and distance > 0 else None
 
 
-def geographic_bounds(
-    crs: Any, transform: Affine, height: int, width: int
-) -> list[float] | None:
+def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> list[float] | None:
     """West, south, east and north of a raster in degrees (EPSG:4326).
 
     Args:

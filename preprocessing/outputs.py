@@ -42,6 +42,21 @@ def folder_beside(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def require_space(folder: Path, size: int) -> None:
+    """Refuse to begin what may not find the room to end.
+
+    Args:
+        folder: a folder on the disk in question.
+        size: bytes needed at the most.
+
+    Raises:
+        OSError: the disk has less free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(f"needs up to {size / 1e6:.1f} MB free, the disk has {free / 1e6:.1f}")
+
+
 def publish(finished: Path, path: str | os.PathLike, overwrite: bool = False) -> None:
     """Rename a finished file to its place.
 

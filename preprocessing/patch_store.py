@@ -11,15 +11,37 @@ A store is a folder:
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from preprocessing.errors import StoreError
+from preprocessing.tiling import VOID
 
 FORMAT = "jointnet patch store 1"
 SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """How scenes are cut.
+
+    Attributes:
+        patch_size: side of a training patch in the store, pixels. A training crop is drawn
+            inside it, so a patch larger than the crop gives crops at more places.
+        stride: distance between training patches, pixels, at most ``patch_size``.
+        validation_size: side of a validation patch: the window the network is trained on.
+        bands: number of bands.
+        target: what the labels show, such as ``"buildings"``.
+    """
+
+    patch_size: int = 512
+    stride: int = 512
+    validation_size: int = 512
+    bands: int = 3
+    target: str = "buildings"
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,9 @@ def open_store(folder: Path) -> PatchStore:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}); delete the store and make it again") from None
+        raise StoreError(
+            f"{path} is damaged ({error}); delete the store and make it again"
+        ) from None
     if manifest.get("format") != FORMAT:
         raise StoreError(
             f"{path} is of format {manifest.get('format')!r}, this version reads {FORMAT!r}; "
@@ -106,6 +130,49 @@ def open_store(folder: Path) -> PatchStore:
         )
     _refuse_stale(folder, manifest, path.stat().st_mtime)
     return PatchStore(folder, manifest, *(_open_split(folder, manifest, name) for name in SPLITS))
+
+
+@dataclass(frozen=True)
+class StoredScene:
+    """A validation scene put together again from its patches.
+
+    Attributes:
+        name: name of the scene.
+        place: where it was taken.
+        path: the raster it was cut from, which may be elsewhere by now.
+        image: ``(height, width, bands)`` raw pixels.
+        mask: ``(height, width)`` uint8 of 0, 1 and 255.
+    """
+
+    name: str
+    place: str
+    path: Path
+    image: np.ndarray
+    mask: np.ndarray
+
+
+def validation_scenes(store: PatchStore) -> Iterator[StoredScene]:
+    """The validation scenes of a store, whole, one at a time.
+
+    The inverse of ``patches.validation_patches``.
+    """
+    patches = store.manifest["splits"]["validation"]["patches"]
+    for number, scene in enumerate(store.manifest["scenes"]):
+        if scene["split"] != "validation":
+            continue
+        shape = scene["height"], scene["width"]
+        image = np.zeros((*shape, store.manifest["bands"]), store.manifest["dtype"])
+        mask = np.full(shape, VOID, np.uint8)
+        for position, patch in enumerate(patches):
+            if patch["scene"] != number:
+                continue
+            (row, column, *_), (height, width) = patch["window"], patch["extent"]
+            where = slice(row, row + height), slice(column, column + width)
+            image[where] = store.validation.images[position, :height, :width]
+            labels = store.validation.masks[position, :height, :width]
+            # Each pixel's label is in one patch; in the others it is void.
+            mask[where] = np.minimum(mask[where], labels)
+        yield StoredScene(scene["name"], scene["place"], Path(scene["image"]["path"]), image, mask)
 
 
 def _open_split(folder: Path, manifest: dict, split: str) -> PatchSet:

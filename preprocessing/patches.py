@@ -4,7 +4,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,15 @@ from preprocessing import rasters
 from preprocessing.errors import DatasetError, LabelError, OutputError
 from preprocessing.geometry import geographic_bounds
 from preprocessing.normalisation import BandStatistics
-from preprocessing.patch_store import FORMAT, PatchStore, hash_file, open_store
+from preprocessing.patch_store import (
+    FORMAT,
+    PatchSettings,
+    PatchStore,
+    hash_file,
+    open_store,
+)
 from preprocessing.scenes import Scene
 from preprocessing.tiling import VOID, Window, cover, cut, cut_mask
-
-
-@dataclass(frozen=True)
-class PatchSettings:
-    """How scenes are cut.
-
-    Attributes:
-        patch_size: side of a training patch in the store, pixels. A training crop is drawn
-            inside it, so a patch larger than the crop gives crops at more places.
-        stride: distance between training patches, pixels, at most ``patch_size``.
-        validation_size: side of a validation patch: the window the network is trained on.
-        bands: number of bands.
-        target: what the labels show, such as ``"buildings"``.
-    """
-
-    patch_size: int = 512
-    stride: int = 512
-    validation_size: int = 512
-    bands: int = 3
-    target: str = "buildings"
 
 
 def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,10 +142,14 @@ def _describe(scene: Scene) -> dict:
 
 
 def _refuse_leaks(described: list[dict]) -> None:
-    by_split = {name: [s for s in described if s["split"] == name] for name in ("train", "validation")}
+    by_split = {
+        name: [s for s in described if s["split"] == name] for name in ("train", "validation")
+    }
     for split, members in by_split.items():
         if not members:
-            raise DatasetError(f"no {split} scene among {len(described)}; name other validation tiles")
+            raise DatasetError(
+                f"no {split} scene among {len(described)}; name other validation tiles"
+            )
     for one in by_split["train"]:
         for other in by_split["validation"]:
             if one["image"]["sha256"] == other["image"]["sha256"]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,22 @@ import rasterio.windows
 from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from preprocessing.errors import RasterError
 from preprocessing.geometry import ground_sample_distance
 from preprocessing.tiling import Window
 
 _STRIP_PIXELS = 1 << 22
-# Of GDAL's cache of blocks, in bytes; its own default grows with the machine's memory.
-_CACHE = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 256 << 20}
+_OPTIONS = {
+    # Without these two, a truncated JPEG or PNG is read without an error, its missing part grey
+    # or, for a PNG read in one piece, whatever was in memory.
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+}
+if "GDAL_CACHEMAX" not in os.environ:
+    # Bytes of the cache of blocks; GDAL's own default grows with the machine's memory.
+    _OPTIONS["GDAL_CACHEMAX"] = 256 << 20
 # rasterio wraps most of GDAL's errors in its own, but lets some through as they are.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
@@ -65,14 +74,25 @@ def gdal_quiet() -> Iterator[None]:
 
     Inside, GDAL's messages go to rasterio's (silent) log instead of standard error, its
     warnings about missing georeferencing and shadowed alpha bands, which the readers handle,
-    are dropped, a truncated JPEG is an error instead of grey pixels, and the cache of blocks is
-    held at 256 MB unless the environment sets ``GDAL_CACHEMAX``.
+    are dropped, truncated files are errors, and the cache of blocks is held at 256 MB unless
+    the environment sets ``GDAL_CACHEMAX``.
     """
-    options = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True, **_CACHE}
-    with warnings.catch_warnings(), rasterio.Env(**options):
+    with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.simplefilter("ignore", NodataShadowWarning)
         yield
+
+
+@cache
+def compression() -> str:
+    """The compression for outputs: "ZSTD" where this build of GDAL has it, else "DEFLATE"."""
+    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "uint8"}
+    try:
+        with gdal_quiet(), MemoryFile() as memory, memory.open(compress="ZSTD", **profile) as file:
+            file.write(np.zeros((1, 16, 16), np.uint8))
+        return "ZSTD"
+    except GDAL_ERRORS:
+        return "DEFLATE"
 
 
 def reason(error: BaseException) -> str:

@@ -11,11 +11,9 @@ probabilities); memory holds one strip and GDAL's cache of blocks.
 """
 
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -24,28 +22,15 @@ import numpy as np
 import rasterio
 import rasterio.windows
 from rasterio.enums import Resampling
-from rasterio.io import MemoryFile
 
 from preprocessing.errors import OutputError
-from preprocessing.outputs import folder_beside, publish, refuse_existing
-from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, gdal_quiet, reason
+from preprocessing.outputs import folder_beside, publish, refuse_existing, require_space
+from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, compression, gdal_quiet, reason
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import VOID, Window
 
 _SMALLEST_OVERVIEW = 256
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
-
-
-@cache
-def compression() -> str:
-    """The compression for outputs: "ZSTD" where this build of GDAL has it, else "DEFLATE"."""
-    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "uint8"}
-    try:
-        with gdal_quiet(), MemoryFile() as memory, memory.open(compress="ZSTD", **profile) as file:
-            file.write(np.zeros((1, 16, 16), np.uint8))
-        return "ZSTD"
-    except GDAL_ERRORS:
-        return "DEFLATE"
 
 
 class _Writer(ABC):
@@ -80,7 +65,9 @@ class _Writer(ABC):
     def __enter__(self) -> Self:
         with self._writing(), ExitStack() as stack:
             self._folder = stack.enter_context(folder_beside(self.path))
-            self._refuse_small_disk()
+            # Before the work; GDAL on a full disk also prints lines of its own.
+            size = self.height * self.width * np.dtype(self.dtype).itemsize
+            require_space(self._folder, int(size * (1 + self.final_share)) + (1 << 16))
             self._pixels = stack.enter_context(open(self._folder / "pixels", "w+b"))
             for strip in self._strips():
                 empty = np.full((strip.height, strip.width), self.unwritten, self.dtype)
@@ -133,14 +120,6 @@ class _Writer(ABC):
         except GDAL_ERRORS as error:
             words = getattr(error, "strerror", None) or reason(error)
             raise OutputError(f"{self.path}: cannot be written: {words}") from error
-
-    def _refuse_small_disk(self) -> None:
-        """Refuse before the work: GDAL on a full disk also prints lines of its own."""
-        raw = self.height * self.width * np.dtype(self.dtype).itemsize
-        needed = int(raw * (1 + self.final_share)) + (1 << 16)
-        free = shutil.disk_usage(self._folder).free
-        if free < needed:
-            raise OSError(f"needs up to {needed / 1e6:.1f} MB free, the disk has {free / 1e6:.1f}")
 
     def _strips(self) -> Iterator[Window]:
         """Rows of blocks, from top to bottom."""

@@ -177,7 +177,7 @@ def photograph(lit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     inner = lit[edge:-edge, edge:-edge]
     size = inner.shape[0] // DETAIL
     image = cv2.resize(inner, (size, size), interpolation=cv2.INTER_AREA)
-    cast = rng.normal(1.0, 0.035, 3) * rng.uniform(0.85, 1.1)
+    cast = rng.normal(1.0, 0.03, 3) * rng.uniform(0.88, 1.08)
     haze = rng.uniform(0.0, 0.12)
     veil = np.array([0.72, 0.78, 0.85])
     image = image * (cast * (1 - haze)).astype(np.float32) + (veil * haze).astype(np.float32)

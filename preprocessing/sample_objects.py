@@ -17,7 +17,7 @@ SURFACES = np.array(
         (0.50, 0.50, 0.51),
         (0.70, 0.68, 0.65),
         (0.63, 0.56, 0.45),
-        (0.38, 0.41, 0.31),
+        (0.40, 0.41, 0.34),
     ]
 )
 """Colours of roofs, and no less of paving, roads and bare soil: colour alone must not tell."""
@@ -73,7 +73,7 @@ def house_plan(rng: np.random.Generator, longest: float) -> Plan:
 
 def hall_plan(rng: np.random.Generator, longest: float) -> Plan:
     """A larger building: a hall, or one around a court."""
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         half_u, half_v = longest / 2, rng.uniform(7.8, 8.8)
         court = Part(0, 0, half_u - rng.uniform(5.2, 6.0), half_v - rng.uniform(4.8, 5.6))
         return Plan((Part(0, 0, half_u, half_v),), court)
@@ -103,9 +103,9 @@ def draw_building(
     """Draw a building with its roof, and return its outline in metres."""
     reach = max(np.hypot(abs(p.u) + p.half_u, abs(p.v) + p.half_v) for p in plan.parts)
     view = canvas.view(x, y, float(reach) + 0.5, angle)
-    flat = rng.random() < (0.5 if plan.court or plan.parts[0].half_v > 6 else 0.12)
+    flat = rng.random() < (0.4 if plan.court or plan.parts[0].half_v > 6 else 0.12)
     kind = "flat" if flat else rng.choice(["gable", "hip"])
-    slope = 0.0 if flat else rng.uniform(0.4, 0.75)
+    slope = 0.0 if flat else rng.uniform(0.5, 0.8)
     inner, rise, facet = _roof(view, plan, str(kind))
     inside = inner > 0
     roof = rng.uniform(3.2, 5.5) + slope * np.minimum(rise, 4.5)
@@ -114,10 +114,10 @@ def draw_building(
         roof = roof + 0.5 * (inner < 0.45)
         strips = np.abs(view.u % rng.uniform(1.6, 2.4) - 0.8) < 0.12
         colour = colour * np.where(strips, 0.88, 1.0)[..., None]
-        colour = np.where((inner < 0.45)[..., None], colour * rng.uniform(1.1, 1.35), colour)
+        colour = np.where((inner < 0.45)[..., None], colour * rng.uniform(1.2, 1.4), colour)
     else:
         courses = np.sin(rise * (2 * np.pi / rng.uniform(0.8, 1.2)))
-        colour = colour * (1 + 0.07 * courses)[..., None]
+        colour = colour * (1 + 0.09 * courses)[..., None]
         ridge = rng.choice([0.75, 1.25])
         colour = colour * np.where(_ridge(rise, inner), ridge, 1.0)[..., None]
     canvas.paint(view.where, inside, colour, grain=0.035, wear=0.05)

@@ -35,7 +35,7 @@ class Town:
         self.cross = int(rng.integers(1, self.run))
         self.reach = int(metres / min(PLOT, DEPTH)) + 3
         blocks = 2 * self.reach + 1
-        deck = np.array(["homes"] * 13 + ["yard"] * 4 + ["field"] * 3 + ["wood"] * 2)
+        deck = np.array(["homes"] * 14 + ["yard"] * 3 + ["field"] * 3 + ["wood"] * 2)
         self.uses = rng.choice(deck, (blocks, blocks))
         self.uses[self.block(0, 0)] = "homes"
 
@@ -114,7 +114,7 @@ def draw_ground(canvas: Canvas, town: Town, rng: np.random.Generator) -> None:
 
 def asphalt_colour(rng: np.random.Generator) -> np.ndarray:
     """A colour for what is driven on: greys mostly, as roofs have them too."""
-    return objects.vary(objects.SURFACES[rng.choice([2, 3, 4, 4, 5])], rng)
+    return objects.vary(objects.SURFACES[rng.choice([3, 4, 4, 4, 5])], rng)
 
 
 def _draw_fields(
@@ -142,7 +142,7 @@ def draw_home(
 ) -> list[Polygon]:
     """Draw a plot with its house, driveway and garden; now and then one without a house."""
     along = (plot + 0.5) * PLOT + rng.uniform(-1, 1)
-    if (row, plot) != (0, 0) and rng.random() < 0.12:
+    if (row, plot) != (0, 0) and rng.random() < 0.09:
         _draw_lookalike(canvas, town, along, (row + 0.5) * DEPTH, rng)
         return []
     plan = objects.house_plan(rng, PLOT - 3)
@@ -191,7 +191,7 @@ def _draw_lookalike(
 ) -> None:
     """Draw a flat thing of a house's size and colour."""
     x, y, angle = town.place(along, across)
-    if rng.random() < 0.35:
+    if rng.random() < 0.3:
         objects.draw_court(canvas, x, y, angle, rng)
         return
     sides = rng.uniform(5, 8.5), rng.uniform(4, 6)
@@ -203,7 +203,7 @@ def draw_yard(
 ) -> list[Polygon]:
     """Draw a plot of a paved yard: a hall, a car park or stored goods."""
     along, across = (plot + 0.5) * PLOT, _from_street(row, (DEPTH + STREET + WALK) / 2)
-    kind = rng.choice(["hall", "parking", "lookalike"], p=[0.55, 0.25, 0.2])
+    kind = rng.choice(["hall", "parking", "lookalike"], p=[0.6, 0.25, 0.15])
     if kind == "lookalike":
         _draw_lookalike(canvas, town, along, across, rng)
         return []
@@ -241,7 +241,7 @@ def draw_plots(canvas: Canvas, town: Town, rng: np.random.Generator) -> list[Pol
 
 def draw_greenery(canvas: Canvas, town: Town, rng: np.random.Generator) -> None:
     """Draw trees by the use of the plots, and along one side of the streets."""
-    number = {"homes": (0, 4), "yard": (0, 2), "field": (0, 2), "wood": (9, 16), "street": (0, 1)}
+    number = {"homes": (0, 3), "yard": (0, 2), "field": (0, 2), "wood": (9, 16), "street": (0, 1)}
     for row, plot in town.plots():
         use = town.use(row, plot)
         for _ in range(rng.integers(*number[use])):

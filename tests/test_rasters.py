@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -22,16 +23,15 @@ def save(path, bands, mask=None, colours=None, **profile):
     bands = np.asarray(bands)
     profile = {"driver": "GTiff", "dtype": bands.dtype, **profile}
     count, height, width = bands.shape
-    with (
-        warnings.catch_warnings(),
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(path, "w", count=count, height=height, width=width, **profile) as file,
-    ):
-        if colours:
-            file.colorinterp = colours
-        file.write(bands)
-        if mask is not None:
-            file.write_mask(np.asarray(mask, bool))
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        warnings.simplefilter("ignore")
+        file = rasterio.open(path, "w", count=count, height=height, width=width, **profile)
+        with file:
+            if colours:
+                file.colorinterp = colours
+            file.write(bands)
+            if mask is not None:
+                file.write_mask(np.asarray(mask, bool))
     return path
 
 
@@ -164,9 +164,7 @@ def test_info_and_reader_agree(tmp_path):
 
 
 def test_without_georeferencing_nothing_is_warned_of(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = save(tmp_path / "a.tif", ramp())
+    path = save(tmp_path / "a.tif", ramp())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         info = raster_info(path)

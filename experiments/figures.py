@@ -1,0 +1,101 @@
+"""Pictures of a run: its curves, and a scene beside its truth and its prediction."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Colour-blind safe (Okabe and Ito 2008): agreement, false alarm, miss.
+HIT, FALSE, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+
+
+def draw_curves(history: list[dict], path: Path) -> None:
+    """Draw loss and validation metrics over the epochs as PNG.
+
+    Args:
+        history: records per epoch, see ``jointnet.checkpoints.TrainingState``.
+        path: the picture to write; replaced where it exists.
+    """
+    epochs = [record["epoch"] for record in history]
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for name, label in (("loss", "training"), ("validation_loss", "validation")):
+        losses.plot(epochs, [record[name] for record in history], label=label)
+    losses.set(xlabel="epoch", ylabel="loss")
+    for name in ("iou", "precision", "recall"):
+        values = [record[f"validation_{name}"] for record in history]
+        scores.plot(epochs, values, label=name if name != "iou" else "IoU")
+    scores.set(xlabel="epoch", ylabel="validation, pooled", ylim=(0, 1))
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """The image in grey with hits, false alarms and misses tinted.
+
+    Args:
+        image: ``(height, width, bands)`` of any dtype; the first band gives the grey.
+        truth: ``(height, width)`` uint8 of 0, 1 and 255.
+        prediction: the same.
+
+    Returns:
+        ``(height, width, 3)`` uint8: green found, orange falsely found, blue missed.
+    """
+    tinted = np.repeat(displayable(image).mean(axis=2, keepdims=True), 3, axis=2)
+    valid = (truth != 255) & (prediction != 255)
+    for where, colour in (
+        (valid & (truth == 1) & (prediction == 1), HIT),
+        (valid & (truth == 0) & (prediction == 1), FALSE),
+        (valid & (truth == 1) & (prediction == 0), MISSED),
+    ):
+        tinted[where] = 0.35 * tinted[where] + 0.65 * np.array(colour)
+    return tinted.astype(np.uint8)
+
+
+def displayable(image: np.ndarray) -> np.ndarray:
+    """Three bands of 0..255 uint8, for the screen only: other depths stretched from 2 to 98 %.
+
+    Args:
+        image: ``(height, width, bands)``; fewer than three bands are shown as grey.
+    """
+    shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if shown.dtype == np.uint8:
+        return shown
+    low, high = np.nanpercentile(shown, (2, 98))
+    return (np.clip((shown - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def draw_scene(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, title: str, path: Path
+) -> None:
+    """Draw a scene, its truth, its prediction and the errors side by side as PNG.
+
+    Args:
+        image: ``(height, width, bands)`` raw pixels.
+        truth: ``(height, width)`` uint8 of 0, 1 and 255 (void, drawn grey).
+        prediction: the same.
+        title: line above the picture.
+        path: the picture to write; replaced where it exists.
+    """
+    figure = Figure(figsize=(16, 4.6), layout="constrained")
+    figure.suptitle(title)
+    shown = {
+        "image": displayable(image),
+        "truth": _grey(truth),
+        "prediction": _grey(prediction),
+        "green found, orange false, blue missed": error_map(image, truth, prediction),
+    }
+    for axes, (name, picture) in zip(figure.subplots(1, 4), shown.items(), strict=True):
+        axes.imshow(picture)
+        axes.set_title(name, fontsize=10)
+        axes.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _grey(mask: np.ndarray) -> np.ndarray:
+    values = np.zeros(256, np.uint8)
+    values[[1, 255]] = 255, 128
+    return np.repeat(values[mask][..., None], 3, axis=2)

@@ -1,0 +1,112 @@
+"""Whether a raster is what a network takes, found out before anything is predicted."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jointnet.runs import Run
+from preprocessing.errors import RasterError, RunError
+
+if TYPE_CHECKING:
+    from preprocessing.rasters import RasterReader
+
+NEEDED = ("bands", "dtype", "gsd", "target", "window", "overlap", "threshold")
+GSD_TOLERANCE = 0.25
+# So many pixels are kept to take percentiles from.
+_SAMPLE = 1_000_000
+
+
+def check_run(run: Run) -> None:
+    """Refuse a run folder whose configuration does not say how rasters are predicted.
+
+    Raises:
+        RunError: entries of ``config.json`` that are missing.
+    """
+    missing = [key for key in NEEDED if key not in run.config]
+    if missing:
+        raise RunError(
+            f"{run.folder / 'config.json'} lacks {', '.join(missing)}; give a folder that "
+            "train_jointnet.py wrote, such as results/<run>"
+        )
+
+
+def check_raster(
+    run: Run, image: str | os.PathLike, bands: Sequence[int] | None = None
+) -> list[str]:
+    """Refuse a raster that the network cannot be fed; say what is worth knowing of another.
+
+    Args:
+        run: the network.
+        image: anything GDAL reads.
+        bands: explicit 1-based bands; None to choose by colour interpretation.
+
+    Returns:
+        Notes of one line each, without the raster's name: which bands were taken where that is
+        not plain, a GSD far from that of the training, no place on the ground.
+
+    Raises:
+        RasterError: no such file, no raster, fewer bands than the network takes, or pixels of
+            another dtype: these are never stretched in silence, the message says how it is done.
+        RunError: see ``check_run``.
+    """
+    from preprocessing.rasters import RasterReader
+
+    check_run(run)
+    with RasterReader(image, bands, run.config["bands"]) as reader:
+        if reader.dtype != run.config["dtype"]:
+            raise RasterError(
+                f"{image}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "
+                + _conversion(reader, run.config["dtype"])
+            )
+        notes = [reader.band_note] if reader.band_note else []
+        return notes + _ground_notes(reader, run.config["gsd"])
+
+
+def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
+    """What the raster's place on the ground, or the lack of one, means for the result."""
+    if reader.gsd is None:
+        lacking = "No CRS" if reader.crs is None else "No affine that leads to the ground"
+        unknown = f"; the model expects {trained:g} m per pixel" if trained else ""
+        return [f"{lacking}: footprints will be in pixel coordinates{unknown}."]
+    if trained is None or abs(reader.gsd - trained) <= GSD_TOLERANCE * trained:
+        return []
+    size = f"{100 * reader.gsd / trained:.3g}%"
+    return [
+        f"{reader.gsd:.2g} m per pixel, the model was trained at {trained:g} m: expect a worse "
+        f"result; `gdal_translate -outsize {size} {size} -r average IN OUT` resamples."
+    ]
+
+
+def _conversion(reader: "RasterReader", dtype: str) -> str:
+    """How to make a raster of the dtype out of the one there is."""
+    if dtype != "uint8":
+        return f"give the imagery in {dtype}, in the units that the model was trained on"
+    source = shlex.quote(str(reader.path))
+    target = shlex.quote(f"{Path(reader.path).stem}_uint8.tif")
+    return f"`gdal_translate -ot Byte{_scaling(reader)} {source} {target}` makes such a file"
+
+
+def _scaling(reader: "RasterReader") -> str:
+    """Options of gdal_translate that map 2 to 98 % of each band's valid values to 0..255."""
+    from preprocessing.raster_access import strips
+
+    step = max(1, reader.height * reader.width // _SAMPLE)
+    kept, void = [], False
+    for strip in strips(reader.height, reader.width):
+        image, valid = reader.read(strip)
+        kept.append(image[valid][::step])
+        void |= not valid.all()
+    values = np.concatenate(kept)
+    if not len(values):
+        return ""
+    options = ""
+    for position, band in sorted(enumerate(reader.bands), key=lambda pair: pair[1]):
+        low, high = np.percentile(values[:, position], (2, 98))
+        high = high if high > low else low + 1
+        options += f" -scale_{band} {low:.6g} {high:.6g} 0 255"
+    # Nodata has no place of its own among 256 values, so validity goes into a mask.
+    return options + (" -mask mask -a_nodata none" if void else "")
