@@ -77,14 +77,14 @@ def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
             f"truth and prediction must have one shape; got {truth.shape} and {prediction.shape}"
         )
     valid = (truth != VOID) & (prediction != VOID)
-    pair = []
-    for name, mask in (("truth", truth[valid]), ("prediction", prediction[valid])):
-        target = mask == 1
-        if np.any(mask[~target] != 0):
-            raise ValueError(f"{name} must hold 0, 1 and {VOID} only; got {mask[~target].max()}")
-        pair.append(target)
+    truth, prediction = truth[valid], prediction[valid]
+    for name, mask in (("truth", truth), ("prediction", prediction)):
+        others = mask[(mask != 0) & (mask != 1)]
+        if others.size:
+            raise ValueError(f"{name} must hold 0, 1 and {VOID} only; got {others[0]}")
+    pairs = 2 * truth.astype(np.uint8) + prediction.astype(np.uint8)
     true_negative, false_positive, false_negative, true_positive = np.bincount(
-        2 * pair[0] + pair[1], minlength=4
+        pairs, minlength=4
     ).tolist()
     return Counts(true_positive, false_positive, false_negative, true_negative)
 

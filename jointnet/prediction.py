@@ -87,7 +87,12 @@ def predict_windows(
 
     Yields:
         The window and its ``(size, size)`` float32 probabilities, or None where all is void.
+
+    Raises:
+        ValueError: a batch size below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
     loaded = ((window, *read(window)) for window in windows)
     while group := list(islice(loaded, batch_size)):
         images = [image for _, image, valid in group if valid.any()]

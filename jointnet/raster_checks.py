@@ -104,7 +104,8 @@ def _scaling(reader: "RasterReader") -> str:
     if not len(values):
         return ""
     options = ""
-    for position, band in sorted(enumerate(reader.bands), key=lambda pair: pair[1]):
+    # A band may be fed more than once.
+    for band, position in sorted({band: i for i, band in enumerate(reader.bands)}.items()):
         low, high = np.percentile(values[:, position], (2, 98))
         high = high if high > low else low + 1
         options += f" -scale_{band} {low:.6g} {high:.6g} 0 255"

@@ -5,33 +5,36 @@ a machine that only trains needs no GDAL.
 """
 
 import os
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from jointnet.metrics import threshold_mask
-from jointnet.prediction import Predict, WindowGrid, predict_strips
+from jointnet.prediction import WindowGrid, predict_strips
 from jointnet.raster_checks import check_raster
+from jointnet.raster_outputs import (
+    FOOTPRINTS,
+    MASK,
+    OVERLAY,
+    PROBABILITIES,
+    check_outputs,
+    output_paths,
+    publish_all,
+)
 from jointnet.runs import Run
 from preprocessing.errors import OutputError, RunError
-from preprocessing.outputs import folder_beside, refuse_existing
+from preprocessing.outputs import folder_beside
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
-
-MASK, OVERLAY = "_output.tif", "_overlay.png"
-FOOTPRINTS, PROBABILITIES = "_footprints.geojson", "_probabilities.tif"
-# What GDAL and QGIS leave beside a raster, and what would belong to another one once replaced.
-_SIDE_FILES = (".aux.xml", ".msk", ".ovr")
 
 
 @dataclass(frozen=True)
@@ -62,67 +65,6 @@ class RasterPrediction:
     def target_share(self) -> float:
         """Target among valid pixels, 0..1; 0 where all is void."""
         return self.target_pixels / max(self.valid_pixels, 1)
-
-
-def output_paths(
-    image: str | os.PathLike, folder: str | os.PathLike, probabilities: bool = False
-) -> dict[str, Path]:
-    """Where the outputs of an image go, by kind: ``<stem>_output.tif`` and so on."""
-    kinds = (MASK, OVERLAY, FOOTPRINTS, *((PROBABILITIES,) if probabilities else ()))
-    return {kind: Path(folder) / f"{Path(image).stem}{kind}" for kind in kinds}
-
-
-def check_outputs(
-    images: Sequence[Path],
-    folder: str | os.PathLike,
-    probabilities: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Refuse, before any work is done, outputs that must not or cannot be written.
-
-    Raises:
-        OutputError: outputs that exist while ``overwrite`` is off; images whose outputs would
-            have the same names, or take the place of an image; ``folder`` is a file.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file; --output names a folder")
-    stems = Counter(image.stem for image in images)
-    doubled = [str(image) for image in images if stems[image.stem] > 1]
-    if doubled:
-        raise OutputError(
-            f"{', '.join(doubled[:4])}: images of one name would write the same outputs; "
-            "predict them one by one, each with an --output of its own"
-        )
-    sources = {image.resolve() for image in images}
-    for image in images:
-        for path in output_paths(image, folder, probabilities).values():
-            if path.resolve() in sources:
-                raise OutputError(f"{path}: is an input image; name another folder by --output")
-            refuse_existing(path, overwrite)
-
-
-def batch_predictor(model: keras.Model) -> Predict:
-    """The prediction of a batch of fixed shape, compiled once.
-
-    On TensorFlow without XLA, which is slower than plain kernels on a CPU.
-
-    Args:
-        model: takes ``(batch, height, width, bands)``.
-
-    Returns:
-        ``model.predict_on_batch``, which refuses to hand on what is not a number.
-    """
-    if keras.backend.backend() == "tensorflow":
-        model.jit_compile = False
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        probabilities = model.predict_on_batch(images)
-        if not np.isfinite(probabilities).all():
-            raise RunError("the network's output is not finite; are the pixels in its range?")
-        return probabilities
-
-    return predict
 
 
 def predict_raster(
@@ -182,7 +124,8 @@ def predict_raster(
             frame, _ = footprints(drafts[MASK])
             write_geojson(frame, drafts[FOOTPRINTS])
             write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
-            _publish([(drafts[kind], paths[kind]) for kind in paths], hidden, overwrite)
+            moves = [(drafts[kind], paths[kind]) for kind in paths]
+            publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
     except OSError as error:
         words = error.strerror or " ".join(str(error).split())
         raise OutputError(f"{paths[MASK]}: cannot be written: {words}") from error
@@ -237,7 +180,16 @@ def _write_rasters(
             bar.update()
             return reader.read(window)
 
-        for first, strip in predict_strips(read, grid, batch_predictor(run.model), batch_size):
+        def predict(images: np.ndarray) -> np.ndarray:
+            results = run.model.predict_on_batch(images)
+            if not np.isfinite(results).all():
+                raise RunError(
+                    f"{reader.path}: the network gives values that are not finite; are the "
+                    "pixels in the range it was trained on?"
+                )
+            return results
+
+        for first, strip in predict_strips(read, grid, predict, batch_size):
             window = Window(first, 0, *strip.shape)
             # A weighted mean may be above 1 by a rounding.
             strip = np.clip(strip, 0, 1)
@@ -248,29 +200,3 @@ def _write_rasters(
             valid_pixels += int((mask <= 1).sum())
             target_pixels += int((mask == 1).sum())
     return valid_pixels, target_pixels
-
-
-def _publish(moves: Sequence[tuple[Path, Path]], hidden: Path, overwrite: bool) -> None:
-    """Rename finished files to their places, all of them or none.
-
-    What they replace is put aside in ``hidden`` until the last one is in its place.
-    """
-    for _, path in moves:
-        refuse_existing(path, overwrite)
-    aside = hidden / "replaced"
-    aside.mkdir()
-    done: list[tuple[Path, Path]] = []
-    try:
-        for draft, path in moves:
-            for suffix in ("", *_SIDE_FILES):
-                old = path.with_name(path.name + suffix)
-                if old.exists():
-                    os.replace(old, aside / old.name)
-                    done.append((aside / old.name, old))
-            os.replace(draft, path)
-            done.append((draft, path))
-    except BaseException:
-        for before, after in reversed(done):
-            if before == ...:
-                pass
-        raise

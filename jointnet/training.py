@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import time
 from pathlib import Path
 
 import keras
@@ -85,10 +86,12 @@ def train(
             raise RunError(f"{folder} has no checkpoint to resume from; start without --resume")
         state = checkpoints.restore(model)
     log = EventLog(Path(folder) / "events")
+    first, started = state.epoch, time.monotonic()
+    # The bar is for terminals; in a log file the line per epoch says the same.
     with tqdm(
-        total=steps * settings.epochs, initial=steps * state.epoch, unit="step", smoothing=0.05
+        total=steps * settings.epochs, initial=steps * first, unit="step", disable=None
     ) as bar:
-        for epoch in range(state.epoch, settings.epochs):
+        for epoch in range(first, settings.epochs):
             if settings.early_stopping and state.epochs_without_gain >= settings.early_stopping:
                 bar.write(f"no better validation IoU for {settings.early_stopping} epochs: stopped")
                 break
@@ -105,7 +108,8 @@ def train(
             checkpoints.save(model, state)
             write_history(Path(folder) / "history.csv", state.history)
             log.write(epoch + 1, record)
-            bar.write("  ".join(f"{key} {_short(value)}" for key, value in record.items()))
+            per_epoch = (time.monotonic() - started) / (state.epoch - first)
+            bar.write(_report(record, settings.epochs, per_epoch))
     checkpoints.load_best(model)
     return state
 
@@ -163,5 +167,9 @@ def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> Train
     )
 
 
-def _short(value: float) -> str:
-    return f"{value}" if isinstance(value, int) else f"{value:.4g}"
+def _report(record: dict, epochs: int, seconds_per_epoch: float) -> str:
+    """One line on an epoch, with the time that is left."""
+    shown = ("loss", "validation_loss", "validation_iou", "validation_f1")
+    values = "  ".join(f"{name} {record[name]:.3f}" for name in shown)
+    left = (epochs - record["epoch"]) * seconds_per_epoch / 60
+    return f"epoch {record['epoch']}/{epochs}  {values}  {left:.0f} min left"

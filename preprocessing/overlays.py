@@ -13,7 +13,7 @@ from preprocessing.tiling import VOID, Window
 LONGEST_SIDE = 2000
 # No roof, field or road has this colour; the tint lets what is under it show.
 COLOUR = (255, 0, 200)
-TINT = 0.3
+TINT = 0.2
 VOID_GREY = 200
 _STRIP_PIXELS = 1 << 21
 

@@ -1,0 +1,86 @@
+"""The files that a prediction leaves: their names, what must not be replaced, and their arrival."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from preprocessing.errors import OutputError
+from preprocessing.outputs import refuse_existing
+
+MASK, OVERLAY = "_output.tif", "_overlay.png"
+FOOTPRINTS, PROBABILITIES = "_footprints.geojson", "_probabilities.tif"
+# What GDAL and QGIS leave beside a raster, wrong once the raster is another one.
+_SIDE_FILES = (".aux.xml", ".msk", ".ovr")
+
+
+def output_paths(
+    image: str | os.PathLike, folder: str | os.PathLike, probabilities: bool = False
+) -> dict[str, Path]:
+    """Where the outputs of an image go, by kind: ``<stem>_output.tif`` and so on."""
+    kinds = (MASK, OVERLAY, FOOTPRINTS, *((PROBABILITIES,) if probabilities else ()))
+    return {kind: Path(folder) / f"{Path(image).stem}{kind}" for kind in kinds}
+
+
+def check_outputs(
+    images: Sequence[Path],
+    folder: str | os.PathLike,
+    probabilities: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Refuse, before any work is done, outputs that must not or cannot be written.
+
+    Raises:
+        OutputError: outputs that exist while ``overwrite`` is off; images whose outputs would
+            have the same names, or take the place of an image; ``folder`` is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file; --output names a folder")
+    stems = Counter(image.stem for image in images)
+    doubled = [str(image) for image in images if stems[image.stem] > 1]
+    if doubled:
+        raise OutputError(
+            f"{', '.join(doubled[:4])}: images of one name would write the same outputs; "
+            "predict them one by one, each with an --output of its own"
+        )
+    sources = {image.resolve() for image in images}
+    for image in images:
+        for path in output_paths(image, folder, probabilities).values():
+            if path.resolve() in sources:
+                raise OutputError(f"{path}: is an input image; name another folder by --output")
+            refuse_existing(path, overwrite)
+
+
+def publish_all(
+    moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False
+) -> None:
+    """Rename finished files to their places: all of them, or none.
+
+    Args:
+        moves: each finished file and its place.
+        aside: an empty folder on the same disk, for what is replaced; back in place on failure.
+        overwrite: replace files that exist, side files of theirs (statistics, masks) included.
+
+    Raises:
+        OutputError: something has been written to a place in the meantime.
+        OSError: a file cannot be renamed.
+    """
+    for _, path in moves:
+        refuse_existing(path, overwrite)
+    done: list[tuple[Path, Path]] = []
+
+    def move(source: Path, path: Path) -> None:
+        os.replace(source, path)
+        done.append((source, path))
+
+    try:
+        for finished, path in moves:
+            for old in (path.with_name(path.name + suffix) for suffix in ("", *_SIDE_FILES)):
+                if old.exists():
+                    move(old, aside / old.name)
+            move(finished, path)
+    except BaseException:
+        for source, path in reversed(done):
+            os.replace(path, source)
+        raise
