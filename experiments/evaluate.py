@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -38,7 +39,7 @@ def validation_scenes(run: Run, data: Path) -> list[Scene]:
         raise RunError(f"{run.folder} was trained by an unknown recipe {name!r}")
     try:
         described = json.loads((run.folder / "data.json").read_text(encoding="utf-8"))
-        held_back = [s["name"] for s in described["scenes"] if s["split"] == "validation"]
+        held_back = {s["name"]: s for s in described["scenes"] if s["split"] == "validation"}
     except (OSError, ValueError, KeyError):
         raise RunError(
             f"{run.folder} has no readable data.json, which says what was held back"
@@ -50,7 +51,10 @@ def validation_scenes(run: Run, data: Path) -> list[Scene]:
             f"{len(missing)} validation scene(s) of {run.folder} are not in {data}, such as "
             f"{missing[0]}; give the folder it was trained on by --data"
         )
-    return [scenes[name] for name in held_back]
+    return [
+        replace(scenes[name], where=scene.get("where"), buffer_m=scene.get("buffer_m"))
+        for name, scene in held_back.items()
+    ]
 
 
 def evaluate_run(
@@ -70,7 +74,7 @@ def evaluate_run(
 
     def load(scenes: list[Scene]) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         for scene in scenes:
-            image, mask = load_scene(scene, run.config["bands"])
+            image, mask, _ = load_scene(scene, run.config["bands"])
             yield scene.name, scene.place, image, mask
 
     return evaluate_scenes(

@@ -14,7 +14,7 @@ from experiments.options import (
     threshold_option,
 )
 from jointnet.raster_checks import check_raster
-from jointnet.raster_outputs import check_outputs
+from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES, check_outputs
 from jointnet.raster_prediction import RasterPrediction, predict_raster
 from jointnet.runs import load_run
 from preprocessing.errors import JointNetError, RasterError
@@ -27,13 +27,14 @@ def find_images(values: Sequence[str], data: Path) -> list[Path]:
     """Find the rasters that ``--image`` names.
 
     Args:
-        values: files, folders (their rasters are taken, not those of folders in them) and glob
-            patterns. A bare name that is not in the working directory is sought among the Inria
-            test images.
+        values: files; folders, of which the rasters are taken, not those of folders in them;
+            glob patterns. A bare name or pattern that is not in the working directory is sought
+            among the Inria test images.
         data: folder of the data sets.
 
     Returns:
-        Each raster once, in the order named; those of a folder or pattern sorted by name.
+        Each raster once, in the order named; those of a folder or pattern sorted by name, and
+        without what an earlier prediction wrote beside them.
 
     Raises:
         RasterError: nothing is there by that name.
@@ -43,56 +44,94 @@ def find_images(values: Sequence[str], data: Path) -> list[Path]:
         bare = Path(value).name == value
         places = [Path(value), *([data / TEST_IMAGES / value] if bare else [])]
         images = next(filter(None, map(_images_at, places)), [])
+        if not images and Path(value).is_dir():
+            raise RasterError(f"{value}: folder without images (GeoTIFF, JPEG, PNG, VRT, ...)")
         if not images:
-            also = f", nor in {data / TEST_IMAGES}" if bare else ""
-            raise RasterError(f"{value}: no such image{also}; --image takes files, folders, globs")
+            also = f", neither here nor in {data / TEST_IMAGES}" if bare else ""
+            raise RasterError(
+                f"{value}: no such image{also}; --image takes files, folders and patterns"
+            )
         for image in images:
             found.setdefault(image.resolve(), image)
     return list(found.values())
 
 
 def _images_at(place: Path) -> list[Path]:
-    if place.is_dir():
-        return images_in(place)
-    if place.exists():
+    if place.is_file():
         return [place]
-    return sorted(path for path in map(Path, glob.glob(str(place))) if path.is_file())
+    matching = map(Path, glob.glob(str(place)))
+    images = images_in(place) if place.is_dir() else sorted(filter(Path.is_file, matching))
+    stems = {image.stem for image in images}
+    outputs = {stem + kind for stem in stems for kind in (MASK, OVERLAY, PROBABILITIES)}
+    return [image for image in images if image.name not in outputs]
 
 
-def parse_bands(context: click.Context, option: click.Parameter, value: str | None) -> list | None:
-    """Turn ``"1,2,3"`` into a list of numbers."""
-    if value is None:
-        return None
-    try:
-        return [int(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no list of band numbers; write them as in 4,3,2"
-        ) from None
+def parse_bands(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[int] | None:
+    """Turn ``"4,3,2"`` into numbers.
+
+    Raises:
+        click.BadParameter: something else than numbers from 1 with commas between them.
+    """
+    parts = value.split(",") if value is not None else []
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} are no band numbers from 1; write them as in 4,3,2")
+    return [int(part) for part in parts] or None
 
 
 def summary(done: RasterPrediction, target: str) -> str:
-    """One line about a raster that was predicted."""
+    """Say in one line what was written and found."""
     first, *others = done.outputs
     files = ", ".join([str(first), *(path.name for path in others)])
-    share = f"{done.target_share:.1%} {target}" if done.valid_pixels else "all void, outputs empty"
-    return (
-        f"{files}: {done.footprints:,} footprints, {share}, {done.seconds:.1f} s, "
-        f"{done.pixels / 1e6 / done.seconds:.2f} Mpx/s"
-    )
+    found = f"{done.footprints:,} footprint{'s'[: done.footprints != 1]}"
+    share = f"{done.target_share:.1%} {target}" if done.valid_pixels else "all void: outputs empty"
+    speed = f"{done.seconds:.1f} s, {done.pixels / 1e6 / done.seconds:.2f} Mpx/s"
+    return f"{files}: {found}, {share}, {speed}"
 
 
-@click.command(cls=Command)
-@click.option("--image", "images", multiple=True, required=True, metavar="PATH", help="Image.")
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  python experiments/infer.py --image bellingham15.tif
+  python experiments/infer.py --image town/ --image harbour.jpg --output found/
+  python experiments/infer.py --image scene.tif --bands 4,3,2 --model results/sample
+""",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="File, folder or glob pattern; may be given several times. A bare name that is not in "
+    "the working directory is sought in AerialImageDataset/test/images under --data.",
+)
+@click.argument("more_images", nargs=-1, metavar="")
 @model_option
-@click.option("--bands", callback=parse_bands, metavar="N,N,N")
+@click.option(
+    "--bands",
+    callback=parse_bands,
+    metavar="N,N,N",
+    show_default="red, green and blue as the file marks them, else its first bands",
+    help="Bands to feed, counted from 1.",
+)
 @threshold_option
-@click.option("--output", type=click.Path(path_type=Path), default=Path("results"))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the outputs go; made if missing.",
+)
 @overwrite_option
-@click.option("--probabilities", is_flag=True)
+@click.option("--probabilities", is_flag=True, help="Write the probabilities as well.")
 @data_option
 def main(
     images: tuple[str, ...],
+    more_images: tuple[str, ...],
     model: Path,
     bands: list[int] | None,
     threshold: float | None,
@@ -101,8 +140,23 @@ def main(
     probabilities: bool,
     data: Path,
 ) -> int:
-    """Predict rasters with a trained network."""
-    paths = find_images(images, data)
+    """Find buildings, or what else a network was trained on, in aerial images.
+
+    Reads anything that GDAL reads (GeoTIFF, JPEG, PNG, ...), of any size, and writes for each
+    image, all at once when they are complete:
+
+    \b
+      <image>_output.tif          mask: 255 target, 0 background, and a mask band
+                                  where there is no imagery
+      <image>_overlay.png         the image with what was found, to look at
+      <image>_footprints.geojson  outlines with their area in m2
+      <image>_probabilities.tif   with --probabilities: float32, 0 to 1
+
+    All images are checked before the first is predicted. Where one fails all the same, the
+    others are finished; the exit code is then 2.
+    """
+    # A shell turns --image *.tif into --image a.tif b.tif.
+    paths = find_images([*images, *more_images], data)
     check_outputs(paths, output, probabilities, overwrite)
     run = load_run(model)
     for path in paths:
@@ -122,9 +176,9 @@ def main(
                 progress=True,
             )
         except JointNetError as error:
-            failures.append(str(error))
-            continue
-        click.echo(summary(done, run.config["target"]))
+            failures.append(" ".join(str(error).split()))
+        else:
+            click.echo(summary(done, run.config["target"]))
     for failure in failures:
         click.echo(f"error: {failure}", err=True)
     return 2 if failures else 0

@@ -115,7 +115,7 @@ def inria_buildings() -> Recipe:
     )
 
 
-def polygons() -> Recipe:
+def polygons(where: str | None = None, buffer_m: float | None = None) -> Recipe:
     """Your own rasters with your own polygons.
 
     Source: settings of ``open_buildings``.
@@ -124,12 +124,17 @@ def polygons() -> Recipe:
     back unless ``--validation`` names others.
     Command: ``python experiments/train_jointnet.py --recipe polygons --data FOLDER``
     Time: about 100 minutes on 2 cores. Score: depends on the data; look at the curves.
+
+    Args:
+        where: which features count, as an SQL condition such as ``building = 'yes'``.
+        buffer_m: metres by which lines are widened to either side; needed for lines.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
         from preprocessing.polygons import polygon_scenes
 
-        return polygon_scenes(data / "images", data / "polygons", validation)
+        found = polygon_scenes(data / "images", data / "polygons", validation)
+        return [replace(scene, where=where, buffer_m=buffer_m) for scene in found]
 
     return replace(open_buildings(), name="polygons", scenes=scenes)
 
@@ -176,6 +181,6 @@ def open_buildings() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[..., Recipe]] = {
     recipe.__name__: recipe for recipe in (sample, inria_buildings, polygons, open_buildings)
 }

@@ -11,15 +11,20 @@ from experiments import recipes, training_run
 from experiments.options import Command, data_option
 from jointnet.model import VARIANTS
 from preprocessing.errors import StoreError
+from preprocessing.patch_store import PatchStore
 
 RESULTS = Path("results")
 
 
-def choose_recipe(name: str | None, data: Path) -> recipes.Recipe:
+def choose_recipe(name: str | None, data: Path, labels: dict) -> recipes.Recipe:
     """The named recipe; without a name Inria where it lies, else generated scenes.
 
-    Says which of the two it is in one line.
+    Says which of the two it is in one line. ``labels`` are the arguments of ``polygons``.
     """
+    if name == "polygons":
+        return recipes.polygons(**labels)
+    if any(value is not None for value in labels.values()):
+        raise click.UsageError("--where and --buffer-m belong to --recipe polygons")
     if name is not None:
         return recipes.RECIPES[name]()
     if (data / "AerialImageDataset").is_dir():
@@ -30,6 +35,16 @@ def choose_recipe(name: str | None, data: Path) -> recipes.Recipe:
         "(recipe sample); README.md says how to get Inria."
     )
     return recipes.sample()
+
+
+def polygon_report(store: PatchStore) -> list[str]:
+    """One line on what became of the polygons of a store's scenes; none without polygons."""
+    counts = [scene["polygons"] for scene in store.manifest["scenes"] if scene["polygons"]]
+    if not counts:
+        return []
+    totals = {name: sum(count[name] for count in counts) for name in counts[0]}
+    named = ", ".join(f"{number} {name}" for name, number in totals.items())
+    return [f"polygons of {len(counts)} scenes: {named}"]
 
 
 def run_folder(recipe: str, name: str | None, resume: bool) -> Path:
@@ -45,9 +60,9 @@ def run_folder(recipe: str, name: str | None, resume: bool) -> Path:
     return folder if resume else following
 
 
-def default_store(recipe: recipes.Recipe, data: Path, validation: list[int | str] | None) -> Path:
-    """A store folder of its own for each way to cut, so that none stands in for another."""
-    cut = json.dumps([dataclasses.asdict(recipe.patches), validation])
+def default_store(recipe: recipes.Recipe, data: Path, *labels: object) -> Path:
+    """A store folder of its own for each way to cut and label, so that none passes for another."""
+    cut = json.dumps([dataclasses.asdict(recipe.patches), *labels])
     digest = hashlib.sha256(cut.encode()).hexdigest()[:8]
     return data / "patches" / f"{recipe.name}-{digest}"
 
@@ -82,6 +97,8 @@ def parse_validation(
 @click.option("--run", help="Name of the run folder in results/.  [default: the recipe's name]")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
 @click.option("--validation", callback=parse_validation, help="Tiles held back: 1,2 or austin1,...")
+@click.option("--where", help="Polygons that count, in SQL: \"building = 'yes'\".")
+@click.option("--buffer-m", type=click.FloatRange(0, min_open=True), help="Half width of lines.")
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Another width or variant.")
 @click.option("--epochs", type=click.IntRange(1), help="Another number of epochs.")
 @click.option("--steps", type=click.IntRange(1), help="Another number of batches per epoch.")
@@ -101,6 +118,8 @@ def main(
     resume: bool,
     validation: list[int | str] | None,
     variant: str | None,
+    where: str | None,
+    buffer_m: float | None,
     steps: int | None,
     **overrides: int | str | None,
 ) -> None:
@@ -113,23 +132,26 @@ def main(
     python experiments/train_jointnet.py
     python experiments/train_jointnet.py --recipe polygons --data my_town
     """
-    recipe = choose_recipe(name, data)
+    recipe = choose_recipe(name, data, {"where": where, "buffer_m": buffer_m})
     changes = {**overrides, "steps_per_epoch": steps}
     recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
     if variant is not None:
         recipe = dataclasses.replace(recipe, variant=variant)
     folder = run_folder(recipe.name, run, resume)
     if store is None:
-        store = default_store(recipe, data, validation)
-    elif store.exists() and validation is not None:
+        store = default_store(recipe, data, validation, where, buffer_m)
+    elif store.exists() and (validation, where, buffer_m) != (None, None, None):
         raise StoreError(
-            f"{store} exists and its split is fixed; leave --validation out, or name another store"
+            f"{store} exists, its split and labels are fixed; leave --validation, --where and "
+            "--buffer-m out, or name another store"
         )
     patches = training_run.prepare_store(recipe, data, store, validation)
     click.echo(
         f"{len(patches.train)} training and {len(patches.validation)} validation patches in "
         f"{store}; the run is written to {folder}"
     )
+    for line in polygon_report(patches):
+        click.echo(line)
     training_run.run(recipe, patches, folder, resume)
 
 

@@ -167,6 +167,8 @@ def describe_data(store: PatchStore) -> dict:
                 "split": scene["split"],
                 "height": scene["height"],
                 "width": scene["width"],
+                "where": scene["where"],
+                "buffer_m": scene["buffer_m"],
                 "image_sha256": scene["image"]["sha256"],
                 "label_sha256": scene["label"]["sha256"],
             }

@@ -55,7 +55,9 @@ def evaluate_scenes(
         One record per scene and threshold.
     """
     records = []
-    for name, place, image, mask in tqdm(scenes, desc="evaluating", unit="scene", leave=False):
+    for name, place, image, mask in tqdm(
+        scenes, desc="evaluating", unit="scene", leave=False, disable=None
+    ):
         probabilities = predict_image(predict, image, mask != 255, window, overlap)
         records.extend(
             SceneCounts(

@@ -52,9 +52,7 @@ def check_outputs(
             refuse_existing(path, overwrite)
 
 
-def publish_all(
-    moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False
-) -> None:
+def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False) -> None:
     """Rename finished files to their places: all of them, or none.
 
     Args:

@@ -126,6 +126,9 @@ def predict_raster(
             write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
             moves = [(drafts[kind], paths[kind]) for kind in paths]
             publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
+    except OutputError as error:
+        # The user knows the folder named, not the hidden one in it.
+        raise OutputError(str(error).replace(str(hidden), str(Path(folder)))) from error
     except OSError as error:
         words = error.strerror or " ".join(str(error).split())
         raise OutputError(f"{paths[MASK]}: cannot be written: {words}") from error

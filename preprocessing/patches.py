@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,38 @@ from preprocessing.patch_store import (
     hash_file,
     open_store,
 )
+from preprocessing.polygons import rasterise, read_polygons
 from preprocessing.scenes import Scene
 from preprocessing.tiling import VOID, Window, cover, cut, cut_mask
 
 
-def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray]:
+def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict | None]:
+    """The mask of one scene, from its raster or its polygons.
+
+    Args:
+        scene: names the label.
+        info: of the scene's image.
+
+    Returns:
+        Mask ``(height, width)`` uint8 of 0, 1 and 255; and for polygons what became of them
+        (``preprocessing.polygons.PolygonCounts`` as a dictionary), else None.
+
+    Raises:
+        RasterError, LabelError, PolygonError: the label cannot be read, or has another size.
+    """
+    if scene.label_kind == "polygons":
+        polygons, counts = read_polygons(scene.label, info, scene.where, scene.buffer_m)
+        return rasterise(polygons, info), asdict(counts)
+    mask = rasters.read_label(scene.label)
+    if mask.shape != (info.height, info.width):
+        raise LabelError(
+            f"{scene.label} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {scene.image} "
+            f"{info.width} x {info.height}; label and image must have one size"
+        )
+    return mask, None
+
+
+def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray, dict | None]:
     """Image and mask of one scene, whole.
 
     Args:
@@ -32,25 +60,15 @@ def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray]:
         bands: number of bands to read.
 
     Returns:
-        Image ``(height, width, bands)`` in its dtype, and mask ``(height, width)`` uint8 of 0, 1
-        and 255 where the image or the label has no data.
+        Image ``(height, width, bands)`` in its dtype; mask ``(height, width)`` uint8 of 0, 1 and
+        255 where the image or the label has no data; and the counts of ``load_label``.
 
     Raises:
         RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
     """
+    mask, counts = load_label(scene, rasters.raster_info(scene.image))
     image, valid = rasters.read_image(scene.image, band_count=bands)
-    if scene.label_kind == "polygons":
-        from preprocessing.polygons import rasterise_file
-
-        mask = rasterise_file(scene.label, rasters.raster_info(scene.image))
-    else:
-        mask = rasters.read_label(scene.label)
-    if mask.shape != image.shape[:2]:
-        raise LabelError(
-            f"{scene.label} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {scene.image} "
-            f"{image.shape[1]} x {image.shape[0]}; label and image must have one size"
-        )
-    return image, np.where(valid, mask, np.uint8(VOID))
+    return image, np.where(valid, mask, np.uint8(VOID)), counts
 
 
 def training_windows(height: int, width: int, settings: PatchSettings) -> list[Window]:
@@ -84,8 +102,8 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     """Cut scenes into a patch store, written beside and renamed when complete.
 
     The manifest names, per scene, the files with size and SHA-256, height, width, split, ground
-    resolution (``gsd``, metres) and bounds (west, south, east, north in EPSG:4326, or null); per
-    patch its scene, window (row, column, height, width), the extent inside the scene and the
+    resolution (``gsd``, metres) and bounds (west, south, east, north in EPSG:4326, or null), how
+    its polygons were read and what became of them; per patch its scene, window (row, column, height, width), the extent inside the scene and the
     shares of valid and of target pixels; for all, the bands' mean and standard deviation over
     the valid training pixels, the dtype and the settings.
 
@@ -133,6 +151,8 @@ def _describe(scene: Scene) -> dict:
         "index": scene.index,
         "split": scene.split,
         **files,
+        "where": scene.where,
+        "buffer_m": scene.buffer_m,
         "height": info.height,
         "width": info.width,
         "dtype": info.dtype,
@@ -204,8 +224,10 @@ def _write(
             )
         ]
     statistics = BandStatistics(settings.bands)
-    for number, scene in enumerate(tqdm(scenes, desc="cutting patches", unit="scene")):
-        image, mask = load_scene(scene, settings.bands)
+    for number, scene in enumerate(
+        tqdm(scenes, desc="cutting patches", unit="scene", disable=None)
+    ):
+        image, mask, described[number]["polygons"] = load_scene(scene, settings.bands)
         if scene.split == "train":
             statistics.update(image, mask != VOID)
             patches = (

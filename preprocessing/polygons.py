@@ -162,11 +162,10 @@ def read_polygons(
     Raises:
         PolygonError: no vector file; no features, or none with an area; a filter that does not
             work or that nothing passes; no CRS in the file or raster; polygons whose extent does
-            not meet that of the raster.
-        ValueError: `buffer_m` is not above 0.
+            not meet that of the raster; `buffer_m` not above 0.
     """
     if buffer_m is not None and not buffer_m > 0:
-        raise ValueError(f"buffer_m is {buffer_m}; it is metres to either side, above 0")
+        raise PolygonError(f"buffer_m is {buffer_m}; it is metres to either side, above 0")
     if not info.georeferenced:
         raise PolygonError(
             f"{path}: its polygons cannot be placed, as the raster has no CRS or no affine; "

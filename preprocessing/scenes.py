@@ -30,6 +30,8 @@ class Scene:
         label_kind: which of the two the label is.
         gsd: ground metres per pixel as the data set states it, for rasters that carry no
             georeferencing of their own; None where it states none.
+        where: which features of a polygon file count, as an SQL condition; None for all.
+        buffer_m: metres by which a polygon file's lines are widened to either side.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Scene:
     label: Path
     label_kind: Literal["raster", "polygons"]
     gsd: float | None = None
+    where: str | None = None
+    buffer_m: float | None = None
 
 
 def images_in(folder: Path | str) -> list[Path]:

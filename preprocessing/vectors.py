@@ -12,6 +12,7 @@ import numpy as np
 import pyogrio
 import pyproj
 import shapely
+import shapely.affinity
 
 from preprocessing.errors import DatasetError, PolygonError
 from preprocessing.geometry import to_longitude_latitude
@@ -80,8 +81,8 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
             raise PolygonError(f"{path}: cannot be read: {_words(error)}") from error
         fields = pyogrio.read_info(path, layer=layer)["fields"].tolist()
         raise PolygonError(
-            f"{path}: the filter {where!r} does not work: {_words(error)}; it reads like "
-            f"\"building\" = 'yes', and the fields are {', '.join(fields) or 'none'}"
+            f"{path}: the filter {where!r} does not work; one reads like \"building\" = 'yes', "
+            f"and the fields are {', '.join(fields) or 'none'}"
         ) from error
     if not isinstance(features, geopandas.GeoDataFrame):
         raise PolygonError(f"{path}: is a table without geometries; polygons are needed")
@@ -117,7 +118,8 @@ def areas_of(
         that each is part of, int (n,); and how many features had an outline repaired.
 
     Raises:
-        PolygonError: no way leads from the features' CRS to the raster's.
+        PolygonError: no way leads from the features' CRS to the raster's, or, for lines, from
+            there to metres of ground.
     """
     shapes, crs = features.geometry.to_numpy(), features.crs
     parts, feature = explode(shapes, np.arange(len(shapes)))
@@ -131,7 +133,7 @@ def areas_of(
     areas = _to_crs(areas, crs, info.crs.to_wkt(), path)
     if buffer_m is not None:
         lines, of_line = parts[kind == LINE], feature[kind == LINE]
-        metres = _local_metres(info)
+        metres = _local_metres(info, path)
         lines = _to_crs(lines, crs, metres, path)
         known = _finite(lines)
         bands = _to_crs(shapely.buffer(lines[known], buffer_m), metres, info.crs.to_wkt(), path)
@@ -173,10 +175,17 @@ def _finite(shapes: np.ndarray) -> np.ndarray:
     return np.isfinite(shapely.bounds(shapes)).all(axis=-1)
 
 
-def _local_metres(info: RasterInfo) -> pyproj.CRS:
+def _local_metres(info: RasterInfo, path: Path | str) -> pyproj.CRS:
     """A CRS whose metres are metres of ground around the raster's centre, at any latitude."""
-    x, y = info.transform @ (info.width / 2, info.height / 2)
-    longitude, latitude = to_longitude_latitude(info.crs).transform(x, y)
+    middle = shapely.Point(info.width / 2, info.height / 2)
+    middle = shapely.affinity.affine_transform(middle, info.transform.to_shapely())
+    transformer = to_longitude_latitude(info.crs)
+    if transformer is None:
+        raise PolygonError(
+            f"{path}: lines cannot be widened by metres, as the raster's CRS has no place on "
+            "Earth; give polygons"
+        )
+    longitude, latitude = transformer.transform(middle.x, middle.y)
     return pyproj.CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +units=m")
 
 

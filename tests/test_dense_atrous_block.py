@@ -1,0 +1,139 @@
+"""DenseAtrousBlock: its wiring, its field of view, its size."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from layers import DenseAtrousBlock, GroupNormalization
+
+
+def random_input(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def test_equals_the_block_written_out_with_layers_of_keras():
+    keras.utils.set_random_seed(0)
+    x = random_input(2, 9, 11, 3)
+    block = DenseAtrousBlock(4, groups=2)
+    actual = block(x)
+    *layers_of_block, fusion_kernel, fusion_bias = block.get_weights()
+    kernels, biases = layers_of_block[0:12:2], layers_of_block[1:12:2]
+    features = x
+    for kernel, bias, dilation in zip(kernels, biases, (1, 2, 5, 1, 2, 5), strict=True):
+        y = keras.ops.conv(features, kernel, padding="same", dilation_rate=dilation) + bias
+        y = keras.layers.GroupNormalization(2, epsilon=0.1)(keras.ops.relu(y))
+        features = keras.ops.concatenate([features, y], axis=-1)
+    fused = keras.ops.relu(keras.ops.conv(features, fusion_kernel) + fusion_bias)
+    np.testing.assert_allclose(actual, fused, atol=1e-4)
+
+
+def test_each_convolution_reads_the_input_and_all_earlier_outputs():
+    block = DenseAtrousBlock(8)
+    block.build((None, None, None, 3))
+    read = [convolution.kernel.shape[2] for convolution in block.convolutions]
+    assert read == [3, 11, 19, 27, 35, 43]
+    assert [convolution.dilation_rate for convolution in block.convolutions] == [
+        (rate, rate) for rate in (1, 2, 5, 1, 2, 5)
+    ]
+    assert block.fusion.kernel.shape == (1, 1, 51, 32)
+
+
+@pytest.mark.parametrize(("channels", "growth"), [(3, 8), (5, 32), (128, 64)])
+def test_parameter_count_by_formula(channels, growth):
+    block = DenseAtrousBlock(growth)
+    block.build((None, None, None, channels))
+    # Kernel, bias, gamma and beta of each convolution; kernel and bias of the fusion.
+    convolutions = sum(9 * (channels + i * growth) * growth + 3 * growth for i in range(6))
+    fusion = (channels + 6 * growth) * 4 * growth + 4 * growth
+    assert block.count_params() == convolutions + fusion
+
+
+@pytest.mark.parametrize(("filters", "expected"), [(None, 32), (5, 5)])
+def test_output_shape_is_inferred_and_met(filters, expected):
+    block = DenseAtrousBlock(8, filters=filters)
+    y = block(random_input(2, 4, 6, 3))
+    assert y.shape == (2, 4, 6, expected)
+    assert block.compute_output_shape((2, 4, 6, 3)) == (2, 4, 6, expected)
+    assert block(keras.Input((None, None, 3))).shape == (None, None, None, expected)
+
+
+def test_the_fused_output_is_not_negative_and_not_dead():
+    keras.utils.set_random_seed(0)
+    y = np.asarray(DenseAtrousBlock(8)(random_input(1, 8, 8, 3)))
+    assert y.min() == 0
+    assert y.max() > 0
+
+
+def field_of_view(dilation_rates: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Which outputs one bright pixel reaches, through the convolutions only.
+
+    Group normalisation, whose statistics span the image, is taken out; all weights are positive,
+    so that nothing cancels.
+    """
+    monkeypatch.setattr(GroupNormalization, "call", lambda self, inputs: inputs)
+    block = DenseAtrousBlock(1, groups=1, dilation_rates=dilation_rates)
+    x = np.zeros((1, 41, 41, 1), np.float32)
+    x[0, 20, 20] = 1
+    block.build(x.shape)
+    block.set_weights([np.full(w.shape, float(w.ndim == 4)) for w in block.get_weights()])
+    return np.asarray(block(x))[0, :, :, 0] > 0
+
+
+def test_the_field_of_view_is_33_pixels_without_holes(monkeypatch):
+    reached = field_of_view((1, 2, 5, 1, 2, 5), monkeypatch)
+    expected = np.zeros((41, 41), bool)
+    expected[4:37, 4:37] = True
+    np.testing.assert_array_equal(reached, expected)
+
+
+def test_equal_dilation_rates_would_leave_holes(monkeypatch):
+    reached = field_of_view((2, 2), monkeypatch)
+    expected = np.zeros((41, 41), bool)
+    expected[16:25:2, 16:25:2] = True
+    np.testing.assert_array_equal(reached, expected)
+
+
+def test_free_height_and_width_in_graph_mode():
+    block = DenseAtrousBlock(8)
+    graph = tf.function(block.call, input_signature=[tf.TensorSpec([None, None, None, 3])])
+    for shape in ((1, 3, 9, 3), (2, 8, 4, 3)):
+        x = random_input(*shape)
+        np.testing.assert_allclose(block(x), graph(x), atol=1e-5)
+
+
+def test_every_part_takes_the_policy_of_the_block():
+    block = DenseAtrousBlock(8, dtype="mixed_bfloat16")
+    assert block(random_input(1, 4, 4, 3)).dtype == tf.bfloat16
+    parts = [*block.convolutions, *block.normalizations, block.fusion]
+    assert {part.compute_dtype for part in parts} == {"bfloat16"}
+    assert {weight.dtype for weight in block.weights} == {"float32"}
+
+
+def test_configuration_round_trip():
+    block = DenseAtrousBlock(6, groups=3, dilation_rates=(1, 3), epsilon=0.2, filters=7, name="b")
+    again = keras.layers.deserialize(keras.layers.serialize(block))
+    assert isinstance(again, DenseAtrousBlock)
+    assert again.get_config() == block.get_config()
+    x = random_input(1, 6, 6, 2)
+    expected = block(x)
+    again.build(x.shape)
+    again.set_weights(block.get_weights())
+    np.testing.assert_array_equal(again(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"growth_rate": 12}, "growth_rate must be a positive multiple of groups=8; got 12"),
+        ({"growth_rate": 0}, "growth_rate must be a positive multiple of groups=8; got 0"),
+        ({"growth_rate": 8, "groups": 0}, "groups must be positive"),
+        ({"growth_rate": 8, "dilation_rates": ()}, "dilation_rates must be positive integers"),
+        ({"growth_rate": 8, "dilation_rates": (1, 0)}, r"dilation_rates .* got \(1, 0\)"),
+        ({"growth_rate": 8, "epsilon": 0}, "epsilon must be positive"),
+        ({"growth_rate": 8, "filters": 0}, "filters"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DenseAtrousBlock(**arguments)
