@@ -36,7 +36,7 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
     """The image in grey with hits, false alarms and misses tinted.
 
     Args:
-        image: ``(height, width, bands)`` of any dtype; the first band gives the grey.
+        image: ``(height, width, bands)`` of any dtype.
         truth: ``(height, width)`` uint8 of 0, 1 and 255.
         prediction: the same.
 

@@ -154,7 +154,7 @@ def main(
 
     All images are checked before the first is predicted. Where one fails all the same, the
     others are finished; the exit code is then 2.
-    """
+    """  # noqa: D301 (click takes the control character itself)
     # A shell turns --image *.tif into --image a.tif b.tif.
     paths = find_images([*images, *more_images], data)
     check_outputs(paths, output, probabilities, overwrite)

@@ -12,6 +12,7 @@ from typing import Any
 from jointnet.settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
 from preprocessing.inria import OFFICIAL_VALIDATION, inria_scenes
+from preprocessing.outputs import folder_beside
 from preprocessing.patch_store import PatchSettings
 from preprocessing.scenes import Scene
 
@@ -59,7 +60,10 @@ def sample() -> Recipe:
         if not folder.exists():
             from preprocessing.sample_scenes import write_sample_scenes
 
-            write_sample_scenes(folder, scenes=12, size=512, seed=0)
+            # All scenes or none: a folder with some of them would pass for the whole.
+            with folder_beside(folder) as beside:
+                write_sample_scenes(beside / "scenes", scenes=12, size=512, seed=0)
+                (beside / "scenes").rename(folder)
         return inria_scenes(folder, validation or (1,))
 
     return Recipe(

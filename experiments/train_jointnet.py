@@ -39,7 +39,7 @@ def choose_recipe(name: str | None, data: Path, labels: dict) -> recipes.Recipe:
 
 def polygon_report(store: PatchStore) -> list[str]:
     """One line on what became of the polygons of a store's scenes; none without polygons."""
-    counts = [scene["polygons"] for scene in store.manifest["scenes"] if scene["polygons"]]
+    counts = [s["polygons"] for s in store.manifest["scenes"] if s.get("polygons")]
     if not counts:
         return []
     totals = {name: sum(count[name] for count in counts) for name in counts[0]}
@@ -138,6 +138,7 @@ def main(
     if variant is not None:
         recipe = dataclasses.replace(recipe, variant=variant)
     folder = run_folder(recipe.name, run, resume)
+    training_run.check_folder(folder, resume)
     if store is None:
         store = default_store(recipe, data, validation, where, buffer_m)
     elif store.exists() and (validation, where, buffer_m) != (None, None, None):

@@ -1,6 +1,7 @@
 """A recipe run from its scenes to a finished run folder."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import keras
 
 from experiments.figures import draw_curves, draw_scene
 from experiments.recipes import Recipe, Validation
-from jointnet.checkpoints import TrainingState
+from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.evaluation import evaluate_scenes, summarise, table
 from jointnet.metrics import threshold_mask
 from jointnet.model import JointNet
@@ -70,7 +71,8 @@ def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -
         The finished run, with the weights as written.
 
     Raises:
-        RunError: the folder holds a run already, or one of another configuration.
+        RunError: the folder holds a run already; or, with ``resume``, none, or one of another
+            configuration or other data.
         TrainingError: the loss is not finite.
     """
     keras.utils.set_random_seed(recipe.training.seed)
@@ -83,34 +85,63 @@ def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -
         **recipe.network,
     )
     config = describe_run(recipe, model, store)
-    _check_folder(folder, config, resume)
+    check_folder(folder, resume)
+    if resume:
+        _refuse_others(folder, config, describe_data(store))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     if not resume:
         write_json(folder / "environment.json", environment())
     write_json(folder / "data.json", describe_data(store))
-    state = train(model, store, recipe.training, folder, resume)
+    # A run that was stopped in its first epoch has no checkpoint yet: it begins again.
+    begun = resume and Checkpoints(folder / "checkpoints").exist()
+    state = train(model, store, recipe.training, folder, begun)
     save_weights(model, folder / WEIGHTS)
     return _judge(folder, store, state)
 
 
-def _check_folder(folder: Path, config: dict, resume: bool) -> None:
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    if not resume:
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuse a run folder before any work is done for it.
+
+    Args:
+        folder: the run folder.
+        resume: whether a run in it shall go on.
+
+    Raises:
+        RunError: it holds a run and none shall go on, or the other way round.
+    """
+    begun = (folder / "config.json").exists()
+    if begun and not resume:
         raise RunError(
             f"{folder} holds a run already; go on with --resume, or name another with --run"
         )
+    if resume and not begun:
+        raise RunError(f"{folder} holds no run to go on with; start one without --resume")
+
+
+def _refuse_others(folder: Path, config: dict, data: dict) -> None:
+    """Refuse to go on with a run of another configuration or on other scenes."""
     # Through JSON and back, as the file was written: tuples are lists there.
     wanted = json.loads(json.dumps(config))
-    found = json.loads(path.read_text(encoding="utf-8"))
-    differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        scenes = json.loads((folder / "data.json").read_text(encoding="utf-8"))["scenes"]
+        differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        if [_identity(scene) for scene in scenes] != [_identity(s) for s in data["scenes"]]:
+            differing.append("data")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder} cannot be resumed: {error}; start another run") from None
     if differing:
         raise RunError(
             f"{folder} was begun with another {', '.join(differing)}; resume with the same "
             "recipe and options, or name another run with --run"
         )
+
+
+def _identity(scene: dict) -> list:
+    """What makes a scene of ``data.json`` the same wherever it lies."""
+    keys = ("name", "split", "image_sha256", "label_sha256", "where", "buffer_m")
+    return [scene.get(key) for key in keys]
 
 
 def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
@@ -131,7 +162,8 @@ def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     draw_scene(scene.image, scene.mask, prediction, f"{folder.name}: {scene.name}", picture)
     print(table(rows))
     print(f"picture of {scene.name}: {picture}")
-    print(f"predict with it: python experiments/infer.py --model {folder} --image {scene.path}")
+    line = shlex.join(["--model", str(folder), "--image", str(scene.path)])
+    print(f"predict with it: python experiments/infer.py {line}")
     return trained
 
 
@@ -167,8 +199,8 @@ def describe_data(store: PatchStore) -> dict:
                 "split": scene["split"],
                 "height": scene["height"],
                 "width": scene["width"],
-                "where": scene["where"],
-                "buffer_m": scene["buffer_m"],
+                "where": scene.get("where"),
+                "buffer_m": scene.get("buffer_m"),
                 "image_sha256": scene["image"]["sha256"],
                 "label_sha256": scene["label"]["sha256"],
             }

@@ -1,5 +1,7 @@
 """Batches from a patch store, each a pure function of seed, epoch and index."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -42,7 +44,7 @@ class TrainingBatches(keras.utils.PyDataset):
         augmentation: Augmentation,
         steps: int | None = None,
         target_weight: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not len(patches):

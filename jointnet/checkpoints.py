@@ -13,6 +13,7 @@ import keras
 
 from jointnet.runs import write_json
 from preprocessing.errors import RunError
+from preprocessing.outputs import replacing
 
 BEST = "best.weights.h5"
 
@@ -92,6 +93,5 @@ class Checkpoints:
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:
-    beside = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
-    model.save_weights(beside)
-    beside.replace(path)
+    with replacing(path, overwrite=True) as beside:
+        model.save_weights(beside)

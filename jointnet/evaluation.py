@@ -11,6 +11,7 @@ from tqdm import tqdm
 from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.prediction import Predict, predict_image
 from jointnet.runs import write_json
+from preprocessing.outputs import replacing
 
 OVERALL = "overall"
 COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
@@ -131,10 +132,9 @@ def write_evaluation(folder: Path, records: Sequence[SceneCounts]) -> list[dict]
     ]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evaluation.json", {"summary": rows, "scenes": scenes})
-    beside = folder / ".evaluation.csv.partial"
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    beside.replace(folder / "evaluation.csv")
+    with replacing(folder / "evaluation.csv", overwrite=True) as beside:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
     return rows

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from layers import BilinearUpsampling, DenseAtrousBlock
+from layers import BandScaling, BilinearUpsampling, DenseAtrousBlock
 
 # Widths for machines without a GPU keep the depth, the dilation rates and the fields of view.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ class JointNet(keras.Model):
         growth_rates: growth rate of each encoder block; the first is also the decoder block's.
         bridge_filters: channels of the bridge.
         groups: groups of the normalisations, one number for all blocks, or ``"doubling"``:
-            8, 16, 32 by depth and 32 in the decoder's block.
+            8, 16, 32 by depth and 32 in the decoder's block, for growth rates that these divide.
         downsample_from: ``"block_output"`` (the fused output feeds the next level) or
             ``"block_input"`` (the other public implementation, whose bridge sees single strided
             pixels).
@@ -89,12 +89,7 @@ class JointNet(keras.Model):
             return keras.layers.Conv2D(filters, 1, activation="relu", dtype=policy, name=layer_name)
 
         inputs = keras.Input((None, None, bands), name="pixels")
-        x = keras.layers.Rescaling(
-            scale=[1 / scale for scale in scales],
-            offset=[-offset / scale for offset, scale in zip(offsets, scales, strict=True)],
-            dtype="float32",
-            name="scaling",
-        )(inputs)
+        x = BandScaling(offsets, scales, dtype="float32", name="scaling")(inputs)
         skips = []
         for depth, (growth, block_groups) in enumerate(
             zip(growth_rates, by_depth, strict=True), start=1

@@ -69,16 +69,23 @@ def check_raster(
 def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
     """What the raster's place on the ground, or the lack of one, means for the result."""
     if reader.gsd is None:
-        lacking = "No CRS" if reader.crs is None else "No affine that leads to the ground"
+        if reader.crs is None:
+            lacking = "No CRS"
+        elif not reader.georeferenced:
+            lacking = "No affine that leads to the ground"
+        else:
+            lacking = "CRS without a place on Earth"
         unknown = f"; the model expects {trained:g} m per pixel" if trained else ""
         return [f"{lacking}: footprints will be in pixel coordinates{unknown}."]
     if trained is None or abs(reader.gsd - trained) <= GSD_TOLERANCE * trained:
         return []
     size = f"{100 * reader.gsd / trained:.3g}%"
-    return [
+    method = "average" if reader.gsd < trained else "cubic"
+    note = (
         f"{reader.gsd:.2g} m per pixel, the model was trained at {trained:g} m: expect a worse "
-        f"result; `gdal_translate -outsize {size} {size} -r average IN OUT` resamples."
-    ]
+        f"result; `gdal_translate -outsize {size} {size} -r {method} IN OUT` resamples."
+    )
+    return [note]
 
 
 def _conversion(reader: "RasterReader", dtype: str) -> str:

@@ -7,8 +7,8 @@ a machine that only trains needs no GDAL.
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,24 +114,17 @@ def predict_raster(
     notes = check_raster(run, image, bands)
     threshold = run.config["threshold"] if threshold is None else threshold
     paths = output_paths(image, folder, probabilities)
-    try:
-        with (
-            RasterReader(image, bands, run.config["bands"]) as reader,
-            folder_beside(paths[MASK]) as hidden,
-        ):
-            drafts = output_paths(image, hidden, probabilities)
-            valid, target = _write_rasters(run, reader, drafts, threshold, batch_size, progress)
-            frame, _ = footprints(drafts[MASK])
-            write_geojson(frame, drafts[FOOTPRINTS])
-            write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
-            moves = [(drafts[kind], paths[kind]) for kind in paths]
-            publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
-    except OutputError as error:
-        # The user knows the folder named, not the hidden one in it.
-        raise OutputError(str(error).replace(str(hidden), str(Path(folder)))) from error
-    except OSError as error:
-        words = error.strerror or " ".join(str(error).split())
-        raise OutputError(f"{paths[MASK]}: cannot be written: {words}") from error
+    with (
+        RasterReader(image, bands, run.config["bands"]) as reader,
+        _hidden_folder(paths[MASK]) as hidden,
+    ):
+        drafts = output_paths(image, hidden, probabilities)
+        valid, target = _write_rasters(run, reader, drafts, threshold, batch_size, progress)
+        frame, _ = footprints(drafts[MASK])
+        write_geojson(frame, drafts[FOOTPRINTS])
+        write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
+        moves = [(drafts[kind], paths[kind]) for kind in paths]
+        publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
     return RasterPrediction(
         image=image,
         outputs=tuple(paths.values()),
@@ -142,6 +135,20 @@ def predict_raster(
         target_pixels=target,
         seconds=time.perf_counter() - began,
     )
+
+
+@contextmanager
+def _hidden_folder(path: Path) -> Iterator[Path]:
+    """A ``folder_beside``; what goes wrong in it is told of the folder that the user named."""
+    try:
+        with folder_beside(path) as hidden:
+            try:
+                yield hidden
+            except OutputError as error:
+                raise OutputError(str(error).replace(str(hidden), str(path.parent))) from error
+    except OSError as error:
+        words = error.strerror or " ".join(str(error).split())
+        raise OutputError(f"{path}: cannot be written: {words}") from error
 
 
 def _write_rasters(

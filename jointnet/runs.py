@@ -23,9 +23,12 @@ import numpy as np
 
 from jointnet.model import JointNet
 from preprocessing.errors import RunError
+from preprocessing.outputs import replacing
 
 NETWORKS = {"JointNet": JointNet}
 WEIGHTS = "weights.weights.h5"
+# What using a network depends on.
+CONFIG_KEYS = ("network", "bands", "dtype", "gsd", "target", "window", "overlap", "threshold")
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,14 @@ class Run:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside, then rename, so that a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Write JSON beside, then rename, so that a reader never sees half a file.
+
+    Raises:
+        OutputError: the file cannot be written; an older one stays as it was.
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    with replacing(path, overwrite=True) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def describe_network(model: keras.Model) -> dict[str, Any]:
@@ -81,19 +88,23 @@ def save_weights(model: keras.Model, path: Path) -> None:
 
     ``model.load_weights(path)`` reads the file. Group normalisation and ReLU keep weights small,
     far inside float16's range; the rounding is part of what is measured.
+
+    Raises:
+        OutputError: the file cannot be written; an older one stays as it was.
     """
     plain = build_network(describe_network(model))
     plain.set_weights(model.get_weights())
-    beside = path.with_name(f".{path.name}.partial.weights.h5")
-    plain.save_weights(beside)
-    with h5py.File(beside, "r+") as file:
-        names: list[str] = []
-        file.visititems(lambda name, node: names.append(name) if _is_float(node) else None)
-        for name in names:
-            values = file[name][...]
-            del file[name]
-            file.create_dataset(name, data=values.astype(np.float16))
-    _repack(beside, path)
+    with replacing(path, overwrite=True) as beside:
+        whole = beside.with_name("whole.weights.h5")
+        plain.save_weights(whole)
+        with h5py.File(whole, "r+") as file:
+            names: list[str] = []
+            file.visititems(lambda name, node: names.append(name) if _is_float(node) else None)
+            for name in names:
+                values = file[name][...]
+                del file[name]
+                file.create_dataset(name, data=values.astype(np.float16))
+        _repack(whole, beside)
 
 
 def _is_float(node: h5py.Group | h5py.Dataset) -> bool:
@@ -101,14 +112,11 @@ def _is_float(node: h5py.Group | h5py.Dataset) -> bool:
 
 
 def _repack(source: Path, path: Path) -> None:
-    """Copy an HDF5 file without the space that deleted arrays leave, then rename it."""
-    packed = source.with_name(f".{path.name}.packed")
-    with h5py.File(source) as old, h5py.File(packed, "w") as new:
+    """Copy an HDF5 file without the space that deleted arrays leave."""
+    with h5py.File(source) as old, h5py.File(path, "w") as new:
         for name in old:
             old.copy(name, new)
         new.attrs.update(old.attrs)
-    source.unlink()
-    os.replace(packed, path)
 
 
 def load_run(folder: Path, dtype: str = "float32") -> Run:
@@ -131,6 +139,9 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
             )
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
+        missing = [key for key in CONFIG_KEYS if key not in config]
+        if missing:
+            raise ValueError(f"its config.json has no {', '.join(missing)}")
         model = build_network(config["network"], dtype)
         model.load_weights(weights)
         model.compile(jit_compile=jit_setting())

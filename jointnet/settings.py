@@ -65,9 +65,17 @@ class TrainingSettings:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
                 )
-        for name in ("crop_size", "batch_size", "epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        counts = ("crop_size", "batch_size", "epochs", "steps_per_epoch", "early_stopping")
+        for name in (*counts, "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive; got {value}")
+        for name in ("warmup_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        for name in ("target_weight", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1; got {getattr(self, name)}")
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.runs import jit_setting
 from jointnet.settings import TrainingSettings
 from preprocessing.errors import RunError, TrainingError
+from preprocessing.outputs import replacing
 from preprocessing.patch_store import PatchSet, PatchStore
 
 
@@ -71,7 +71,9 @@ def train(
 
     Raises:
         RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
-        TrainingError: the loss is not finite; the message names epoch, step and patches.
+        TrainingError: the loss is not finite; the message names epoch, step and patches. The
+            checkpoints stay those of the epoch before.
+        OutputError: a file cannot be written.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
     steps = len(_batches(store.train, settings, epoch=0))
@@ -85,6 +87,8 @@ def train(
         if not checkpoints.exist():
             raise RunError(f"{folder} has no checkpoint to resume from; start without --resume")
         state = checkpoints.restore(model)
+        # A run that was killed between the two has its last epoch in the checkpoint only.
+        write_history(Path(folder) / "history.csv", state.history)
     log = EventLog(Path(folder) / "events")
     first, started = state.epoch, time.monotonic()
     # The bar is for terminals; in a log file the line per epoch says the same.
@@ -104,6 +108,13 @@ def train(
                 "loss": float(fitted.history["loss"][-1]),
                 **validate(model, store.validation, settings),
             }
+            if not math.isfinite(record["validation_loss"]):
+                # The loss of a step is that of the weights before it, so the last step of an
+                # epoch can ruin them unseen. Such weights must not become a checkpoint.
+                raise TrainingError(
+                    f"the validation loss is {record['validation_loss']} after epoch {epoch + 1}: "
+                    "its last step made the weights useless; lower the learning rate"
+                )
             state.history.append(record)
             checkpoints.save(model, state)
             write_history(Path(folder) / "history.csv", state.history)
@@ -146,12 +157,11 @@ def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) 
 
 def write_history(path: Path, history: list[dict]) -> None:
     """Write the history as CSV, one row per epoch, beside and then renamed."""
-    beside = path.with_name(f".{path.name}.partial")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
-    os.replace(beside, path)
+    with replacing(path, overwrite=True) as beside:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(history[0]))
+            writer.writeheader()
+            writer.writerows(history)
 
 
 def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> TrainingBatches:

@@ -123,9 +123,10 @@ def open_store(folder: Path) -> PatchStore:
         raise StoreError(
             f"{path} is damaged ({error}); delete the store and make it again"
         ) from None
-    if manifest.get("format") != FORMAT:
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
         raise StoreError(
-            f"{path} is of format {manifest.get('format')!r}, this version reads {FORMAT!r}; "
+            f"{path} is of format {found!r}, this version reads {FORMAT!r}; "
             "delete the store and make it again"
         )
     _refuse_stale(folder, manifest, path.stat().st_mtime)
@@ -194,7 +195,7 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     again = "delete the store and make it again"
     try:
         array = np.load(path, mmap_mode="r") if shape[0] else np.load(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise StoreError(f"{path} is missing or truncated ({error}); {again}") from None
     if array.shape != shape:
         raise StoreError(f"{path} has shape {array.shape}, its manifest says {shape}; {again}")

@@ -1,19 +1,19 @@
 """Cutting scenes into patches, and writing them as a patch store."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from preprocessing import rasters
 from preprocessing.errors import DatasetError, LabelError, OutputError
 from preprocessing.geometry import geographic_bounds
 from preprocessing.normalisation import BandStatistics
+from preprocessing.outputs import folder_beside, require_space
 from preprocessing.patch_store import (
     FORMAT,
     PatchSettings,
@@ -103,9 +103,10 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
 
     The manifest names, per scene, the files with size and SHA-256, height, width, split, ground
     resolution (``gsd``, metres) and bounds (west, south, east, north in EPSG:4326, or null), how
-    its polygons were read and what became of them; per patch its scene, window (row, column, height, width), the extent inside the scene and the
-    shares of valid and of target pixels; for all, the bands' mean and standard deviation over
-    the valid training pixels, the dtype and the settings.
+    its polygons were read and what became of them; per patch its scene, window (row, column,
+    height, width), the extent inside the scene and the shares of valid and of target pixels;
+    for all, the bands' mean and standard deviation over the valid training pixels, the dtype
+    and the settings.
 
     Args:
         folder: where the store comes to lie; must not exist.
@@ -118,7 +119,7 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     Raises:
         DatasetError: no scene of one split, scenes of different dtypes, or one image or ground
             on both sides of the split.
-        OutputError: the folder exists.
+        OutputError: the folder exists, or cannot be written (no right to, not enough space).
         RasterError, LabelError, PolygonError: a scene that cannot be read.
     """
     folder = Path(folder)
@@ -127,15 +128,16 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     described = [_describe(scene) for scene in scenes]
     _refuse_leaks(described)
     _one_dtype(scenes, described)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        manifest = _write(beside, scenes, described, settings)
-        (beside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        with folder_beside(folder) as beside:
+            # Not the folder beside itself, which only its owner may enter.
+            made = beside / folder.name
+            made.mkdir()
+            manifest = _write(made, scenes, described, settings)
+            (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            made.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return open_store(folder)
 
 
@@ -157,7 +159,10 @@ def _describe(scene: Scene) -> dict:
         "width": info.width,
         "dtype": info.dtype,
         "gsd": info.gsd if scene.gsd is None else scene.gsd,
-        "bounds": geographic_bounds(info.crs, info.transform, info.height, info.width),
+        # A CRS without an affine (or with control points only) places no pixel on the ground.
+        "bounds": geographic_bounds(info.crs, info.transform, info.height, info.width)
+        if info.georeferenced
+        else None,
     }
 
 
@@ -207,22 +212,7 @@ def _write(
 ) -> dict:
     dtype = described[0]["dtype"]
     sizes = {"train": settings.patch_size, "validation": settings.validation_size}
-    arrays, records = {}, {"train": [], "validation": []}
-    for split, size in sizes.items():
-        stride = settings.stride if split == "train" else size
-        count = sum(
-            len(cover(s["height"], s["width"], size, stride))
-            for s in described
-            if s["split"] == split
-        )
-        (folder / split).mkdir()
-        arrays[split] = [
-            np.lib.format.open_memmap(folder / split / name, "w+", kind, (count, size, size, *rest))
-            for name, kind, rest in (
-                ("images.npy", dtype, (settings.bands,)),
-                ("masks.npy", "uint8", ()),
-            )
-        ]
+    arrays, records = _allocate(folder, described, settings), {"train": [], "validation": []}
     statistics = BandStatistics(settings.bands)
     for number, scene in enumerate(
         tqdm(scenes, desc="cutting patches", unit="scene", disable=None)
@@ -259,6 +249,33 @@ def _write(
             split: {"patch_size": size, "patches": records[split]} for split, size in sizes.items()
         },
     }
+
+
+def _allocate(
+    folder: Path, described: list[dict], settings: PatchSettings
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Memory maps for the images and masks of both splits."""
+    shapes = {}
+    for split, size, stride in (
+        ("train", settings.patch_size, settings.stride),
+        ("validation", settings.validation_size, settings.validation_size),
+    ):
+        members = [scene for scene in described if scene["split"] == split]
+        count = sum(len(cover(s["height"], s["width"], size, stride)) for s in members)
+        shapes[split] = (count, size, size)
+    dtype = np.dtype(described[0]["dtype"])
+    # A memory map on a full disk kills the process where an ordinary write would raise an error.
+    pixels = sum(int(np.prod(shape)) for shape in shapes.values())
+    require_space(folder, pixels * (settings.bands * dtype.itemsize + 1))
+    arrays = {}
+    for split, shape in shapes.items():
+        inside = folder / split
+        inside.mkdir()
+        arrays[split] = (
+            open_memmap(inside / "images.npy", "w+", dtype, (*shape, settings.bands)),
+            open_memmap(inside / "masks.npy", "w+", np.uint8, shape),
+        )
+    return arrays
 
 
 def _record(scene: int, window: Window, shape: tuple[int, int], mask: np.ndarray) -> dict:

@@ -217,25 +217,6 @@ def rasterise(polygons: Sequence[shapely.Geometry], info: RasterInfo) -> np.ndar
     return rasterize(pixels, shape, all_touched=False, dtype=np.uint8)
 
 
-def rasterise_file(
-    path: Path | str,
-    info: RasterInfo,
-    where: str | None = None,
-    buffer_m: float | None = None,
-    layer: str | None = None,
-) -> np.ndarray:
-    """The mask of a vector file on the pixels of a raster: `read_polygons`, then `rasterise`.
-
-    Returns:
-        Mask (height, width) uint8 of 0 and 1.
-
-    Raises:
-        PolygonError: as `read_polygons`.
-    """
-    polygons, _ = read_polygons(path, info, where, buffer_m, layer)
-    return rasterise(polygons, info)
-
-
 def _footprint(info: RasterInfo) -> shapely.Polygon:
     """The raster's outline in its CRS; a rotated raster is no upright rectangle there."""
     outline = shapely.box(0, 0, info.width, info.height)

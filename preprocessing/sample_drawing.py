@@ -142,11 +142,12 @@ def _shifted(values: np.ndarray, dx: int, dy: int) -> np.ndarray:
     """`values` read dx columns and dy rows further; beyond the edge there is level ground."""
     rows, columns = values.shape
     out = np.zeros_like(values)
-    to_rows = slice(max(0, -dy), min(rows, rows - dy))
-    to_columns = slice(max(0, -dx), min(columns, columns - dx))
-    from_rows = slice(max(0, dy), min(rows, rows + dy))
-    from_columns = slice(max(0, dx), min(columns, columns + dx))
-    out[to_rows, to_columns] = values[from_rows, from_columns]
+    if abs(dy) < rows and abs(dx) < columns:
+        to_rows = slice(max(0, -dy), min(rows, rows - dy))
+        to_columns = slice(max(0, -dx), min(columns, columns - dx))
+        from_rows = slice(max(0, dy), min(rows, rows + dy))
+        from_columns = slice(max(0, dx), min(columns, columns + dx))
+        out[to_rows, to_columns] = values[from_rows, from_columns]
     return out
 
 

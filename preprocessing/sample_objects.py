@@ -1,5 +1,6 @@
 """What stands and lies in a sample scene: roofs, crowns, cars, and flat things like roofs."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -207,7 +208,13 @@ def draw_car(canvas: Canvas, x: float, y: float, angle: float, rng: np.random.Ge
 
 
 def draw_flat(
-    canvas: Canvas, x: float, y: float, angle: float, half_u: float, half_v: float, colour
+    canvas: Canvas,
+    x: float,
+    y: float,
+    angle: float,
+    half_u: float,
+    half_v: float,
+    colour: Sequence[float] | np.ndarray,
 ) -> None:
     """Draw a level rectangle: paving, a tarpaulin. It has a roof's colour and no height."""
     view = canvas.view(x, y, float(np.hypot(half_u, half_v)), angle)

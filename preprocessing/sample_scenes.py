@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from rasterio.features import rasterize
 from shapely import affinity
-from shapely.geometry import Polygon
+from shapely.geometry import Polygon, box
 
 from preprocessing.outputs import replacing
 from preprocessing.sample_drawing import GSD, Canvas, Sun, light, photograph
@@ -55,8 +55,9 @@ def render_scene(
     sun = Sun(np.deg2rad(rng.uniform(100, 260)), np.deg2rad(rng.uniform(33, 52)))
     image = photograph(light(canvas, sun), rng)
     pixels = [affinity.scale(s, 1 / GSD, 1 / GSD, origin=(0, 0)) for s in shapes]
-    covered = [rasterize([p], (size, size)).any() for p in pixels]
-    polygons = [p for p, seen in zip(pixels, covered, strict=True) if seen]
+    frame = box(0, 0, size, size)
+    # A corner that holds no pixel's centre is on no label.
+    polygons = [p for p in pixels if p.intersects(frame) and rasterize([p], (size, size)).any()]
     return image, polygons, rasterize(polygons, (size, size), dtype=np.uint8)
 
 
@@ -105,10 +106,12 @@ def _write_tif(path: Path, pixels: np.ndarray, transform: Affine) -> None:
     """Write pixels (height, width, bands) uint8."""
     height, width, count = pixels.shape
     profile = {"driver": "GTiff", "dtype": "uint8", "crs": CRS, "transform": transform}
-    shape = {"height": height, "width": width, "count": count, "compress": "deflate"}
-    with replacing(path, overwrite=True) as partial:
-        with rasterio.open(partial, "w", **profile, **shape) as raster:
-            raster.write(pixels.transpose(2, 0, 1))
+    profile |= {"height": height, "width": width, "count": count, "compress": "deflate"}
+    with (
+        replacing(path, overwrite=True) as partial,
+        rasterio.open(partial, "w", **profile) as raster,
+    ):
+        raster.write(pixels.transpose(2, 0, 1))
 
 
 def _write_polygons(path: Path, polygons: Sequence[Polygon], transform: Affine) -> None:

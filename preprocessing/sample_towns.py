@@ -1,6 +1,6 @@
 """The town of a sample scene: streets, and what stands on the plots between them.
 
-Homes with gardens, yards with halls and car parks, fields and woods on a bent grid of streets.
+Homes with gardens, halls with car parks, fields and woods on a bent grid of streets.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Town:
     """
 
     def __init__(self, size: int, rng: np.random.Generator):
-        metres = size * GSD
+        self.metres = metres = size * GSD
         self.angle = rng.uniform(0, np.pi)
         self.middle = metres / 2 + rng.uniform(-0.2, 0.2, 2) * metres
         self.bend = rng.uniform(0, 5), rng.uniform(35, 60), rng.uniform(0, 2 * np.pi)
@@ -55,7 +55,7 @@ class Town:
         return strength * np.sin(along / length + phase)
 
     def place(self, along: float, across: float) -> tuple[float, float, float]:
-        """x and y in metres of a point of the grid, and the street's angle there."""
+        """Find x and y in metres of a point of the grid, and the street's angle there."""
         strength, length, phase = self.bend
         b = across + self.sway(along)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -74,13 +74,17 @@ class Town:
         return along, across - self.sway(along).astype(np.float32)
 
     def plots(self) -> Iterator[tuple[int, int]]:
-        """Row and number of every plot that may reach into the scene."""
+        """Row and number of every plot that may reach into the scene or throw a shadow there."""
         span = range(-self.reach, self.reach + 1)
-        return ((row, plot) for row in span for plot in span)
+        for row in span:
+            for plot in span:
+                x, y, _ = self.place((plot + 0.5) * PLOT, (row + 0.5) * DEPTH)
+                if all(-PLOT - DEPTH < m < self.metres + PLOT + DEPTH for m in (x, y)):
+                    yield row, plot
 
 
 def draw_ground(canvas: Canvas, town: Town, rng: np.random.Generator) -> None:
-    """Draw lawns, fields, yards and streets."""
+    """Draw lawns, fields and streets."""
     along, across = town.grid(canvas)
     row, plot = (np.floor(m / s).astype(int) for m, s in ((across, DEPTH), (along, PLOT)))
     block = town.block(row, plot)
@@ -92,12 +96,7 @@ def draw_ground(canvas: Canvas, town: Town, rng: np.random.Generator) -> None:
     bare = canvas.clouds + 0.3 * canvas.speckle > rng.uniform(0.9, 1.6)
     canvas.paint(everywhere, bare, objects.vary(np.array(SOIL), rng), grain=0.06)
 
-    use = town.uses[block]
-    _draw_fields(canvas, use == "field", along, across, block, rng)
-    floors = np.array([asphalt_colour(rng) for _ in range(town.uses.size)], np.float32)
-    floors = floors.reshape(*town.uses.shape, 3)[block]
-    canvas.paint(everywhere, use == "yard", floors, grain=0.05, wear=0.07)
-
+    _draw_fields(canvas, town.uses[block] == "field", along, across, block, rng)
     aside = np.abs((across + DEPTH) % (2 * DEPTH) - DEPTH)
     start = (town.cross + 0.5) * PLOT
     length = town.run * PLOT
@@ -127,13 +126,13 @@ def _draw_fields(
 ) -> None:
     """Draw ploughed and grown fields: rows of two colours in one of two directions."""
     shape = (block[0].max() + 1, block[1].max() + 1)
-    soil = objects.SURFACES[rng.choice([0, 1, 2, 6, 7], shape)]
+    soil = objects.SURFACES[rng.choice([0, 1, 2, 6, 7], shape)].astype(np.float32)
     crop = np.array(LAWN) * rng.normal(1, 0.1, (*shape, 1))
-    crop = np.where(rng.random((*shape, 1)) < 0.5, crop, soil * 0.85)
-    period = rng.uniform(1.2, 2.4, shape)[block]
+    crop = np.where(rng.random((*shape, 1)) < 0.5, crop, soil * 0.85).astype(np.float32)
+    period = rng.uniform(1.2, 2.4, shape).astype(np.float32)[block]
     rows = np.where((rng.random(shape) < 0.5)[block], along, across)
     share = (0.5 + 0.5 * np.sin(rows * (2 * np.pi / period) + 0.4 * canvas.clouds))[..., None]
-    colour = soil[block] * (1 - share) + crop[block] * share
+    colour = soil[block] + (crop - soil)[block] * share
     canvas.paint((slice(None), slice(None)), inside, colour, grain=0.07, wear=0.05)
 
 
@@ -201,8 +200,8 @@ def _draw_lookalike(
 def draw_yard(
     canvas: Canvas, town: Town, row: int, plot: int, rng: np.random.Generator
 ) -> list[Polygon]:
-    """Draw a plot of a paved yard: a hall, a car park or stored goods."""
-    along, across = (plot + 0.5) * PLOT, _from_street(row, (DEPTH + STREET + WALK) / 2)
+    """Draw a plot of a yard: a hall with a forecourt, a car park or something flat."""
+    along, across = (plot + 0.5) * PLOT, _from_street(row, (DEPTH + STREET + WALK) / 2 + 1)
     kind = rng.choice(["hall", "parking", "lookalike"], p=[0.6, 0.25, 0.15])
     if kind == "lookalike":
         _draw_lookalike(canvas, town, along, across, rng)
@@ -211,6 +210,8 @@ def draw_yard(
         _draw_parking(canvas, town, along, across, rng)
         return []
     plan = objects.hall_plan(rng, PLOT - 1.5)
+    front = town.place(along, _from_street(row, STREET + WALK + 2))
+    objects.draw_flat(canvas, *front, rng.uniform(3, 8), 2.0, asphalt_colour(rng))
     x, y, angle = town.place(along, across)
     return [objects.draw_building(canvas, plan, x, y, angle + rng.normal(0, 0.02), rng)]
 
@@ -218,6 +219,9 @@ def draw_yard(
 def _draw_parking(
     canvas: Canvas, town: Town, along: float, across: float, rng: np.random.Generator
 ) -> None:
+    """Draw a paved rectangle with marked places and cars."""
+    x, y, angle = town.place(along, across)
+    objects.draw_flat(canvas, x, y, angle, PLOT / 2, 8.6, asphalt_colour(rng))
     for shift in np.arange(-7.5, 8, 2.7):
         for line in (-5.0, 3.0):
             x, y, angle = town.place(along + shift, across + line)

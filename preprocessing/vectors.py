@@ -68,11 +68,11 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
         PolygonError: no vector file, a table, several layers, no features, no CRS, or a filter
             that does not work or that nothing passes.
     """
-    layer = _layer(path, layer)
     try:
         with warnings.catch_warnings():
             # Rings that do not close are closed.
             warnings.simplefilter("ignore")
+            layer = _layer(path, layer)
             features = pyogrio.read_dataframe(
                 path, layer=layer, where=where, force_2d=True, on_invalid="fix"
             )

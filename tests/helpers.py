@@ -1,16 +1,32 @@
-"""What several test modules need: a run folder as training would have left it, but untrained."""
+"""What several test modules need: run folders, a network that is no network, small images."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
 from jointnet import JointNet
-from jointnet.runs import WEIGHTS, describe_network, save_weights, write_json
+from jointnet.runs import WEIGHTS, Run, describe_network, save_weights, write_json
+
+CONFIG = {
+    "bands": 3,
+    "dtype": "uint8",
+    "gsd": 0.3,
+    "target": "buildings",
+    "window": 32,
+    "overlap": 8,
+    "threshold": 0.5,
+    "recipe": {"name": "untrained"},
+}
 
 
 def make_run(folder: Path, bands: int = 3, seed: int = 0, **config: Any) -> Path:
-    """Write a run folder of a tiny JointNet with random weights.
+    """Write a run folder of a tiny JointNet with random weights, as training would leave it.
 
     Args:
         folder: where; made where it is missing.
@@ -23,19 +39,54 @@ def make_run(folder: Path, bands: int = 3, seed: int = 0, **config: Any) -> Path
     """
     keras.utils.set_random_seed(seed)
     model = JointNet(bands, growth_rates=(8, 8, 8), bridge_filters=8)
-    content = {
-        "network": describe_network(model),
-        "parameters": model.count_params(),
-        "bands": bands,
-        "dtype": "uint8",
-        "gsd": 0.3,
-        "target": "buildings",
-        "window": 32,
-        "overlap": 8,
-        "threshold": 0.5,
-        "recipe": {"name": "untrained"},
-    }
+    described = {"network": describe_network(model), "parameters": model.count_params()}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", content | config)
+    write_json(folder / "config.json", CONFIG | described | {"bands": bands} | config)
     save_weights(model, folder / WEIGHTS)
     return folder
+
+
+class StandIn:
+    """A local network in place of a trained one: a fixed 3x3 filter over all bands, sigmoid.
+
+    What it finds is what is bright. A pixel depends on its neighbours alone, so exact statements
+    about tiling can be made with it.
+    """
+
+    FILTER = np.array([[1, 2, 1], [0, 4, 3], [2, 1, 2]], np.float32) / 16
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        """``(batch, height, width, bands)`` to ``(batch, height, width, 1)``, zeros outside."""
+        grey = np.pad(images.mean(axis=3, dtype=np.float32), ((0, 0), (1, 1), (1, 1)))
+        height, width = images.shape[1:3]
+        total = sum(
+            weight * grey[:, row : row + height, column : column + width]
+            for (row, column), weight in np.ndenumerate(self.FILTER)
+        )
+        return (1 / (1 + np.exp((128 - total) / 16)))[..., None].astype(np.float32)
+
+
+def stand_in_run(**config: Any) -> Run:
+    """A run of the stand-in network, as ``load_run`` would give it."""
+    return Run(Path("stand_in"), StandIn(), CONFIG | config)
+
+
+def write_image(path: Path, image: np.ndarray, **profile: Any) -> Path:
+    """Write ``(height, width, bands)`` as GeoTIFF: UTM, 0.3 m, unless ``profile`` differs."""
+    height, width, count = image.shape
+    placed = {"crs": "EPSG:32633", "transform": Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)}
+    # GDAL would take a fourth band of uint8 for alpha.
+    options = {"count": count, "dtype": image.dtype, "ALPHA": "NO", **placed, **profile}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", height=height, width=width, **options) as to:
+            to.write(np.moveaxis(image, -1, 0))
+    return path
+
+
+def blotches(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
+    """An image of bright and dark blotches with some noise, uint8."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 2, (-(-height // 8), -(-width // 8))) * 160 + 40
+    fine = np.kron(coarse, np.ones((8, 8)))[:height, :width, None]
+    return np.clip(fine + random.normal(0, 20, (height, width, bands)), 1, 255).astype(np.uint8)

@@ -109,7 +109,9 @@ def test_only_the_result_is_rounded_under_mixed_policies(policy, low):
         assert layer.gamma.dtype == "float32"
     mixed, plain = layers[0](x), layers[1](tf.cast(x, tf.float32))
     assert mixed.dtype == low
-    np.testing.assert_array_equal(tf.cast(mixed, tf.float32), tf.cast(tf.cast(plain, low), "float32"))
+    np.testing.assert_array_equal(
+        tf.cast(mixed, tf.float32), tf.cast(tf.cast(plain, low), "float32")
+    )
 
 
 def test_free_height_and_width_in_graph_mode():

@@ -1,0 +1,332 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from click.testing import CliRunner
+
+from experiments import infer
+from preprocessing.errors import OutputError
+from preprocessing.rasters import RasterReader, read_image, read_label
+from tests.helpers import blotches, make_run, stand_in_run, write_image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory, with an image in it."""
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "a.tif", blotches(40, 50))
+    return tmp_path
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """The stand-in network, whatever --model names."""
+    monkeypatch.setattr(infer, "load_run", lambda folder: stand_in_run())
+
+
+def call(*words):
+    return CliRunner().invoke(infer.main, [str(word) for word in words])
+
+
+def fails(*words):
+    """The one line that a call fails with; it changes nothing on disk."""
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    result = call(*words)
+    assert result.exit_code == 2, result.output
+    assert re.fullmatch("error: [^\n]+\n", result.stderr)
+    after = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    assert after == before
+    return result.stderr
+
+
+def written(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Which images
+
+
+def test_a_file_a_folder_and_a_pattern(folder):
+    (folder / "many").mkdir()
+    for name in ("b.tif", "c.PNG", "d.jpg", "notes.txt", ".e.tif", "b.tif.aux.xml"):
+        (folder / "many" / name).touch()
+    (folder / "many" / "below.tif").mkdir()
+    many = [Path("many/b.tif"), Path("many/c.PNG"), Path("many/d.jpg")]
+    data = folder / "data"
+    assert infer.find_images(["a.tif"], data) == [Path("a.tif")]
+    assert infer.find_images(["many"], data) == many
+    assert infer.find_images(["many/[b-d]*"], data) == [
+        *(Path("many") / name for name in ("b.tif", "b.tif.aux.xml", "c.PNG", "d.jpg"))
+    ]
+    assert infer.find_images(["many/d.jpg", "a.tif", str(folder / "many")], data) == [
+        Path("many/d.jpg"),
+        Path("a.tif"),
+        folder / "many" / "b.tif",
+        folder / "many" / "c.PNG",
+    ]
+
+
+def test_a_bare_name_is_sought_among_the_test_images(folder):
+    images = folder / "data" / "AerialImageDataset" / "test" / "images"
+    images.mkdir(parents=True)
+    for name in ("a.tif", "sfo1.tif", "sfo2.tif"):
+        (images / name).touch()
+    data = Path("data")
+    assert infer.find_images(["sfo1.tif"], data)[0].resolve() == images / "sfo1.tif"
+    assert infer.find_images(["a.tif"], data) == [Path("a.tif")]
+    assert [path.name for path in infer.find_images(["sfo*"], data)] == ["sfo1.tif", "sfo2.tif"]
+    with pytest.raises(infer.RasterError, match=r"^\./sfo1\.tif: no such image;"):
+        infer.find_images(["./sfo1.tif"], data)
+
+
+def test_a_name_with_pattern_signs_is_a_file_first(folder):
+    for name in ("x[1].tif", "x1.tif"):
+        (folder / name).touch()
+    assert infer.find_images(["x[1].tif"], folder) == [Path("x[1].tif")]
+
+
+def test_outputs_beside_the_images_are_no_images(folder, stand_in):
+    assert call("--image", folder, "--output", folder, "--probabilities").exit_code == 0
+    (folder / "b_overlay.png").touch()
+    assert infer.find_images(["."], folder) == [Path("a.tif"), Path("b_overlay.png")]
+
+
+# What is written and said
+
+
+def test_an_image_needs_no_further_option(folder, stand_in):
+    write_image(folder / "a.tif", blotches(90, 120, seed=1))
+    result = call("--image", "a.tif")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert written(folder / "results") == ["a_footprints.geojson", "a_output.tif", "a_overlay.png"]
+    pattern = (
+        r"results/a_output\.tif, a_overlay\.png, a_footprints\.geojson: (\d+) footprints, "
+        r"([\d.]+)% buildings, [\d.]+ s, [\d.]+ Mpx/s\n"
+    )
+    found = re.fullmatch(pattern, result.stdout)
+    features = json.loads((folder / "results" / "a_footprints.geojson").read_text())["features"]
+    assert int(found[1]) == len(features) > 1
+    share = (read_label(folder / "results" / "a_output.tif") == 1).mean()
+    assert float(found[2]) == pytest.approx(100 * share, abs=0.06)
+
+
+def test_options_act(folder, stand_in):
+    words = ("--threshold", 0, "--bands", "3,2,1", "--output", "x/y", "--probabilities")
+    assert "100.0% buildings" in call("--image", "a.tif", *words).stdout
+    assert "a_probabilities.tif" in written(folder / "x" / "y")
+    assert call("--image", "a.tif", *words).exit_code == 2
+    assert call("--image", "a.tif", *words, "--overwrite").exit_code == 0
+
+
+def test_several_images(folder, stand_in):
+    write_image(folder / "b.tif", blotches(20, 20), crs=None, transform=Affine.identity())
+    write_image(folder / "c.tif", np.zeros((20, 20, 3), np.uint8), nodata=0)
+    # As a shell hands on --image *.tif.
+    result = call("--image", "a.tif", "b.tif", "c.tif")
+    assert result.exit_code == 0 and len(written(folder / "results")) == 9
+    note, *lines = result.stdout.splitlines()
+    assert note.startswith("b.tif: No CRS: footprints will be in pixel coordinates")
+    assert [line.split(",")[0] for line in lines] == [
+        f"results/{name}_output.tif" for name in "abc"
+    ]
+    assert "0 footprints, all void: outputs empty" in lines[2]
+
+
+def test_one_footprint_is_singular(folder, stand_in):
+    assert ": 1 footprint, " in call("--image", "a.tif", "--threshold", 0).stdout
+
+
+def test_one_that_fails_on_the_way_does_not_stop_the_others(folder, stand_in, monkeypatch):
+    write_image(folder / "b.tif", blotches(20, 20))
+    predict = infer.predict_raster
+
+    def fails_on_a(run, path, *rest, **options):
+        if path.name == "a.tif":
+            raise OutputError("a.tif: the\ndisk is gone")
+        return predict(run, path, *rest, **options)
+
+    monkeypatch.setattr(infer, "predict_raster", fails_on_a)
+    result = call("--image", "a.tif", "--image", "b.tif")
+    assert result.exit_code == 2
+    assert result.stderr == "error: a.tif: the disk is gone\n"
+    assert "b_output.tif" in result.stdout and len(written(folder / "results")) == 3
+
+
+def test_an_interrupt_leaves_nothing(folder, monkeypatch):
+    run = stand_in_run()
+
+    def interrupted(images):
+        raise KeyboardInterrupt
+
+    run.model.predict_on_batch = interrupted
+    monkeypatch.setattr(infer, "load_run", lambda folder: run)
+    result = call("--image", "a.tif")
+    assert result.exit_code == 130 and written(folder / "results") == []
+
+
+def test_help_shows_how():
+    text = call("--help").stdout
+    for word in ("python experiments/infer.py --image bellingham15.tif", "--bands", "_overlay.png"):
+        assert word in text
+    # The table of outputs and the examples keep their lines.
+    assert re.search(r"\n +<image>_overlay\.png +the image", text)
+    assert len(re.findall(r"\n +python experiments/infer\.py --image", text)) == 3
+
+
+# Bad input: one line, exit code 2, nothing written
+
+
+def test_missing_images(folder, stand_in):
+    assert "b.tif: no such image, neither here nor in data/Aerial" in fails("--image", "b.tif")
+    assert "x/b.tif: no such image;" in fails("--image", "x/b.tif")
+    assert "no such image" in fails("--image", "a.tif", "--image", "b*.tif")
+    (folder / "empty").mkdir()
+    assert "empty: folder without images" in fails("--image", "empty")
+    assert "--image" in fails()
+
+
+def test_not_a_raster(folder, stand_in):
+    (folder / "b.tif").write_text("no pixels here")
+    assert "b.tif: not a raster" in fails("--image", "a.tif", "--image", "b.tif")
+
+
+@pytest.mark.parametrize("kept", [0.4, 0.9])
+def test_truncated(folder, stand_in, kept):
+    path = write_image(folder / "b.tif", blotches(600, 40), compress="deflate", blockysize=16)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    line = fails("--image", "b.tif")
+    assert "b.tif: " in line and ("window" in line or "not a raster" in line)
+
+
+def test_bands(folder, stand_in):
+    write_image(folder / "b.tif", blotches(20, 20, 1))
+    assert "b.tif: has 1 band, the model takes 3" in fails("--image", "b.tif")
+    assert "2 bands named" in fails("--image", "a.tif", "--bands", "1,2")
+    assert "1 to 3" in fails("--image", "a.tif", "--bands", "1,2,4")
+    for words in ("", "a,b,c", "0,1,2", "1;2;3", "-1,2,3", "1,,2"):
+        assert "write them as in 4,3,2" in fails("--image", "a.tif", f"--bands={words}")
+
+
+def test_another_dtype_is_never_stretched(folder, stand_in):
+    write_image(folder / "b.tif", blotches(20, 20).astype(np.uint16) * 8)
+    line = fails("--image", "a.tif", "--image", "b.tif")
+    assert "pixels are uint16, the model takes uint8; `gdal_translate -ot Byte -scale_1 " in line
+
+
+def test_outputs_in_the_way(folder, stand_in):
+    (folder / "results").mkdir()
+    (folder / "results" / "a_overlay.png").touch()
+    write_image(folder / "b.tif", blotches(20, 20))
+    line = fails("--image", "b.tif", "--image", "a.tif")
+    assert "results/a_overlay.png: exists already; --overwrite" in line
+    assert call("--image", "a.tif", "--overwrite").exit_code == 0
+    assert "--output names a folder" in fails("--image", "a.tif", "--output", "b.tif")
+    (folder / "x").mkdir()
+    shutil.copy("a.tif", "x")
+    assert "a.tif, x/a.tif" in fails("--image", "a.tif", "--image", "x", "--overwrite")
+
+
+def test_no_room_and_no_right(folder, stand_in, monkeypatch):
+    assert "x/a_output.tif: cannot be written: " in fails("--image", "a.tif", "--output", "a.tif/x")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    assert "results/a_output.tif: cannot be written: " in fails("--image", "a.tif")
+
+
+def test_models_that_are_none(folder):
+    assert "nowhere is not a run folder" in fails("--image", "a.tif", "--model", "nowhere")
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text("{}")
+    (folder / "run" / "weights.weights.h5").touch()
+    assert "run cannot be loaded" in fails("--image", "a.tif", "--model", "run")
+
+
+def test_options_that_are_none(folder, stand_in):
+    assert "--threshold" in fails("--image", "a.tif", "--threshold", "2")
+    assert "--treshold" in fails("--image", "a.tif", "--treshold", "0.5")
+
+
+# The real thing
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"), window=128, overlap=16)
+
+
+@pytest.mark.slow
+def test_the_command_in_a_process_of_its_own(tmp_path, run_folder):
+    """From another folder, with the image where Inria's test images lie, and one that is broken."""
+    images = tmp_path / "data" / "AerialImageDataset" / "test" / "images"
+    images.mkdir(parents=True)
+    write_image(images / "bellingham15.tif", blotches(150, 140))
+    broken = write_image(images / "sfo1.tif", blotches(900, 40), compress="deflate", blockysize=16)
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size * 2 // 3])
+    words = ["--image", "sfo1.tif", "--image", "bellingham15.tif", "--model", str(run_folder)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / "infer.py"), *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch("error: [^\n]*sfo1.tif: corrupt[^\n]* window of [^\n]*\n", done.stderr)
+    assert re.fullmatch("results/bellingham15_output.tif, .* Mpx/s\n", done.stdout)
+    assert written(tmp_path / "results") == [
+        "bellingham15_footprints.geojson",
+        "bellingham15_output.tif",
+        "bellingham15_overlay.png",
+    ]
+
+
+REFUSED = {
+    "RGBA.uint16.tif": "pixels are uint16",
+    "all-nodata.tif": "pixels are uint16",
+    "corrupt.tif": "cannot read the window of",
+    "riotiler_cog_gcps.tif": "has 1 band",
+    "riotiler_inverted_lat.tif": "has 1 band",
+    "rotated.tif": "has 1 band",
+}
+
+
+def test_real_rasters(real_data, tmp_path, monkeypatch):
+    """Each of them gives a result that lies where it lies, or its one line."""
+    # Not an untrained network: it finds tens of thousands of specks.
+    monkeypatch.setattr(infer, "load_run", lambda folder: stand_in_run(window=256, overlap=32))
+    monkeypatch.chdir(tmp_path)
+    paths = sorted((real_data / "geo_cases").rglob("*.tif"))
+    assert {path.name for path in paths} > set(REFUSED)
+    for path in paths:
+        if path.name in REFUSED:
+            assert REFUSED[path.name] in fails("--image", path)
+            continue
+        result = call("--image", path)
+        assert result.exit_code == 0 and result.stderr == "", path
+        output = f"results/{path.stem}_output.tif"
+        with RasterReader(path) as image, RasterReader(output, band_count=1) as mask:
+            assert mask.info.crs == image.crs and mask.info.transform == image.transform
+        np.testing.assert_array_equal(read_label(output) != 255, read_image(path)[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "words"),
+    [
+        ("rotated.tif", "1,1,1", "results/rotated_output.tif"),
+        ("riotiler_cog_gcps.tif", "1,1,1", "pixels are uint16"),
+    ],
+)
+def test_real_rasters_of_one_band(real_data, stand_in, tmp_path, monkeypatch, name, bands, words):
+    monkeypatch.chdir(tmp_path)
+    result = call("--image", real_data / "geo_cases" / name, "--bands", bands)
+    assert words in result.output and result.exit_code == (0 if "results" in words else 2)

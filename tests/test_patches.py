@@ -1,0 +1,522 @@
+"""Cutting scenes into patches: every pixel, on one side of the split, and written whole."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.recipes import open_buildings
+from preprocessing import patches as patches_module
+from preprocessing.errors import DatasetError, LabelError, OutputError, RasterError
+from preprocessing.inria import inria_scenes
+from preprocessing.patch_store import PatchSettings
+from preprocessing.patches import (
+    build_store,
+    load_scene,
+    training_windows,
+    validation_patches,
+)
+from preprocessing.rasters import raster_info
+from preprocessing.tiling import Window, cut, cut_mask
+from tests.training_fixtures import (
+    PATCHES,
+    SIZES,
+    ground,
+    read_tif,
+    scene,
+    squares,
+    tiny_store,
+    write_inria,
+    write_scene,
+)
+
+NOWHERE = Affine.identity()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A store and the folder of its data, to look at only."""
+    folder = tmp_path_factory.mktemp("built")
+    return tiny_store(folder), folder / "data"
+
+
+@pytest.fixture
+def two(tmp_path) -> list:
+    """A training and a validation scene on ground of their own, as files."""
+    for number, name in enumerate(("a", "b")):
+        image, mask = squares(20, 24, seed=number)
+        write_scene(tmp_path / "data", name, image, mask * 255, ground(number))
+    return [
+        scene(tmp_path / "data", "a", "train"),
+        scene(tmp_path / "data", "b", "validation"),
+    ]
+
+
+def build(tmp_path: Path, scenes: list, settings: PatchSettings = PATCHES):
+    return build_store(tmp_path / "store", scenes, settings)
+
+
+def refusal(kind: type, tmp_path: Path, scenes: list) -> str:
+    with pytest.raises(kind) as caught:
+        build(tmp_path, scenes)
+    assert not (tmp_path / "store").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Scenes
+
+
+def test_a_scene_is_read_with_void_where_either_file_has_no_data(tmp_path):
+    image, mask = squares(10, 12)
+    image[:2] = 0
+    label = mask * 255
+    label[:, :3] = 77
+    write_scene(tmp_path, "a", image, label, ground(0))
+    with rasterio.open(tmp_path / "images" / "a.tif", "r+") as file:
+        file.nodata = 0
+    with rasterio.open(tmp_path / "gt" / "a.tif", "r+") as file:
+        file.nodata = 77
+    found, found_mask, counts = load_scene(scene(tmp_path, "a", "train"), 3)
+    np.testing.assert_array_equal(found, image)
+    expected = mask.copy()
+    expected[:2], expected[:, :3] = 255, 255
+    np.testing.assert_array_equal(found_mask, expected)
+    assert found_mask.dtype == np.uint8
+    assert counts is None
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_labels_of_0_and_1_are_those_of_0_and_255(tmp_path, scale):
+    image, mask = squares(10, 12)
+    write_scene(tmp_path, "a", image, mask * scale, ground(0))
+    _, found, _ = load_scene(scene(tmp_path, "a", "train"), 3)
+    np.testing.assert_array_equal(found, mask)
+
+
+def test_a_label_of_another_size_names_both_files_and_sizes(tmp_path):
+    image, mask = squares(10, 12)
+    write_scene(tmp_path, "a", image, mask, ground(0))
+    write_scene(tmp_path / "other", "a", image, mask[:9], ground(0))
+    odd = scene(tmp_path, "a", "train", label=tmp_path / "other" / "gt" / "a.tif")
+    with pytest.raises(LabelError, match=r"gt/a.tif has 12 x 9 pixels, its image .* 12 x 10"):
+        load_scene(odd, 3)
+
+
+@pytest.mark.parametrize("values", [(1, 255), (2,), (1, 3), (128,)])
+def test_labels_of_other_values_are_refused_and_named(tmp_path, two, values):
+    label = read_tif(two[0].label)[..., 0] * 0
+    label[0, : len(values)] = values
+    write_scene(two[0].image.parents[1], "a", read_tif(two[0].image), label, ground(0))
+    message = refusal(LabelError, tmp_path, two)
+    assert "a.tif" in message
+    assert all(str(value) in message for value in values)
+
+
+def test_too_few_bands_are_refused(tmp_path, two):
+    grey = dataclasses.replace(two[0], image=two[0].label)
+    assert "band" in refusal(RasterError, tmp_path, [grey, two[1]])
+
+
+def square_of(path: Path, rows: slice, columns: slice) -> dict:
+    """A GeoJSON feature around some pixels of a raster, in its CRS."""
+    with rasterio.open(path) as file:
+        corners = [
+            file.transform @ (column, row)
+            for column, row in (
+                (columns.start, rows.start),
+                (columns.stop, rows.start),
+                (columns.stop, rows.stop),
+                (columns.start, rows.stop),
+                (columns.start, rows.start),
+            )
+        ]
+    geometry = {"type": "Polygon", "coordinates": [[list(corner) for corner in corners]]}
+    return {"type": "Feature", "properties": {"building": "yes"}, "geometry": geometry}
+
+
+def test_polygons_become_masks_and_their_counts_stand_in_the_manifest(tmp_path, two):
+    scenes = []
+    for number, one in enumerate(two):
+        features = [square_of(one.image, slice(2, 7), slice(3 + number, 15))]
+        path = tmp_path / f"{one.name}.geojson"
+        crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+        path.write_text(
+            json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})
+        )
+        scenes.append(dataclasses.replace(one, label=path, label_kind="polygons"))
+    _, mask, counts = load_scene(scenes[0], 3)
+    expected = np.zeros((20, 24), np.uint8)
+    expected[2:7, 3:15] = 1
+    np.testing.assert_array_equal(mask, expected)
+    store = build(tmp_path, scenes)
+    np.testing.assert_array_equal(
+        store.train.masks[0], cut_mask(expected, Window(0, 0, 32, 32))
+    )
+    assert counts["read"] == 1
+    assert [s["polygons"]["read"] for s in store.manifest["scenes"]] == [1, 1]
+
+
+# Windows
+
+
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    size=st.integers(1, 40),
+    share=st.floats(0.1, 1),
+)
+def test_training_windows_hold_every_pixel(height, width, size, share):
+    settings = PatchSettings(size, max(1, int(share * size)), 16)
+    seen = np.zeros((height, width), int)
+    for window in training_windows(height, width, settings):
+        assert (window.height, window.width) == (size, size)
+        seen[window.clipped(height, width).slices] += 1
+        # Only a scene smaller than a patch is exceeded.
+        assert window.row + size <= max(height, size)
+        assert window.column + size <= max(width, size)
+    assert seen.min() >= 1
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 24))
+def test_validation_patches_hold_every_valid_pixel_once(height, width, size):
+    image, mask = squares(height, width, seed=height)
+    mask[::3, ::4] = 255
+    counted = np.zeros((height, width), int)
+    for window, patch, patch_mask in validation_patches(image, mask.copy(), size):
+        np.testing.assert_array_equal(patch, cut(image, window))
+        inside = window.clipped(height, width)
+        part = patch_mask[: inside.height, : inside.width]
+        counted[inside.slices] += part != 255
+        assert (part[part != 255] == mask[inside.slices][part != 255]).all()
+        # Nothing outside the scene counts.
+        assert (patch_mask != 255).sum() == (part != 255).sum()
+    np.testing.assert_array_equal(counted, mask != 255)
+
+
+def test_validation_patches_leave_the_mask_as_it_was():
+    image, mask = squares(20, 20)
+    before = mask.copy()
+    list(validation_patches(image, mask, 16))
+    np.testing.assert_array_equal(mask, before)
+
+
+# The store
+
+
+def test_arrays_are_the_cuts_that_the_manifest_names(built):
+    store, data = built
+    for split, patches in (("train", store.train), ("validation", store.validation)):
+        records = store.manifest["splits"][split]["patches"]
+        assert len(records) == len(patches) > 0
+        for position, record in enumerate(records):
+            name = store.manifest["scenes"][record["scene"]]["name"]
+            window = Window(*record["window"])
+            image = read_tif(data / "images" / f"{name}.tif")
+            np.testing.assert_array_equal(patches.images[position], cut(image, window))
+            if split == "train":
+                label = read_tif(data / "gt" / f"{name}.tif")[..., 0] // 255
+                np.testing.assert_array_equal(patches.masks[position], cut_mask(label, window))
+
+
+def test_a_patch_larger_than_its_scene_is_mirrored_and_void_outside(built):
+    store, data = built
+    position = store.train.scenes.index("borth2")
+    assert SIZES["borth2"] == (20, 12)
+    assert store.train.extents[position].tolist() == [20, 12]
+    image = read_tif(data / "images" / "borth2.tif")
+    patch, mask = store.train.images[position], store.train.masks[position]
+    np.testing.assert_array_equal(patch[:20, :12], image)
+    np.testing.assert_array_equal(patch[20], patch[18])
+    np.testing.assert_array_equal(patch[:, 13], patch[:, 9])
+    assert (mask[20:] == 255).all() and (mask[:, 12:] == 255).all()
+    assert (mask[:20, :12] != 255).all()
+
+
+def test_the_manifest_names_sources_with_size_hash_split_and_resolution(built):
+    store, data = built
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    assert manifest == store.manifest
+    assert [s["name"] for s in manifest["scenes"]] == sorted(SIZES)
+    for described in manifest["scenes"]:
+        for kind, folder in (("image", "images"), ("label", "gt")):
+            path = data / folder / f"{described['name']}.tif"
+            assert described[kind] == {
+                "path": str(path.resolve()),
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+        assert (described["height"], described["width"]) == SIZES[described["name"]]
+        assert described["split"] == ("validation" if described["index"] == 1 else "train")
+        assert described["place"] == described["name"][:-1]
+        assert described["gsd"] == pytest.approx(0.3)
+        west, south, east, north = described["bounds"]
+        # 500,000 m east in zone 33 is 15 degrees; a degree there is 79 km wide.
+        assert 15 <= west < east < 15.03 and 45.1 < south < north < 45.2
+        assert east - west == pytest.approx(0.3 * described["width"] / 78_900, rel=0.03)
+    assert manifest["settings"] == dataclasses.asdict(PATCHES)
+    assert manifest["bands"] == 3 and manifest["dtype"] == "uint8"
+    assert manifest["target"] == "buildings" and manifest["gsd"] == pytest.approx(0.3)
+
+
+def test_shares_of_a_patch_are_those_of_its_mask(built):
+    store, _ = built
+    for split, patches in (("train", store.train), ("validation", store.validation)):
+        for mask, record in zip(
+            patches.masks, store.manifest["splits"][split]["patches"], strict=True
+        ):
+            valid = (mask != 255).sum()
+            assert record["valid_share"] == pytest.approx(valid / mask.size, abs=1e-6)
+            assert record["target_share"] == pytest.approx((mask == 1).sum() / valid, abs=1e-6)
+    # Borth2: 20 x 12 of 32 x 32 pixels are there.
+    last = store.manifest["splits"]["train"]["patches"][-1]
+    assert last["valid_share"] == pytest.approx(240 / 1024, abs=1e-6)
+
+
+def test_a_patch_without_valid_pixels_has_no_target(tmp_path, two):
+    path = two[0].image
+    image = read_tif(path) * 0
+    write_scene(path.parents[1], "a", image, image[..., 0], ground(0))
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 0
+    store = build(tmp_path, two)
+    assert (store.train.masks == 255).all()
+    assert store.train.target_shares.tolist() == [0.0]
+    assert store.manifest["band_mean"] == [0.0] * 3 and store.manifest["band_std"] == [1.0] * 3
+
+
+def test_band_statistics_are_of_valid_training_pixels_each_once(tmp_path, two):
+    path = two[0].image
+    image = read_tif(path)
+    image[:5] = 0
+    write_scene(path.parents[1], "a", image, read_tif(two[0].label)[..., 0], ground(0))
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 0
+    # Overlapping patches, so that counting patches would count pixels twice.
+    store = build(tmp_path, two, PatchSettings(16, 4, 16))
+    pixels = image[5:].reshape(-1, 3).astype(float)
+    assert store.manifest["band_mean"] == pytest.approx(pixels.mean(0).tolist())
+    assert store.manifest["band_std"] == pytest.approx(pixels.std(0).tolist())
+
+
+def test_rasters_of_16_bits_stay_as_they_are(tmp_path):
+    for number, name in enumerate("ab"):
+        image, mask = squares(20, 20, seed=number)
+        write_scene(tmp_path, name, image.astype(np.uint16) * 257, mask, ground(number))
+    store = build(tmp_path, [scene(tmp_path, "a", "train"), scene(tmp_path, "b", "validation")])
+    assert store.train.images.dtype == np.uint16 and store.manifest["dtype"] == "uint16"
+    assert store.train.images.max() > 255
+
+
+def test_the_stated_resolution_is_used_for_rasters_without_one(tmp_path):
+    for number, name in enumerate("ab"):
+        image, mask = squares(20, 20, seed=number)
+        write_scene(tmp_path, name, image, mask, NOWHERE, crs=None)
+    scenes = [scene(tmp_path, "a", "train", gsd=0.5), scene(tmp_path, "b", "validation")]
+    manifest = build(tmp_path, scenes).manifest
+    assert [s["gsd"] for s in manifest["scenes"]] == [0.5, None]
+    assert [s["bounds"] for s in manifest["scenes"]] == [None, None]
+    assert manifest["gsd"] == 0.5
+
+
+def test_others_may_enter_the_store(built):
+    """As far as the user's umask lets them; a temporary folder is its owner's alone."""
+    store, _ = built
+    assert store.folder.stat().st_mode & 0o777 == (store.folder / "train").stat().st_mode & 0o777
+
+
+# Leaks
+
+
+def leaks(manifest: dict) -> list[tuple[str, str]]:
+    """Pairs of a training and a validation scene of one image file, or that share ground."""
+    sides = {
+        side: [s for s in manifest["scenes"] if s["split"] == side]
+        for side in ("train", "validation")
+    }
+    found = []
+    for one in sides["train"]:
+        for other in sides["validation"]:
+            shared = one["image"]["sha256"] == other["image"]["sha256"]
+            if one["bounds"] and other["bounds"]:
+                w, s, e, n = one["bounds"]
+                west, south, east, north = other["bounds"]
+                # Neighbours may touch: corners are known to a metre or so.
+                shared |= min(e, east) - max(w, west) > 1e-5 < min(n, north) - max(s, south)
+            if shared:
+                found.append((one["name"], other["name"]))
+    return found
+
+
+def test_no_image_and_no_ground_is_on_both_sides(built):
+    store, _ = built
+    assert {s["split"] for s in store.manifest["scenes"]} == {"train", "validation"}
+    assert all(s["bounds"] for s in store.manifest["scenes"])
+    assert leaks(store.manifest) == []
+    # The proof finds a leak where one is made.
+    moved = json.loads(json.dumps(store.manifest))
+    moved["scenes"][1]["bounds"] = moved["scenes"][0]["bounds"]
+    assert leaks(moved) == [("ashby2", "ashby1")]
+
+
+def test_one_image_under_two_names_is_refused(tmp_path, two):
+    shutil.copy(two[0].image, two[1].image)
+    message = refusal(DatasetError, tmp_path, two)
+    assert message.startswith("a (train) and b (validation) are the same image")
+
+
+@pytest.mark.parametrize(("east", "south"), [(0, 0), (5, 0), (-5, 6), (17.9, 13.9)])
+def test_shared_ground_is_refused(tmp_path, two, east, south):
+    image, mask = squares(20, 24, seed=9)
+    shift = ground(0) @ Affine.translation(east, south)
+    write_scene(two[1].image.parents[1], "b", image, mask, shift)
+    message = refusal(DatasetError, tmp_path, two)
+    assert message.startswith("a (train) and b (validation) show the same ground")
+
+
+@pytest.mark.parametrize(("east", "south"), [(24, 0), (0, 20), (-24, -20)])
+def test_neighbours_that_touch_are_no_leak(tmp_path, two, east, south):
+    image, mask = squares(20, 24, seed=9)
+    shift = ground(0) @ Affine.translation(east, south)
+    write_scene(two[1].image.parents[1], "b", image, mask, shift)
+    assert leaks(build(tmp_path, two).manifest) == []
+
+
+def test_ground_is_compared_in_one_reference_whatever_the_files_have(tmp_path, two):
+    image, mask = squares(20, 24, seed=9)
+    # About the centre of scene a, in degrees.
+    degrees = Affine(4e-6, 0, 15.00003, 0, -3e-6, 45.15353)
+    west, south, east, north = patches_module._describe(two[0])["bounds"]
+    assert west < 15.00005 < east and south < 45.1535 < north
+    write_scene(two[1].image.parents[1], "b", image, mask, degrees, crs="EPSG:4326")
+    assert "show the same ground" in refusal(DatasetError, tmp_path, two)
+
+
+def test_a_crs_without_an_affine_places_nothing_on_the_ground(tmp_path, two):
+    """Two such scenes would both lie on the CRS's origin."""
+    for number, one in enumerate(two):
+        image, mask = squares(20, 24, seed=number)
+        write_scene(one.image.parents[1], one.name, image, mask, NOWHERE)
+        assert raster_info(one.image).crs is not None
+    assert [s["bounds"] for s in build(tmp_path, two).manifest["scenes"]] == [None, None]
+
+
+def runs_of(image: np.ndarray, length: int) -> np.ndarray:
+    """A number for each run of so many pixels along a row, equal runs having equal numbers."""
+    shifts = np.arange(image.shape[2], dtype=np.uint64) * np.uint64(8)
+    pixels = (image.astype(np.uint64) << shifts).sum(axis=2, dtype=np.uint64)
+    width = pixels.shape[1] - length + 1
+    numbers = np.zeros((len(pixels), width), np.uint64)
+    for offset in range(length):
+        # Multiplication modulo 2^64; the constant is that of Knuth's MMIX generator.
+        numbers = numbers * np.uint64(6364136223846793005) + pixels[:, offset : offset + width]
+    return numbers
+
+
+def test_runs_are_found_again_wherever_they_stand():
+    image, _ = squares(6, 40)
+    there, here = runs_of(image, 24), runs_of(image[2:, 5:], 24)
+    np.testing.assert_array_equal(here, there[2:, 5:])
+    assert not np.isin(runs_of(squares(6, 40, seed=5)[0], 24), there).any()
+
+
+@pytest.mark.slow
+def test_no_pixel_and_no_ground_of_the_real_imagery_is_on_both_sides(real_data, tmp_path):
+    """The stated split: by file, by ground, and by what the pixels show."""
+    recipe = open_buildings()
+    store = build_store(tmp_path / "store", recipe.scenes(real_data, None), recipe.patches)
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    places = ("barnarp", "zanzibar", "nepal", "philippines", "nairobi")
+    for described in manifest["scenes"]:
+        first = described["name"] in {f"{place}1" for place in places}
+        held_back = first or described["name"].startswith("chicago1_")
+        assert (described["split"] == "validation") == held_back
+    assert len(manifest["scenes"]) == 16 + 41
+    assert leaks(manifest) == []
+    # What has no georeferencing is compared by its pixels: no 24 of them in a row recur, flat
+    # areas (water, saturation) aside.
+    train = np.unique(
+        np.concatenate([runs_of(np.asarray(i), 24).ravel() for i in store.train.images])
+    )
+    for image in store.validation.images:
+        every_eighth = np.asarray(image)[::8]
+        numbers = runs_of(every_eighth, 24)
+        runs = np.lib.stride_tricks.sliding_window_view(every_eighth[..., 1], 24, axis=1)
+        textured = runs.std(axis=2) > 4
+        assert textured.any()
+        assert not np.isin(numbers[textured], train).any()
+
+
+# What is refused, and what is left behind
+
+
+def test_a_split_without_scenes_is_refused(tmp_path, two):
+    both = [dataclasses.replace(one, split="train") for one in two]
+    assert "no validation scene among 2" in refusal(DatasetError, tmp_path, both)
+    both = [dataclasses.replace(one, split="validation") for one in two]
+    assert "no train scene among 2" in refusal(DatasetError, tmp_path, both)
+
+
+def test_scenes_of_different_dtypes_are_refused_and_named(tmp_path, two):
+    image, mask = squares(20, 24, seed=9)
+    write_scene(two[1].image.parents[1], "b", image.astype(np.uint16), mask, ground(1))
+    message = refusal(DatasetError, tmp_path, two)
+    assert "b is uint16, a is uint8" in message or "a is uint8, b is uint16" in message
+
+
+def test_a_store_is_never_overwritten(tmp_path, two):
+    build(tmp_path, two)
+    before = (tmp_path / "store" / "manifest.json").read_bytes()
+    with pytest.raises(OutputError, match="store exists"):
+        build(tmp_path, two)
+    assert (tmp_path / "store" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_half_way_leaves_nothing(tmp_path, two, monkeypatch, error):
+    read = []
+
+    def fail_at_the_second(one, bands):
+        if read:
+            raise error("half-way")
+        read.append(one)
+        return load_scene(one, bands)
+
+    monkeypatch.setattr(patches_module, "load_scene", fail_at_the_second)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error):
+        build(tmp_path, two)
+    assert read and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_disk_without_room_is_refused_before_the_work(tmp_path, two, monkeypatch):
+    """A memory map on a full disk would end the process by a signal."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("preprocessing.outputs.shutil.disk_usage", lambda path: usage)
+    # 32 x 32 for training and 4 x 16 x 16 for validation, of 3 bands and the mask, one byte each.
+    message = refusal(OutputError, tmp_path, two)
+    assert "cannot be written: needs up to 0.0 MB free" in message
+    usage = usage._replace(free=(32 * 32 + 4 * 16 * 16) * 4)
+    assert build(tmp_path, two).train.images.nbytes == 32 * 32 * 3
+
+
+def test_a_folder_without_the_right_to_write_is_refused(tmp_path, two):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        build_store(tmp_path / "file" / "store", two, PATCHES)
+
+
+def test_inria_scenes_are_cut_by_the_split_that_is_asked_for(tmp_path):
+    scenes = inria_scenes(write_inria(tmp_path / "data"), ("borth2",))
+    store = build(tmp_path, scenes)
+    assert set(store.validation.scenes) == {"borth2"}
+    assert set(store.train.scenes) == {"ashby1", "ashby2", "borth1"}

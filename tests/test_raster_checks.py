@@ -1,0 +1,179 @@
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from jointnet.raster_checks import check_raster, check_run
+from preprocessing.errors import RasterError, RunError
+from preprocessing.rasters import read_image
+from tests.helpers import CONFIG, blotches, stand_in_run, write_image
+
+
+def notes(path, named=None, **config):
+    return check_raster(stand_in_run(**config), path, named)
+
+
+def test_a_plain_image_has_no_notes(tmp_path):
+    assert notes(write_image(tmp_path / "a.tif", blotches(20, 30))) == []
+
+
+@pytest.mark.parametrize("key", [key for key in CONFIG if key != "recipe"])
+def test_a_run_that_lacks_something_is_refused(key):
+    run = stand_in_run()
+    del run.config[key]
+    with pytest.raises(RunError, match=f"lacks {key};"):
+        check_run(run)
+
+
+def test_bands_out_of_order_are_said(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(20, 30, 4), photometric="MINISBLACK")
+    (note,) = notes(path)
+    assert note.startswith("Bands taken: 1 (gray)") and "--bands" in note
+    assert notes(path, [3, 2, 1]) == []
+
+
+@pytest.mark.parametrize(
+    ("metres", "warned"),
+    [(0.3, False), (0.24, False), (0.22, True), (0.37, False), (0.38, True), (2, True)],
+)
+def test_a_ground_distance_far_from_that_of_the_training_is_said(tmp_path, metres, warned):
+    transform = Affine(metres, 0, 500_000, 0, -metres, 5_000_000)
+    found = notes(write_image(tmp_path / "a.tif", blotches(20, 30), transform=transform))
+    assert len(found) == warned
+    if warned:
+        assert re.search(rf"{metres:g}\d* m per pixel, .* at 0\.3 m", found[0])
+        # UTM is off by up to 0.04 % there.
+        share = float(re.search(r"-outsize ([\d.]+)% \1%", found[0])[1])
+        assert share == pytest.approx(100 * metres / 0.3, rel=0.01)
+
+
+def test_a_model_that_knows_no_ground_distance_says_nothing_about_it(tmp_path):
+    transform = Affine(3, 0, 500_000, 0, -3, 5_000_000)
+    path = write_image(tmp_path / "a.tif", blotches(20, 30), transform=transform)
+    assert notes(path, gsd=None) == []
+
+
+SITE_GRID = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+
+
+@pytest.mark.parametrize(
+    ("placed", "words"),
+    [
+        ({"crs": None}, "No CRS"),
+        ({"transform": Affine.identity()}, "No affine"),
+        ({"crs": SITE_GRID}, "CRS without a place"),
+    ],
+)
+def test_no_place_on_the_ground_is_said(tmp_path, placed, words):
+    (note,) = notes(write_image(tmp_path / "a.tif", blotches(20, 30), **placed))
+    assert note.startswith(words)
+    assert "pixel coordinates" in note and "0.3 m per pixel" in note
+
+
+@pytest.mark.parametrize(
+    ("count", "bands", "words"), [(1, None, "1 band"), (2, None, "2 bands"), (3, [1, 2], "2 bands")]
+)
+def test_fewer_bands_are_refused(tmp_path, count, bands, words):
+    path = write_image(tmp_path / "a.tif", blotches(20, 30, count))
+    with pytest.raises(RasterError, match=f"{words}.*the model takes 3"):
+        notes(path, bands)
+
+
+def test_a_model_of_other_bands_takes_them(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(20, 30, 5), photometric="MINISBLACK")
+    (note,) = notes(path, bands=5)
+    assert "Bands taken" in note
+
+
+def refusal(path, named=None, **config):
+    with pytest.raises(RasterError) as caught:
+        notes(path, named, **config)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def deep(height, width, bands=3):
+    """uint16 whose bands differ in range: 1000 to 2000, 2000 to 4000, 3000 to 6000."""
+    ramp = np.linspace(1000, 2000, height * width).reshape(height, width, 1)
+    return (ramp * np.arange(1, bands + 1)).astype(np.uint16)
+
+
+def test_another_dtype_is_refused_with_the_range_of_each_band(tmp_path):
+    line = refusal(write_image(tmp_path / "a b.tif", deep(40, 50)))
+    assert "pixels are uint16, the model takes uint8" in line
+    for band, (low, high) in {1: (1020, 1980), 2: (2040, 3960), 3: (3060, 5940)}.items():
+        found = re.search(rf"-scale_{band} (\S+) (\S+) 0 255", line)
+        assert [float(found[1]), float(found[2])] == pytest.approx([low, high], abs=3)
+    assert "'" + str(tmp_path / "a b.tif") + "'" in line
+
+
+def test_only_the_bands_fed_are_scaled_each_once(tmp_path):
+    path = write_image(tmp_path / "a.tif", deep(40, 50, 4), photometric="MINISBLACK")
+    assert re.findall(r"-scale_(\d)", refusal(path, [4, 2, 2])) == ["2", "4"]
+
+
+def test_a_constant_band_has_a_range(tmp_path):
+    line = refusal(write_image(tmp_path / "a.tif", np.full((9, 9, 3), 7, np.uint16)))
+    assert "-scale_1 7 8 0 255" in line
+
+
+def test_void_is_outside_the_range(tmp_path):
+    image = deep(40, 50)
+    image[:20] = 0
+    line = refusal(write_image(tmp_path / "a.tif", image, nodata=0))
+    assert float(re.search(r"-scale_1 (\S+)", line)[1]) > 1500
+
+
+def test_nothing_to_scale_where_all_is_void(tmp_path):
+    line = refusal(write_image(tmp_path / "a.tif", np.zeros((9, 9, 3), np.uint16), nodata=0))
+    assert "gdal_translate -ot Byte /" in line
+
+
+def test_a_model_of_another_dtype_gives_no_recipe_that_would_be_a_guess(tmp_path):
+    line = refusal(write_image(tmp_path / "a.tif", blotches(9, 9)), dtype="uint16")
+    assert "give the imagery in uint16" in line and "gdal_translate" not in line
+
+
+@pytest.mark.skipif(shutil.which("gdal_translate") is None, reason="no gdal_translate here")
+@pytest.mark.parametrize(
+    ("void", "dtype"),
+    [
+        *itertools.product(["nothing", "nodata", "mask"], [np.uint16, np.int16, np.float32]),
+        # To GDAL, bands of other dtypes are no alpha.
+        ("alpha", np.uint16),
+    ],
+)
+def test_the_command_named_works(tmp_path, void, dtype):
+    """It makes a file that is taken, with the same validity, dark pixels included."""
+    image = deep(40, 50).astype(dtype)
+    image[0, :9] = 1
+    options = {}
+    if void == "nodata":
+        options["nodata"] = -9999 if dtype is np.float32 else 0
+        image[10:20] = options["nodata"]
+    if void == "alpha":
+        alpha = np.full((40, 50, 1), 65_535, dtype)
+        alpha[10:20] = 0
+        image, options = np.concatenate([image, alpha], axis=2), {"ALPHA": "YES"}
+    path = write_image(tmp_path / "a.tif", image, photometric="RGB", **options)
+    if void == "mask":
+        with rasterio.open(path, "r+") as file:
+            file.write_mask((np.arange(40)[:, None] // 10 != 1) & np.ones((40, 50), bool))
+    command = re.search("`(.*)`", refusal(path))[1]
+    done = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert notes(tmp_path / "a_uint8.tif") == []
+    _, valid = read_image(path)
+    after, still_valid = read_image(tmp_path / "a_uint8.tif")
+    np.testing.assert_array_equal(valid, still_valid)
+    assert valid.all() == (void == "nothing")
+    # From edge to edge: the ramp keeps its order.
+    assert after[valid].min() == 0 and after[valid].max() == 255
+    assert (np.diff(after[valid][9:, 0].astype(int)) >= 0).all()

@@ -1,0 +1,287 @@
+import errno
+import json
+import os
+
+import cv2
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import MaskFlags
+
+from jointnet import raster_prediction
+from jointnet.prediction import predict_image
+from jointnet.raster_prediction import predict_raster
+from jointnet.runs import load_run
+from preprocessing import footprints, overlays, raster_writers
+from preprocessing.errors import OutputError, RasterError, RunError
+from preprocessing.rasters import read_label
+from preprocessing.tiling import Window, cut
+from tests.helpers import StandIn, blotches, make_run, stand_in_run, write_image
+
+NORTH_UP = Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)
+SOUTH_UP = Affine(0.3, 0, 500_000, 0, 0.3, 5_000_000)
+ROTATED = Affine(0.26, 0.15, 500_000, 0.15, -0.26, 5_000_000)
+
+
+def probabilities_of(folder):
+    with rasterio.open(folder / "a_probabilities.tif") as file:
+        return file.read(1)
+
+
+# What is predicted
+
+
+@pytest.mark.parametrize("shape", [(100, 83), (33, 200), (32, 32), (20, 13), (5, 70), (1, 1)])
+def test_equal_to_the_untiled_result_on_the_mirrored_image(tmp_path, shape):
+    image = blotches(*shape)
+    path = write_image(tmp_path / "a.tif", image)
+    done = predict_raster(stand_in_run(), path, tmp_path, probabilities=True)
+    around = cut(image, Window(-4, -4, shape[0] + 8, shape[1] + 8))
+    untiled = StandIn().predict_on_batch(around[None])[0, 4:-4, 4:-4, 0]
+    np.testing.assert_allclose(probabilities_of(tmp_path), untiled, atol=1e-6)
+    mask = read_label(tmp_path / "a_output.tif")
+    np.testing.assert_array_equal(mask, probabilities_of(tmp_path) >= 0.5)
+    assert (done.pixels, done.valid_pixels, done.target_pixels) == (
+        image[..., 0].size,
+        image[..., 0].size,
+        mask.sum(),
+    )
+
+
+def test_a_trained_network_as_in_memory(tmp_path):
+    """The raster, read and written by windows, gives what the array gives."""
+    run = load_run(make_run(tmp_path / "run"))
+    image = blotches(70, 50)
+    predict_raster(run, write_image(tmp_path / "a.tif", image), tmp_path, probabilities=True)
+    expected = predict_image(run.model.predict_on_batch, image, None, 32, 8)
+    np.testing.assert_array_equal(probabilities_of(tmp_path), expected)
+
+
+def test_threshold(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(40, 40))
+    shares = []
+    for threshold in (0, None, 0.9):
+        done = predict_raster(
+            stand_in_run(threshold=0.3),
+            path,
+            tmp_path / str(threshold),
+            threshold=threshold,
+            probabilities=True,
+        )
+        least = 0.3 if threshold is None else threshold
+        found = probabilities_of(tmp_path / str(threshold)) >= least
+        np.testing.assert_array_equal(read_label(done.outputs[0]), found)
+        shares.append(done.target_share)
+    assert 1 == shares[0] > shares[1] > shares[2] > 0
+
+
+def test_bands_are_fed_as_named(tmp_path):
+    image = np.zeros((40, 40, 4), np.uint8)
+    image[..., 3] = 255
+    path = write_image(tmp_path / "a.tif", image, photometric="MINISBLACK")
+    assert predict_raster(stand_in_run(), path, tmp_path / "1").target_pixels == 0
+    done = predict_raster(stand_in_run(), path, tmp_path / "2", bands=[4, 4, 4])
+    assert done.target_share == 1
+
+
+def test_what_is_not_finite_is_refused(tmp_path):
+    run = stand_in_run()
+    run.model.predict_on_batch = lambda images: np.full((*images.shape[:3], 1), np.nan)
+    path = write_image(tmp_path / "a.tif", blotches(40, 40))
+    with pytest.raises(RunError, match="not finite"):
+        predict_raster(run, path, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_weighted_mean_above_one_by_rounding_is_one(tmp_path):
+    run = stand_in_run(overlap=20)
+    run.model.predict_on_batch = lambda images: np.ones((*images.shape[:3], 1), np.float32)
+    path = write_image(tmp_path / "a.tif", blotches(90, 90))
+    predict_raster(run, path, tmp_path, probabilities=True)
+    assert (probabilities_of(tmp_path) <= 1).all()
+
+
+# What is written
+
+
+@pytest.mark.parametrize("transform", [NORTH_UP, SOUTH_UP, ROTATED])
+def test_files_lie_where_the_image_lies(tmp_path, transform):
+    image = blotches(300, 400)
+    path = write_image(tmp_path / "a.tif", image, transform=transform)
+    done = predict_raster(stand_in_run(), path, tmp_path / "out", probabilities=True)
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "a_footprints.geojson",
+        "a_output.tif",
+        "a_overlay.png",
+        "a_probabilities.tif",
+    ]
+    assert sorted(done.outputs) == sorted((tmp_path / "out").iterdir())
+    for name, dtype in (("a_output.tif", "uint8"), ("a_probabilities.tif", "float32")):
+        with rasterio.open(tmp_path / "out" / name) as file:
+            assert (file.height, file.width, file.count) == (300, 400, 1)
+            assert file.crs.to_epsg() == 32633 and file.transform.almost_equals(transform, 1e-9)
+            assert file.dtypes == (dtype,)
+            assert file.profile["tiled"] and file.profile["compress"] in ("zstd", "deflate")
+            assert file.overviews(1) == [2]
+            if dtype == "uint8":
+                assert file.mask_flag_enums == ([MaskFlags.all_valid],) and file.nodata is None
+                assert set(np.unique(file.read(1))) == {0, 255}
+    # The area of a pixel is the determinant of the affine, but for UTM's scale.
+    content = json.loads((tmp_path / "out" / "a_footprints.geojson").read_text())
+    frame = geopandas.read_file(tmp_path / "out" / "a_footprints.geojson")
+    area = done.target_pixels * abs(transform.determinant)
+    assert frame.crs.to_epsg() == 4326 and len(content["features"]) == done.footprints > 10
+    assert frame.area_m2.sum() == pytest.approx(area, rel=2e-3)
+    assert frame.total_bounds == pytest.approx([15, 45.15, 15, 45.15], abs=0.01)
+    assert cv2.imread(str(tmp_path / "out" / "a_overlay.png")).shape == (300, 400, 3)
+
+
+@pytest.mark.parametrize("void", ["nodata", "alpha", "mask"])
+def test_void_is_masked_and_nowhere_a_target(tmp_path, void):
+    image = blotches(90, 80)
+    valid = np.ones((90, 80), bool)
+    valid[20:70, 10:40] = False
+    image[~valid] = 255
+    options = {"nodata": 255} if void == "nodata" else {}
+    if void == "alpha":
+        image, options = np.dstack([image, valid.astype(np.uint8) * 255]), {"ALPHA": "YES"}
+    path = write_image(tmp_path / "a.tif", image, photometric="RGB", **options)
+    if void == "mask":
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(valid)
+    done = predict_raster(stand_in_run(), path, tmp_path, probabilities=True)
+    with rasterio.open(tmp_path / "a_output.tif") as file:
+        assert file.mask_flag_enums == ([MaskFlags.per_dataset],)
+        np.testing.assert_array_equal(file.dataset_mask() > 0, valid)
+        assert not file.read(1)[~valid].any()
+        targets = int((file.read(1) == 255).sum())
+    np.testing.assert_array_equal(np.isfinite(probabilities_of(tmp_path)), valid)
+    assert (done.valid_pixels, done.target_pixels) == (valid.sum(), targets)
+    frame = geopandas.read_file(tmp_path / "a_footprints.geojson")
+    assert frame.area_m2.sum() == pytest.approx(targets * 0.09, rel=2e-3)
+
+
+def test_all_void_gives_empty_outputs(tmp_path):
+    path = write_image(tmp_path / "a.tif", np.zeros((40, 50, 3), np.uint8), nodata=0)
+    done = predict_raster(stand_in_run(), path, tmp_path, probabilities=True)
+    assert (done.valid_pixels, done.footprints, done.target_share) == (0, 0, 0)
+    assert (read_label(tmp_path / "a_output.tif") == 255).all()
+    assert len(geopandas.read_file(tmp_path / "a_footprints.geojson")) == 0
+    assert np.isnan(probabilities_of(tmp_path)).all()
+
+
+def test_without_a_crs_footprints_are_in_pixels(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(40, 50), crs=None, transform=Affine.identity())
+    done = predict_raster(stand_in_run(), path, tmp_path)
+    assert "pixel coordinates" in done.notes[0]
+    content = json.loads((tmp_path / "a_footprints.geojson").read_text())
+    areas = [feature["properties"]["area_px"] for feature in content["features"]]
+    assert sum(areas) == done.target_pixels > 0
+
+
+@pytest.mark.parametrize("driver", ["JPEG", "PNG"])
+def test_pictures_are_rasters_too(tmp_path, driver):
+    path = write_image(tmp_path / "a.tif", blotches(40, 50))
+    picture = cv2.imread(str(path))
+    name = f"a.{driver.lower()}"
+    cv2.imwrite(str(tmp_path / name), picture)
+    assert predict_raster(stand_in_run(), tmp_path / name, tmp_path).target_pixels > 0
+
+
+def test_the_bar_is_for_terminals(tmp_path, capfd):
+    path = write_image(tmp_path / "a.tif", blotches(40, 50))
+    predict_raster(stand_in_run(), path, tmp_path, progress=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_row_of_windows_in_memory_at_most(tmp_path, monkeypatch):
+    """The mask is written strip by strip, from the top, each no taller than a window."""
+    written = []
+    write = raster_writers.MaskWriter.write
+
+    def spy(self, window, mask):
+        written.append(window)
+        write(self, window, mask)
+
+    monkeypatch.setattr(raster_writers.MaskWriter, "write", spy)
+    predict_raster(stand_in_run(), write_image(tmp_path / "a.tif", blotches(200, 20)), tmp_path)
+    assert all(window.height <= 32 and window.width == 20 for window in written)
+    ends = [0, *(window.row + window.height for window in written)]
+    assert [window.row for window in written] == ends[:-1] and ends[-1] == 200
+
+
+# What goes wrong
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+PLACES = {
+    "space": (raster_writers, "require_space"),
+    "mask": (raster_writers.MaskWriter, "write"),
+    "probabilities": (raster_writers.ProbabilityWriter, "write"),
+    "footprints": (footprints, "write_geojson"),
+    "picture": (overlays, "write_png"),
+    "overlay": (overlays, "overlay"),
+    "arrival": (raster_prediction, "publish_all"),
+}
+
+
+@pytest.mark.parametrize("failure", [full, interrupted])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("older", [False, True])
+def test_on_failure_nothing_is_left_and_nothing_lost(tmp_path, monkeypatch, place, failure, older):
+    path = write_image(tmp_path / "a.tif", blotches(40, 40))
+    out = tmp_path / "out"
+    out.mkdir()
+    if older:
+        (out / "a_output.tif").write_text("old")
+    monkeypatch.setattr(*PLACES[place], failure)
+    expected = KeyboardInterrupt if failure is interrupted else OutputError
+    with pytest.raises(expected) as caught:
+        predict_raster(stand_in_run(), path, out, probabilities=True, overwrite=True)
+    if failure is full:
+        assert "No space left on device" in str(caught.value)
+        assert str(out / "a_") in str(caught.value) and "/." not in str(caught.value)
+    assert {path.name: path.read_text() for path in out.iterdir()} == (
+        {"a_output.tif": "old"} if older else {}
+    )
+
+
+def test_no_right_to_write(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = write_image(tmp_path / "a.tif", blotches(40, 40))
+    monkeypatch.setattr("tempfile.mkdtemp", denied)
+    with pytest.raises(OutputError, match="out/a_output.tif: cannot be written: Permission denied"):
+        predict_raster(stand_in_run(), path, tmp_path / "out")
+
+
+def test_corrupt_halfway(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(600, 40), compress="deflate", blockysize=16)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(RasterError, match="window of .* at row"):
+        predict_raster(stand_in_run(), path, tmp_path / "out")
+    assert not (tmp_path / "out").exists() or os.listdir(tmp_path / "out") == []
+
+
+def test_existing_outputs(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(40, 40))
+    first = predict_raster(stand_in_run(), path, tmp_path)
+    before = first.outputs[0].read_bytes()
+    with pytest.raises(OutputError, match="--overwrite"):
+        predict_raster(stand_in_run(), path, tmp_path, threshold=0)
+    assert first.outputs[0].read_bytes() == before
+    (tmp_path / "a_output.tif.aux.xml").touch()
+    again = predict_raster(stand_in_run(), path, tmp_path, threshold=0, overwrite=True)
+    assert again.outputs == first.outputs and first.outputs[0].read_bytes() != before
+    assert not (tmp_path / "a_output.tif.aux.xml").exists()
