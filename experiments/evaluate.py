@@ -178,7 +178,7 @@ def main(
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    r"""Measure a trained network on its validation scenes, or finished masks against labels.
+    """Measure a trained network on its validation scenes, or finished masks against labels.
 
     Accuracy, precision, recall, F1 and IoU of the target class from pixel counts added over all
     scenes, per place and overall. Void pixels count nowhere; where neither truth nor prediction
@@ -187,7 +187,7 @@ def main(
     \b
     python experiments/evaluate.py --data data
     python experiments/evaluate.py --predictions results --labels my_labels
-    """
+    """  # noqa: D301 (click takes the control character itself)
     if (predictions is None) != (labels is None):
         raise click.UsageError("--predictions and --labels go together")
     folder = output or predictions or model

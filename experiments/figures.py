@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from preprocessing.display import stretch
+
 # Colour-blind safe (Okabe and Ito 2008): agreement, false alarm, miss.
 HIT, FALSE, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
 
@@ -63,8 +65,7 @@ def displayable(image: np.ndarray) -> np.ndarray:
     shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     if shown.dtype == np.uint8:
         return shown
-    low, high = np.nanpercentile(shown, (2, 98))
-    return (np.clip((shown - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+    return stretch(shown, np.isfinite(shown)).astype(np.uint8)
 
 
 def draw_scene(

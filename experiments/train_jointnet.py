@@ -123,7 +123,7 @@ def main(
     steps: int | None,
     **overrides: int | str | None,
 ) -> None:
-    r"""Train JointNet by a recipe, and write a run folder under results/.
+    """Train JointNet by a recipe, and write a run folder under results/.
 
     Without options it trains on Inria where data/AerialImageDataset is, and otherwise on
     generated scenes, in minutes. Recipes and what to expect of them: experiments/recipes.py.
@@ -131,7 +131,7 @@ def main(
     \b
     python experiments/train_jointnet.py
     python experiments/train_jointnet.py --recipe polygons --data my_town
-    """
+    """  # noqa: D301 (click takes the control character itself)
     recipe = choose_recipe(name, data, {"where": where, "buffer_m": buffer_m})
     changes = {**overrides, "steps_per_epoch": steps}
     recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})

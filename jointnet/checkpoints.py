@@ -6,6 +6,7 @@ leaves a state that is whole: the one before or the one after.
 """
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -80,12 +81,14 @@ class Checkpoints:
         try:
             content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             model.optimizer.build(model.trainable_variables)
-            model.load_weights(self.folder / content["last"])
-        except (ValueError, KeyError, OSError) as error:
-            raise RunError(
-                f"{self.folder} cannot be resumed: {str(error).splitlines()[0]}"
-            ) from None
-        return TrainingState(history=content["history"])
+            with warnings.catch_warnings():
+                # Where the optimizer's state does not fit, Keras warns and goes on without it.
+                warnings.filterwarnings("error", "Skipping variable loading")
+                model.load_weights(self.folder / content["last"])
+            return TrainingState(history=content["history"])
+        except (ValueError, KeyError, TypeError, OSError, UserWarning) as error:
+            line = (str(error).strip() or repr(error)).splitlines()[0]
+            raise RunError(f"{self.folder} cannot be resumed: {line}") from None
 
     def load_best(self, model: keras.Model) -> None:
         """Load the weights of the best epoch."""

@@ -1,6 +1,5 @@
 """Pixel metrics of many scenes: pooled over everything, and per place."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from tqdm import tqdm
 
 from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.prediction import Predict, predict_image
-from jointnet.runs import write_json
-from preprocessing.outputs import replacing
+from jointnet.runs import write_csv, write_json
 
 OVERALL = "overall"
 COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
@@ -132,9 +130,5 @@ def write_evaluation(folder: Path, records: Sequence[SceneCounts]) -> list[dict]
     ]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evaluation.json", {"summary": rows, "scenes": scenes})
-    with replacing(folder / "evaluation.csv", overwrite=True) as beside:
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_csv(folder / "evaluation.csv", rows)
     return rows

@@ -6,12 +6,14 @@ recipe), ``environment.json``, ``data.json`` (manifest hash, scenes and split), 
 ``checkpoints/`` and ``pictures/`` beside them are not kept in git.
 """
 
+import csv
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +62,21 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=2) + "\n"
     with replacing(path, overwrite=True) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of equal keys as CSV with a header, beside, then renamed.
+
+    Raises:
+        OutputError: the file cannot be written; an older one stays as it was.
+    """
+    with (
+        replacing(path, overwrite=True) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def describe_network(model: keras.Model) -> dict[str, Any]:

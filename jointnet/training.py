@@ -1,6 +1,5 @@
 """Training a network from a patch store, on any Keras backend, without reading rasters."""
 
-import csv
 import math
 import time
 from pathlib import Path
@@ -13,10 +12,9 @@ from jointnet.batches import TrainingBatches
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.event_log import EventLog
 from jointnet.metrics import Counts, count, threshold_mask
-from jointnet.runs import jit_setting
+from jointnet.runs import jit_setting, write_csv
 from jointnet.settings import TrainingSettings
 from preprocessing.errors import RunError, TrainingError
-from preprocessing.outputs import replacing
 from preprocessing.patch_store import PatchSet, PatchStore
 
 
@@ -88,7 +86,7 @@ def train(
             raise RunError(f"{folder} has no checkpoint to resume from; start without --resume")
         state = checkpoints.restore(model)
         # A run that was killed between the two has its last epoch in the checkpoint only.
-        write_history(Path(folder) / "history.csv", state.history)
+        write_csv(Path(folder) / "history.csv", state.history)
     log = EventLog(Path(folder) / "events")
     first, started = state.epoch, time.monotonic()
     # The bar is for terminals; in a log file the line per epoch says the same.
@@ -117,7 +115,7 @@ def train(
                 )
             state.history.append(record)
             checkpoints.save(model, state)
-            write_history(Path(folder) / "history.csv", state.history)
+            write_csv(Path(folder) / "history.csv", state.history)
             log.write(epoch + 1, record)
             per_epoch = (time.monotonic() - started) / (state.epoch - first)
             bar.write(_report(record, settings.epochs, per_epoch))
@@ -153,15 +151,6 @@ def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) 
         losses.extend(keras.ops.convert_to_numpy(per_sample)[has_valid].tolist())
     metrics = {f"validation_{name}": value for name, value in counts.metrics().items()}
     return {"validation_loss": float(np.mean(losses)) if losses else 0.0, **metrics}
-
-
-def write_history(path: Path, history: list[dict]) -> None:
-    """Write the history as CSV, one row per epoch, beside and then renamed."""
-    with replacing(path, overwrite=True) as beside:
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(history[0]))
-            writer.writeheader()
-            writer.writerows(history)
 
 
 def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> TrainingBatches:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from preprocessing.display import stretch
 from preprocessing.outputs import replacing
 from preprocessing.rasters import LabelReader, RasterReader
 from preprocessing.tiling import VOID, Window
@@ -56,7 +57,7 @@ def overlay(
     valid = pixels > 0
     colours = sums[..., :bands] / np.maximum(pixels, 1)[..., None]
     if reader.dtype != "uint8":
-        colours = _stretched(colours, valid)
+        colours = stretch(colours, valid)
     picture = np.broadcast_to(colours, (*valid.shape, 3)).copy()
     picture[~valid] = VOID_GREY
     return _marked(picture, valid & (2 * hits >= pixels))
@@ -91,14 +92,6 @@ def _cell_sums(layers: np.ndarray, factor: int) -> np.ndarray:
         return layers
     rows = np.add.reduceat(layers, np.arange(0, layers.shape[0], factor), axis=0)
     return np.add.reduceat(rows, np.arange(0, layers.shape[1], factor), axis=1)
-
-
-def _stretched(colours: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Pixels of any depth as 0..255, for the screen only."""
-    if not valid.any():
-        return colours
-    low, high = np.percentile(colours[valid], (2, 98))
-    return np.clip((colours - low) / max(high - low, 1e-9), 0, 1) * 255
 
 
 def _marked(picture: np.ndarray, targets: np.ndarray) -> np.ndarray:

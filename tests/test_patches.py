@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.recipes import open_buildings
 from preprocessing import patches as patches_module
 from preprocessing.errors import DatasetError, LabelError, OutputError, RasterError
 from preprocessing.inria import inria_scenes
-from preprocessing.patch_store import PatchSettings
+from preprocessing.patch_store import PatchSettings, PatchStore
 from preprocessing.patches import (
     build_store,
     load_scene,
@@ -60,8 +60,8 @@ def two(tmp_path) -> list:
     ]
 
 
-def build(tmp_path: Path, scenes: list, settings: PatchSettings = PATCHES):
-    return build_store(tmp_path / "store", scenes, settings)
+def build(tmp_path: Path, scenes: list, cutting: PatchSettings = PATCHES) -> PatchStore:
+    return build_store(tmp_path / "store", scenes, cutting)
 
 
 def refusal(kind: type, tmp_path: Path, scenes: list) -> str:
@@ -150,18 +150,14 @@ def test_polygons_become_masks_and_their_counts_stand_in_the_manifest(tmp_path, 
         features = [square_of(one.image, slice(2, 7), slice(3 + number, 15))]
         path = tmp_path / f"{one.name}.geojson"
         crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
-        path.write_text(
-            json.dumps({"type": "FeatureCollection", "crs": crs, "features": features})
-        )
+        path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
         scenes.append(dataclasses.replace(one, label=path, label_kind="polygons"))
     _, mask, counts = load_scene(scenes[0], 3)
     expected = np.zeros((20, 24), np.uint8)
     expected[2:7, 3:15] = 1
     np.testing.assert_array_equal(mask, expected)
     store = build(tmp_path, scenes)
-    np.testing.assert_array_equal(
-        store.train.masks[0], cut_mask(expected, Window(0, 0, 32, 32))
-    )
+    np.testing.assert_array_equal(store.train.masks[0], cut_mask(expected, Window(0, 0, 32, 32)))
     assert counts["read"] == 1
     assert [s["polygons"]["read"] for s in store.manifest["scenes"]] == [1, 1]
 
@@ -169,6 +165,7 @@ def test_polygons_become_masks_and_their_counts_stand_in_the_manifest(tmp_path, 
 # Windows
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
@@ -176,9 +173,9 @@ def test_polygons_become_masks_and_their_counts_stand_in_the_manifest(tmp_path, 
     share=st.floats(0.1, 1),
 )
 def test_training_windows_hold_every_pixel(height, width, size, share):
-    settings = PatchSettings(size, max(1, int(share * size)), 16)
+    cutting = PatchSettings(size, max(1, int(share * size)), 16)
     seen = np.zeros((height, width), int)
-    for window in training_windows(height, width, settings):
+    for window in training_windows(height, width, cutting):
         assert (window.height, window.width) == (size, size)
         seen[window.clipped(height, width).slices] += 1
         # Only a scene smaller than a patch is exceeded.
@@ -187,7 +184,8 @@ def test_training_windows_hold_every_pixel(height, width, size, share):
     assert seen.min() >= 1
 
 
-@given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 24))
+@settings(deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(4, 24))
 def test_validation_patches_hold_every_valid_pixel_once(height, width, size):
     image, mask = squares(height, width, seed=height)
     mask[::3, ::4] = 255
@@ -261,7 +259,7 @@ def test_the_manifest_names_sources_with_size_hash_split_and_resolution(built):
         assert described["gsd"] == pytest.approx(0.3)
         west, south, east, north = described["bounds"]
         # 500,000 m east in zone 33 is 15 degrees; a degree there is 79 km wide.
-        assert 15 <= west < east < 15.03 and 45.1 < south < north < 45.2
+        assert 14.999 < west < east < 15.03 and 45.1 < south < north < 45.2
         assert east - west == pytest.approx(0.3 * described["width"] / 78_900, rel=0.03)
     assert manifest["settings"] == dataclasses.asdict(PATCHES)
     assert manifest["bands"] == 3 and manifest["dtype"] == "uint8"
@@ -394,9 +392,9 @@ def test_neighbours_that_touch_are_no_leak(tmp_path, two, east, south):
 def test_ground_is_compared_in_one_reference_whatever_the_files_have(tmp_path, two):
     image, mask = squares(20, 24, seed=9)
     # About the centre of scene a, in degrees.
-    degrees = Affine(4e-6, 0, 15.00003, 0, -3e-6, 45.15353)
+    degrees = Affine(2e-6, 0, 15.00003, 0, -2e-6, 45.15347)
     west, south, east, north = patches_module._describe(two[0])["bounds"]
-    assert west < 15.00005 < east and south < 45.1535 < north
+    assert west < 15.00005 < east and south < 45.15345 < north
     write_scene(two[1].image.parents[1], "b", image, mask, degrees, crs="EPSG:4326")
     assert "show the same ground" in refusal(DatasetError, tmp_path, two)
 
@@ -444,16 +442,18 @@ def test_no_pixel_and_no_ground_of_the_real_imagery_is_on_both_sides(real_data, 
     assert leaks(manifest) == []
     # What has no georeferencing is compared by its pixels: no 24 of them in a row recur, flat
     # areas (water, saturation) aside.
-    train = np.unique(
-        np.concatenate([runs_of(np.asarray(i), 24).ravel() for i in store.train.images])
-    )
+    held_back, textured = [], []
     for image in store.validation.images:
-        every_eighth = np.asarray(image)[::8]
-        numbers = runs_of(every_eighth, 24)
-        runs = np.lib.stride_tricks.sliding_window_view(every_eighth[..., 1], 24, axis=1)
-        textured = runs.std(axis=2) > 4
-        assert textured.any()
-        assert not np.isin(numbers[textured], train).any()
+        some_rows = np.asarray(image)[::16]
+        brightness = np.lib.stride_tricks.sliding_window_view(some_rows[..., 1], 24, axis=1)
+        held_back.append(runs_of(some_rows, 24).ravel())
+        textured.append((brightness.std(axis=2) > 4).ravel())
+    wanted = np.sort(np.concatenate(held_back)[np.concatenate(textured)])
+    assert len(wanted) > 100_000
+    for image in store.train.images:
+        numbers = runs_of(np.asarray(image), 24).ravel()
+        places = np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)
+        assert not (wanted[places] == numbers).any()
 
 
 # What is refused, and what is left behind

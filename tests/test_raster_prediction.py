@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 
@@ -190,10 +191,17 @@ def test_pictures_are_rasters_too(tmp_path, driver):
     assert predict_raster(stand_in_run(), tmp_path / name, tmp_path).target_pixels > 0
 
 
-def test_the_bar_is_for_terminals(tmp_path, capfd):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_bar_is_for_terminals(tmp_path, monkeypatch, terminal):
+    screen = io.StringIO()
+    screen.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", screen)
     path = write_image(tmp_path / "a.tif", blotches(40, 50))
     predict_raster(stand_in_run(), path, tmp_path, progress=True)
-    assert capfd.readouterr() == ("", "")
+    assert ("a.tif:" in screen.getvalue()) == terminal
+    written = screen.getvalue()
+    predict_raster(stand_in_run(), path, tmp_path, overwrite=True)
+    assert screen.getvalue() == written
 
 
 def test_one_row_of_windows_in_memory_at_most(tmp_path, monkeypatch):

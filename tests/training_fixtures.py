@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import rasterio
 from affine import Affine
 
 from jointnet.settings import TrainingSettings
+from layers import DenseAtrousBlock
 from preprocessing.inria import inria_scenes
 from preprocessing.patch_store import PatchSet, PatchSettings, PatchStore
 from preprocessing.patches import build_store
@@ -27,9 +29,9 @@ SIZES = {"ashby1": (40, 25), "ashby2": (48, 33), "borth1": (12, 20), "borth2": (
 def squares(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A noisy image with bright squares, uint8 (h, w, 3), and where they are, uint8 (h, w)."""
     random = np.random.default_rng(seed)
-    mask = np.kron(
-        random.integers(0, 2, (-(-height // 6), -(-width // 6))), np.ones((6, 6), int)
-    )[:height, :width].astype(np.uint8)
+    mask = np.kron(random.integers(0, 2, (-(-height // 6), -(-width // 6))), np.ones((6, 6), int))[
+        :height, :width
+    ].astype(np.uint8)
     noise = random.integers(20, 90, (height, width, 3))
     return (noise + 140 * mask[..., None]).astype(np.uint8), mask
 
@@ -117,3 +119,11 @@ def run_python(code: str, *arguments: object, blocked: tuple[str, ...] = (), **e
         check=False,
     )
 
+
+def small_network(seed: int = 0) -> keras.Model:
+    """A network that compiles in a second: one dense atrous block between scaling and sigmoid."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = DenseAtrousBlock(4, groups=2)(x)
+    return keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
