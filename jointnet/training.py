@@ -99,7 +99,9 @@ def train(
                 break
             batches = _batches(store.train, settings, epoch)
             # One call of fit per epoch: its batches come from an object that knows its epoch.
-            fitted = model.fit(batches, verbose=0, callbacks=[StepWatch(batches, bar)])
+            # Keras would shuffle the batches, from a state that no checkpoint holds.
+            watch = StepWatch(batches, bar)
+            fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
             record = {
                 "epoch": epoch + 1,
                 "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),

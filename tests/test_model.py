@@ -288,10 +288,10 @@ def test_it_learns_one_small_patch():
     labels[:, 8:22, 10:26] = 1
     pixels = (random_pixels(1, 32, 32, 3) // 4 + 120 * labels[..., None]).astype(np.uint8)
     loss = WeightedSumLoss([BinaryFocalLoss(gamma=0, alpha=0.5), DiceLoss()], [2, 1])
-    model.compile(keras.optimizers.Adam(5e-3), loss, run_eagerly=True)
-    values = [float(model.train_on_batch(pixels, labels)) for _ in range(30)]
+    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    values = [float(model.train_on_batch(pixels, labels)) for _ in range(10)]
     assert values[0] > 0.8
-    assert values[-1] < 0.3 * values[0]
+    assert values[-1] < 0.1 * values[0]
 
 
 TRAIN_DOWNSAMPLING = """

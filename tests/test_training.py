@@ -1,0 +1,368 @@
+"""Training from a patch store: what it writes, when it stops, and that it can be interrupted."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from jointnet import training
+from jointnet.checkpoints import BEST, Checkpoints
+from jointnet.runs import write_csv
+from jointnet.settings import TrainingSettings
+from jointnet.training import train, validate
+from preprocessing.errors import RunError, TrainingError
+from preprocessing.patch_store import PatchSet, PatchStore
+from tests.test_event_log import read_events
+from tests.training_fixtures import (
+    memory_store,
+    patch_set,
+    run_python,
+    small_network,
+    squares,
+    tiny_training,
+)
+
+
+def read_history(folder: Path) -> list[dict]:
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def script_scores(monkeypatch, *scores: float) -> list[list[np.ndarray]]:
+    """Let validation give these IoUs, one after the other; returns the weights at each."""
+    seen = []
+
+    def scored(model: keras.Model, patches: PatchSet, settings: TrainingSettings) -> dict:
+        seen.append(model.get_weights())
+        return {
+            "validation_loss": 0.5,
+            "validation_iou": scores[len(seen) - 1],
+            "validation_f1": 0.5,
+        }
+
+    monkeypatch.setattr(training, "validate", scored)
+    return seen
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Three epochs of a small network: network, state, folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    model = small_network()
+    settings = tiny_training(epochs=3, steps_per_epoch=30, learning_rate=0.02)
+    return model, train(model, memory_store(), settings, folder), folder
+
+
+# What training does and writes
+
+
+def test_it_learns(trained):
+    """Squares that are brighter than all else are found in a few seconds."""
+    _, state, _ = trained
+    assert state.best["validation_iou"] > 0.9
+    assert state.history[-1]["loss"] < 0.5 * state.history[0]["loss"]
+
+
+def test_one_record_per_epoch_with_all_that_was_measured(trained):
+    _, state, _ = trained
+    assert [record["epoch"] for record in state.history] == [1, 2, 3]
+    measures = ("loss", "iou", "f1", "precision", "recall", "accuracy")
+    expected = {"epoch", "loss", "learning_rate", *(f"validation_{name}" for name in measures)}
+    assert all(set(record) == expected for record in state.history)
+    assert all(np.isfinite(list(record.values())).all() for record in state.history)
+
+
+def test_history_is_written_as_csv_checkpoint_and_events(trained):
+    _, state, folder = trained
+    assert read_history(folder) == state.history
+    assert json.loads((folder / "checkpoints" / "state.json").read_text())["history"] == (
+        state.history
+    )
+    events = read_events(folder / "events")
+    assert set(events) == set(state.history[0]) - {"epoch"}
+    for name, values in events.items():
+        assert [step for step, _ in values] == [1, 2, 3]
+        expected = [record[name] for record in state.history]
+        assert [value for _, value in values] == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_the_best_and_the_last_checkpoint_stay(trained):
+    _, _, folder = trained
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == [BEST, "epoch_00003.weights.h5", "state.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "events",
+        "history.csv",
+    ]
+
+
+def test_the_network_ends_with_the_weights_of_the_best_epoch(tmp_path, monkeypatch):
+    seen = script_scores(monkeypatch, 0.2, 0.9, 0.1)
+    model = small_network()
+    state = train(model, memory_store(), tiny_training(epochs=3), tmp_path)
+    assert state.best["epoch"] == 2
+    assert same(model.get_weights(), seen[1])
+    assert not same(seen[1], seen[2])
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_batches(tmp_path, monkeypatch):
+    """With a rate of nearly 0 the network stays, so that batches can be judged afterwards."""
+    script_scores(monkeypatch, 0.5)
+    model, store = small_network(), memory_store()
+    settings = tiny_training(epochs=1, steps_per_epoch=3, learning_rate=1e-12)
+    state = train(model, store, settings, tmp_path)
+    loss, batches = settings.make_loss(), training._batches(store.train, settings, epoch=0)
+    losses = [float(loss(batches[n][1], model.predict_on_batch(batches[n][0]))) for n in range(3)]
+    assert state.history[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert len(set(losses)) == 3
+
+
+# Early stopping
+
+
+def test_it_stops_after_so_many_epochs_without_gain(tmp_path, monkeypatch):
+    script_scores(monkeypatch, 0.5, 0.6, 0.6, 0.55, 0.9)
+    settings = tiny_training(epochs=5, steps_per_epoch=1, early_stopping=2)
+    state = train(small_network(), memory_store(), settings, tmp_path)
+    assert [record["validation_iou"] for record in state.history] == [0.5, 0.6, 0.6, 0.55]
+    assert state.best["epoch"] == 2
+    # Resuming a run that has stopped early does not go on.
+    script_scores(monkeypatch, 0.9)
+    again = train(small_network(), memory_store(), settings, tmp_path, resume=True)
+    assert again == state
+
+
+def test_it_never_stops_early_unless_told(tmp_path, monkeypatch):
+    script_scores(monkeypatch, 0.9, 0.1, 0.1, 0.1)
+    settings = tiny_training(epochs=4, steps_per_epoch=1)
+    assert train(small_network(), memory_store(), settings, tmp_path).epoch == 4
+
+
+# A loss that is no number
+
+
+def poisoned(number: int) -> PatchStore:
+    """A store of float32 patches, of which one holds NaN."""
+    store = memory_store(train=6)
+    images = store.train.images.astype(np.float32)
+    images[number] = np.nan
+    return replace(store, train=replace(store.train, images=images))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_epoch_step_and_patches(tmp_path):
+    plain = {"brightness": 0, "contrast": 0, "saturation": 0}
+    settings = tiny_training(epochs=3, steps_per_epoch=3, batch_size=1)
+    settings = replace(settings, augmentation=replace(settings.augmentation, **plain))
+    # Drawn in the second epoch and not in the first: half of the patches are in each.
+    drawn = [
+        [training._batches(memory_store().train, settings, epoch).names(n) for n in range(3)]
+        for epoch in (0, 1)
+    ]
+    number = next(n for n in range(6) if [f"scene{n} (patch {n})"] in drawn[1][1:])
+    name = f"scene{number} (patch {number})"
+    if [name] in drawn[0]:
+        first, epoch = drawn[0].index([name]), 1
+    else:
+        first, epoch = drawn[1].index([name]), 2
+    with pytest.raises(TrainingError) as caught:
+        train(small_network(), poisoned(number), settings, tmp_path)
+    message = str(caught.value)
+    assert f"nan at epoch {epoch}, step {first + 1}, in the batch of {name};" in message
+    # The state is that of the epoch before.
+    assert Checkpoints(tmp_path / "checkpoints").exist() == (epoch == 2)
+
+
+def test_weights_ruined_by_the_last_step_of_an_epoch_become_no_checkpoint(tmp_path):
+    """Its loss is that of the weights before it, so it shows in validation only, as void."""
+    settings = tiny_training(epochs=2, steps_per_epoch=1, learning_rate=1e38)
+    with pytest.raises(TrainingError, match="validation loss is nan after epoch 1"):
+        train(small_network(), memory_store(), settings, tmp_path)
+    assert not Checkpoints(tmp_path / "checkpoints").exist()
+    assert not (tmp_path / "history.csv").exists()
+
+
+# Interrupted
+
+
+RUN = """
+import os, sys
+from pathlib import Path
+from jointnet import training
+from jointnet.checkpoints import Checkpoints
+from tests.training_fixtures import memory_store, small_network, tiny_training
+
+mode, folder = sys.argv[1], Path(sys.argv[2])
+settings = tiny_training(
+    epochs=4, steps_per_epoch=3, schedule="cosine", warmup_steps=2, learning_rate=0.01,
+    weight_decay=0.05, loss="cross_entropy+dice", target_weight=0.5,
+)
+
+def run(seed, resume):
+    training.train(small_network(seed), memory_store(size=24), settings, folder, resume)
+
+if mode == "whole":
+    run(0, False)
+if mode == "interrupted":
+    save = Checkpoints.save
+    def save_and_end(self, model, state):
+        save(self, model, state)
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+    Checkpoints.save = save_and_end
+    try:
+        run(0, False)
+    except KeyboardInterrupt:
+        pass
+    else:
+        sys.exit("not interrupted")
+    Checkpoints.save = save
+    watch = training.StepWatch.on_train_batch_end
+    def watch_and_die(self, batch, logs=None):
+        watch(self, batch, logs)
+        if (self.batches.epoch, batch) == (2, 1):
+            os._exit(9)
+    training.StepWatch.on_train_batch_end = watch_and_die
+    run(5, True)
+if mode == "resumed":
+    run(6, True)
+"""
+
+
+def all_arrays(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, node: (
+                arrays.update({name: node[...]}) if isinstance(node, h5py.Dataset) else None
+            )
+        )
+    return arrays
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_twice_equals_one_that_is_not(tmp_path):
+    """Stopped after epoch 2, begun again, killed in the middle of epoch 3, begun again.
+
+    Each time with other initial weights, which must not matter. Bit for bit; what that needs is
+    a fixed number of threads, as the order of a sum depends on it.
+    """
+    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    for mode, folder, code in (
+        ("whole", "whole", 0),
+        ("interrupted", "parts", 9),
+        ("resumed", "parts", 0),
+    ):
+        done = run_python(RUN, mode, tmp_path / folder, **threads)
+        assert done.returncode == code, done.stderr
+        if mode == "interrupted":
+            state = json.loads((tmp_path / "parts" / "checkpoints" / "state.json").read_text())
+            assert len(state["history"]) == 2
+    for name in ("history.csv", "checkpoints/state.json"):
+        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "parts" / name).read_text()
+    for name in (BEST, "epoch_00004.weights.h5"):
+        whole = all_arrays(tmp_path / "whole" / "checkpoints" / name)
+        parts = all_arrays(tmp_path / "parts" / "checkpoints" / name)
+        assert set(whole) == set(parts)
+        # Momenta and step count of the optimizer are among them.
+        assert sum(key.startswith("optimizer/") for key in whole) > len(whole) / 2
+        assert all(np.array_equal(whole[key], parts[key]) for key in whole)
+    rates = [record["learning_rate"] for record in read_history(tmp_path / "parts")]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 1e-8
+
+
+def test_an_epoch_that_was_saved_but_not_logged_is_in_the_history_after_all(tmp_path, monkeypatch):
+    """Killed between checkpoint and history.csv, in the last epoch."""
+    script_scores(monkeypatch, 0.1, 0.2)
+    settings = tiny_training(steps_per_epoch=1)
+    state = train(small_network(), memory_store(), settings, tmp_path)
+    write_csv(tmp_path / "history.csv", state.history[:1])
+    train(small_network(), memory_store(), settings, tmp_path, resume=True)
+    assert read_history(tmp_path) == state.history
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(RunError, match="has no checkpoint to resume from"):
+        train(small_network(), memory_store(), tiny_training(), tmp_path, resume=True)
+
+
+# Validation
+
+
+class Echo:
+    """Gives the first band as probability, in 255ths, and remembers the shapes it was given."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        self.shapes.append(images.shape)
+        return (images[..., :1] / 255).astype(np.float32)
+
+
+def validation_patches() -> PatchSet:
+    """Three patches of 2 x 2: all kinds of pixels, with void, and all void."""
+    bright, dark = 255, 0
+    first = [[[bright, bright], [dark, dark]], [[1, 0], [1, 0]]]
+    second = [[[bright, bright], [bright, dark]], [[1, 255], [255, 0]]]
+    third = [[[bright, bright], [dark, dark]], [[255, 255], [255, 255]]]
+    bands, masks = zip(first, second, third, strict=True)
+    images = np.repeat(np.array(bands, np.uint8)[..., None], 3, axis=-1)
+    return patch_set(images, np.array(masks, np.uint8))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_validation_by_hand(batch_size):
+    """True positives 1 + 1, false ones 1, false negatives 1, true ones 1 + 1; void is nothing."""
+    echo = Echo()
+    found = validate(echo, validation_patches(), tiny_training(batch_size=batch_size))
+    # Dice of the patches with valid pixels, with 1 added above and below.
+    dice = [1 - (2 * 1 + 1) / (2 + 2 + 1), 1 - (2 * 1 + 1) / (1 + 1 + 1)]
+    assert found == {
+        "validation_loss": pytest.approx(np.mean(dice), rel=1e-6),
+        "validation_iou": pytest.approx(2 / 4),
+        "validation_f1": pytest.approx(4 / 6),
+        "validation_precision": pytest.approx(2 / 3),
+        "validation_recall": pytest.approx(2 / 3),
+        "validation_accuracy": pytest.approx(4 / 6),
+    }
+    # One shape for all batches, the incomplete one too.
+    assert set(echo.shapes) == {(batch_size, 2, 2, 3)}
+
+
+def test_validation_counts_from_the_threshold_on():
+    images = np.full((1, 2, 2, 3), 153, np.uint8)
+    patches = patch_set(images, np.ones((1, 2, 2), np.uint8))
+    at = {
+        threshold: validate(Echo(), patches, tiny_training(threshold=threshold))
+        for threshold in (0.59, 0.61)
+    }
+    assert at[0.59]["validation_iou"] == 1.0
+    assert at[0.61]["validation_iou"] == 0.0
+
+
+def test_all_void_is_no_loss():
+    patches = validation_patches()
+    void = patch_set(patches.images[2:], patches.masks[2:])
+    found = validate(Echo(), void, tiny_training())
+    assert found["validation_loss"] == 0.0 and found["validation_iou"] == 1.0
+
+
+def test_validation_leaves_the_network_as_it_was():
+    model = small_network()
+    settings = tiny_training()
+    model.compile(optimizer=settings.make_optimizer(1), loss=settings.make_loss())
+    before = model.get_weights()
+    image, mask = squares(16, 16)
+    one = validate(model, patch_set(image[None], mask[None]), settings)
+    assert same(before, model.get_weights())
+    assert one == validate(model, patch_set(image[None], mask[None]), settings)
