@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 import numpy as np
 
-from experiments.options import Command, data_option, model_option, overwrite_option
+from experiments.options import (
+    PROBABILITY,
+    Command,
+    data_option,
+    given,
+    model_option,
+    overwrite_option,
+)
 from experiments.recipes import RECIPES
 from jointnet.evaluation import (
     THRESHOLDS,
@@ -19,8 +26,10 @@ from jointnet.evaluation import (
 )
 from jointnet.metrics import Counts, count
 from jointnet.runs import Run, load_run
-from preprocessing.errors import DatasetError, JointNetError, LabelError, OutputError, RunError
+from preprocessing.errors import DatasetError, JointNetError, LabelError, RunError
 from preprocessing.inria import parse_stem
+from preprocessing.outputs import refuse_existing
+from preprocessing.patch_store import hash_file
 from preprocessing.scenes import Scene, images_in, pair_by_stem
 from preprocessing.tiling import Window
 
@@ -31,7 +40,7 @@ def validation_scenes(run: Run, data: Path) -> list[Scene]:
     """The scenes that were held back when the run was trained, found in the data folder.
 
     Raises:
-        RunError: the run says no data, its recipe is unknown, or a scene is missing.
+        RunError: the run says no data, its recipe is unknown, or a scene is missing or another.
         DatasetError: the data folder has not the layout that the recipe reads.
     """
     name = run.config["recipe"]["name"]
@@ -44,13 +53,18 @@ def validation_scenes(run: Run, data: Path) -> list[Scene]:
         raise RunError(
             f"{run.folder} has no readable data.json, which says what was held back"
         ) from None
-    scenes = {scene.name: scene for scene in RECIPES[name]().scenes(data, None)}
+    validation = run.config["recipe"].get("validation")
+    scenes = {scene.name: scene for scene in RECIPES[name]().scenes(data, validation)}
     missing = sorted(set(held_back) - set(scenes))
     if missing:
         raise RunError(
             f"{len(missing)} validation scene(s) of {run.folder} are not in {data}, such as "
             f"{missing[0]}; give the folder it was trained on by --data"
         )
+    for name, scene in held_back.items():
+        for path, kind in ((scenes[name].image, "image"), (scenes[name].label, "label")):
+            if hash_file(path) != scene[f"{kind}_sha256"]:
+                raise RunError(f"{path} is not the {kind} that {run.folder} held back under {name}")
     return [
         replace(scenes[name], where=scene.get("where"), buffer_m=scene.get("buffer_m"))
         for name, scene in held_back.items()
@@ -138,12 +152,6 @@ def _count_files(truth: Path, prediction: Path) -> Counts:
     return counts
 
 
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
-    for name in ("evaluation.json", "evaluation.csv"):
-        if (folder / name).exists() and not overwrite:
-            raise OutputError(f"{folder / name} exists; --overwrite replaces it")
-
-
 @click.command(cls=Command)
 @model_option
 @data_option
@@ -156,7 +164,7 @@ def _refuse_existing(folder: Path, overwrite: bool) -> None:
 @click.option(
     "--threshold",
     "thresholds",
-    type=click.FloatRange(0, 1),
+    type=PROBABILITY,
     multiple=True,
     default=THRESHOLDS,
     show_default="0.5 and 0.6",
@@ -190,8 +198,13 @@ def main(
     """  # noqa: D301 (click takes the control character itself)
     if (predictions is None) != (labels is None):
         raise click.UsageError("--predictions and --labels go together")
+    if predictions is not None and (given("model") or given("thresholds")):
+        raise click.UsageError(
+            "--predictions are finished masks: --model and --threshold do not apply"
+        )
     folder = output or predictions or model
-    _refuse_existing(folder, overwrite)
+    for name in ("evaluation.json", "evaluation.csv"):
+        refuse_existing(folder / name, overwrite)
     if predictions is not None:
         records = evaluate_masks(predictions, labels)
     else:

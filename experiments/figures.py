@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from preprocessing.display import stretch
 
 # Colour-blind safe (Okabe and Ito 2008): agreement, false alarm, miss.
-HIT, FALSE, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+FOUND, FALSELY_FOUND, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
@@ -48,8 +48,8 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
     tinted = np.repeat(displayable(image).mean(axis=2, keepdims=True), 3, axis=2)
     valid = (truth != 255) & (prediction != 255)
     for where, colour in (
-        (valid & (truth == 1) & (prediction == 1), HIT),
-        (valid & (truth == 0) & (prediction == 1), FALSE),
+        (valid & (truth == 1) & (prediction == 1), FOUND),
+        (valid & (truth == 0) & (prediction == 1), FALSELY_FOUND),
         (valid & (truth == 1) & (prediction == 0), MISSED),
     ):
         tinted[where] = 0.35 * tinted[where] + 0.65 * np.array(colour)
@@ -80,6 +80,9 @@ def draw_scene(
         title: line above the picture.
         path: the picture to write; replaced where it exists.
     """
+    # A panel has about 400 pixels: a whole 5000 x 5000 tile would only cost memory.
+    step = -(-max(truth.shape) // 1200)
+    image, truth, prediction = (a[::step, ::step] for a in (image, truth, prediction))
     figure = Figure(figsize=(16, 4.6), layout="constrained")
     figure.suptitle(title)
     shown = {

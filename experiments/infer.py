@@ -44,6 +44,9 @@ def find_images(values: Sequence[str], data: Path) -> list[Path]:
         bare = Path(value).name == value
         places = [Path(value), *([data / TEST_IMAGES / value] if bare else [])]
         images = next(filter(None, map(_images_at, places)), [])
+        # What GDAL reads need not be a file: members of archives, subdatasets.
+        if not images and (value.startswith("/vsi") or ":" in value) and str(Path(value)) == value:
+            images = [Path(value)]
         if not images and Path(value).is_dir():
             raise RasterError(f"{value}: folder without images (GeoTIFF, JPEG, PNG, VRT, ...)")
         if not images:

@@ -1,5 +1,6 @@
 """What all commands share: options defined once, and errors as one line with exit code 2."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,28 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
+class Probability(click.FloatRange):
+    """A number from 0 to 1; unlike its base it refuses ``nan``, which no comparison does."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Turn text into the number."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no probability; give a number from 0 to 1", param, ctx)
+        return number
+
+
+PROBABILITY = Probability(0, 1)
+
+
+def given(name: str) -> bool:
+    """Whether the user gave the parameter of the running command, rather than its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
 model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -50,7 +73,7 @@ data_option = click.option(
 )
 threshold_option = click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=PROBABILITY,
     default=None,
     show_default="that of the model, 0.6",
     help="Probability from which a pixel counts as target.",

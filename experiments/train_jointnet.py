@@ -27,11 +27,15 @@ def choose_recipe(name: str | None, data: Path, labels: dict) -> recipes.Recipe:
         raise click.UsageError("--where and --buffer-m belong to --recipe polygons")
     if name is not None:
         return recipes.RECIPES[name]()
-    if (data / "AerialImageDataset").is_dir():
-        click.echo(f"Training on Inria in {data / 'AerialImageDataset'} (recipe inria_buildings).")
+    images = data / "AerialImageDataset" / "train" / "images"
+    if images.is_dir():
+        click.echo(
+            f"Training on Inria in {images} (recipe inria_buildings): meant for a GPU, days on a "
+            "CPU; --recipe sample takes minutes."
+        )
         return recipes.inria_buildings()
     click.echo(
-        f"No Inria in {data / 'AerialImageDataset'}: training on generated sample scenes instead "
+        f"No Inria in {images}: training on generated sample scenes instead "
         "(recipe sample); README.md says how to get Inria."
     )
     return recipes.sample()
@@ -62,9 +66,16 @@ def run_folder(recipe: str, name: str | None, resume: bool) -> Path:
 
 def default_store(recipe: recipes.Recipe, data: Path, *labels: object) -> Path:
     """A store folder of its own for each way to cut and label, so that none passes for another."""
-    cut = json.dumps([dataclasses.asdict(recipe.patches), *labels])
-    digest = hashlib.sha256(cut.encode()).hexdigest()[:8]
+    key = json.dumps([dataclasses.asdict(recipe.patches), recipe.validation, *labels])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
     return data / "patches" / f"{recipe.name}-{digest}"
+
+
+def parse_run(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no plain folder name: runs lie directly in results/."""
+    if value is not None and (Path(value).name != value or not value):
+        raise click.BadParameter(f"{value!r} is no plain name; runs lie directly in results/")
+    return value
 
 
 def parse_validation(
@@ -94,7 +105,11 @@ def parse_validation(
     help="Patch store to train from; cut from the data where it does not exist.  "
     "[default: a folder in <data>/patches named after recipe and split]",
 )
-@click.option("--run", help="Name of the run folder in results/.  [default: the recipe's name]")
+@click.option(
+    "--run",
+    callback=parse_run,
+    help="Name of the run folder in results/.  [default: the recipe's name]",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
 @click.option("--validation", callback=parse_validation, help="Tiles held back: 1,2 or austin1,...")
 @click.option("--where", help="Polygons that count, in SQL: \"building = 'yes'\".")
@@ -109,7 +124,7 @@ def parse_validation(
     help="Another precision; mixed_bfloat16 is faster and takes half of the memory.",
 )
 @click.option("--early-stopping", type=click.IntRange(1), help="Stop after N epochs without gain.")
-@click.option("--seed", type=click.IntRange(0), help="Another seed.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Another seed.")
 def main(
     name: str | None,
     data: Path,
@@ -137,19 +152,22 @@ def main(
     recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
     if variant is not None:
         recipe = dataclasses.replace(recipe, variant=variant)
+    recipe = dataclasses.replace(recipe, validation=validation)
     folder = run_folder(recipe.name, run, resume)
     training_run.check_folder(folder, resume)
-    if store is None:
-        store = default_store(recipe, data, validation, where, buffer_m)
-    elif store.exists() and (validation, where, buffer_m) != (None, None, None):
+    if store is not None and store.exists() and (validation, where, buffer_m) != (None, None, None):
         raise StoreError(
             f"{store} exists, its split and labels are fixed; leave --validation, --where and "
             "--buffer-m out, or name another store"
         )
-    patches = training_run.prepare_store(recipe, data, store, validation)
+    cut = store or default_store(recipe, data, where, buffer_m)
+    patches = training_run.prepare_store(recipe, data, cut)
+    if store is None:
+        # A store that was named may be all there is, on a machine without the data.
+        training_run.refuse_other_scenes(patches, recipe, data)
     click.echo(
         f"{len(patches.train)} training and {len(patches.validation)} validation patches in "
-        f"{store}; the run is written to {folder}"
+        f"{cut}; the run is written to {folder}"
     )
     for line in polygon_report(patches):
         click.echo(line)

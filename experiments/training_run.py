@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from experiments.figures import draw_curves, draw_scene
-from experiments.recipes import Recipe, Validation
+from experiments.recipes import Recipe
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.evaluation import evaluate_scenes, summarise, table
 from jointnet.metrics import threshold_mask
@@ -28,9 +28,7 @@ from preprocessing.errors import RunError, StoreError
 from preprocessing.patch_store import PatchStore, open_store, validation_scenes
 
 
-def prepare_store(
-    recipe: Recipe, data: Path, folder: Path, validation: Validation = None
-) -> PatchStore:
+def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
     """Open the recipe's patch store, or cut it from the scenes where there is none.
 
     Only cutting reads rasters; a machine that is given a finished store needs no GDAL.
@@ -39,7 +37,6 @@ def prepare_store(
         recipe: what to cut.
         data: folder of the data sets.
         folder: where the store lies or comes to lie.
-        validation: tile indices or names held back; None for the recipe's own split.
 
     Raises:
         StoreError: the store there was cut with other settings, or is damaged or stale.
@@ -55,7 +52,24 @@ def prepare_store(
         return store
     from preprocessing.patches import build_store
 
-    return build_store(folder, recipe.scenes(data, validation), recipe.patches)
+    return build_store(folder, recipe.scenes(data, recipe.validation), recipe.patches)
+
+
+def refuse_other_scenes(store: PatchStore, recipe: Recipe, data: Path) -> None:
+    """Refuse a store that was cut before scenes came, went or changed sides.
+
+    Raises:
+        StoreError: the data folder holds other scenes than the store; both are named.
+        JointNetError: of other kinds, where the data folder cannot be read.
+    """
+    stored = {(scene["name"], scene["split"]) for scene in store.manifest["scenes"]}
+    found = {(scene.name, scene.split) for scene in recipe.scenes(data, recipe.validation)}
+    if stored != found:
+        name, split = min(stored ^ found)
+        raise StoreError(
+            f"{store.folder} holds {len(stored)} scenes, {data} has {len(found)}, and they differ "
+            f"in {name} ({split}); delete the store and it is made again"
+        )
 
 
 def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -> Run:
@@ -115,6 +129,11 @@ def check_folder(folder: Path, resume: bool) -> None:
         raise RunError(
             f"{folder} holds a run already; go on with --resume, or name another with --run"
         )
+    if resume and (folder / WEIGHTS).exists() and not (folder / "checkpoints").is_dir():
+        raise RunError(
+            f"{folder} holds finished weights and no checkpoints: there is nothing to go on from, "
+            "and starting over would replace them; name another run with --run"
+        )
     if resume and not begun:
         raise RunError(f"{folder} holds no run to go on with; start one without --resume")
 
@@ -122,20 +141,26 @@ def check_folder(folder: Path, resume: bool) -> None:
 def _refuse_others(folder: Path, config: dict, data: dict) -> None:
     """Refuse to go on with a run of another configuration or on other scenes."""
     # Through JSON and back, as the file was written: tuples are lists there.
-    wanted = json.loads(json.dumps(config))
+    wanted = _stated(json.loads(json.dumps(config)))
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = _stated(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         scenes = json.loads((folder / "data.json").read_text(encoding="utf-8"))["scenes"]
         differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
         if [_identity(scene) for scene in scenes] != [_identity(s) for s in data["scenes"]]:
             differing.append("data")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder} cannot be resumed: {error}; start another run") from None
     if differing:
         raise RunError(
             f"{folder} was begun with another {', '.join(differing)}; resume with the same "
             "recipe and options, or name another run with --run"
         )
+
+
+def _stated(content: dict) -> dict:
+    """Without what is None: an option that an earlier version did not know was not used."""
+    inner = {k: _stated(v) if isinstance(v, dict) else v for k, v in content.items()}
+    return {key: value for key, value in inner.items() if value is not None}
 
 
 def _identity(scene: dict) -> list:
@@ -182,6 +207,7 @@ def describe_run(recipe: Recipe, model: JointNet, store: PatchStore) -> dict:
         "recipe": {
             "name": recipe.name,
             "variant": recipe.variant,
+            "validation": recipe.validation,
             "patches": asdict(recipe.patches),
             "training": recipe.training.to_dict(),
         },

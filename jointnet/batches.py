@@ -12,7 +12,7 @@ from preprocessing.patch_store import PatchSet
 class TrainingBatches(keras.utils.PyDataset):
     """The batches of one epoch.
 
-    An epoch walks through the patches in a new order; where it needs more samples than there
+    Patches that are void as a whole are left out. An epoch walks through the patches in a new order; where it needs more samples than there
     are patches, it starts over in another order. With ``target_weight`` above 0 the patches are
     drawn with replacement instead, that share of them in proportion to the target they show and
     the rest evenly, for scenes that are mostly empty. Every sample is a random crop of its
@@ -31,7 +31,7 @@ class TrainingBatches(keras.utils.PyDataset):
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
 
     Raises:
-        ValueError: no patches, or a crop larger than a patch.
+        ValueError: no patches with valid pixels, or a crop larger than a patch.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class TrainingBatches(keras.utils.PyDataset):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not len(patches):
-            raise ValueError("no training patches")
+        self._usable = np.flatnonzero(patches.valid_shares > 0)
+        if not len(self._usable):
+            raise ValueError("no training patches with valid pixels")
         if crop_size > patches.size:
             raise ValueError(
                 f"crop_size {crop_size} is larger than the patches of the store ({patches.size})"
@@ -59,19 +60,20 @@ class TrainingBatches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.crop_size = crop_size
         self.augmentation = augmentation
-        self.steps = steps or max(1, len(patches) // batch_size)
+        self.steps = steps or max(1, len(self._usable) // batch_size)
         self._order = self._draw(target_weight)
 
     def _draw(self, target_weight: float) -> np.ndarray:
         """Patch number of each sample of the epoch."""
         generator = np.random.default_rng([self.seed, self.epoch])
-        samples, patches = self.steps * self.batch_size, len(self.patches)
+        samples, patches = self.steps * self.batch_size, len(self._usable)
         if target_weight:
-            shares = self.patches.target_shares + 1e-9
+            shares = self.patches.target_shares[self._usable] + 1e-9
             chances = target_weight * shares / shares.sum() + (1 - target_weight) / patches
-            return generator.choice(patches, samples, p=chances)
+            return self._usable[generator.choice(patches, samples, p=chances)]
         passes = -(-samples // patches)
-        return np.concatenate([generator.permutation(patches) for _ in range(passes)])[:samples]
+        order = np.concatenate([generator.permutation(patches) for _ in range(passes)])[:samples]
+        return self._usable[order]
 
     def __len__(self) -> int:
         return self.steps

@@ -6,13 +6,12 @@ leaves a state that is whole: the one before or the one after.
 """
 
 import json
-import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import keras
 
-from jointnet.runs import write_json
+from jointnet.runs import load_weights, write_json
 from preprocessing.errors import RunError
 from preprocessing.outputs import replacing
 
@@ -81,18 +80,15 @@ class Checkpoints:
         try:
             content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             model.optimizer.build(model.trainable_variables)
-            with warnings.catch_warnings():
-                # Where the optimizer's state does not fit, Keras warns and goes on without it.
-                warnings.filterwarnings("error", "Skipping variable loading")
-                model.load_weights(self.folder / content["last"])
+            load_weights(model, self.folder / content["last"])
             return TrainingState(history=content["history"])
-        except (ValueError, KeyError, TypeError, OSError, UserWarning) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             line = (str(error).strip() or repr(error)).splitlines()[0]
             raise RunError(f"{self.folder} cannot be resumed: {line}") from None
 
     def load_best(self, model: keras.Model) -> None:
         """Load the weights of the best epoch."""
-        model.load_weights(self.folder / BEST)
+        load_weights(model, self.folder / BEST)
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:

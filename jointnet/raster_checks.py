@@ -79,13 +79,18 @@ def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
         return [f"{lacking}: footprints will be in pixel coordinates{unknown}."]
     if trained is None or abs(reader.gsd - trained) <= GSD_TOLERANCE * trained:
         return []
-    size = f"{100 * reader.gsd / trained:.3g}%"
+    size = _plain(100 * reader.gsd / trained, 3) + "%"
     method = "average" if reader.gsd < trained else "cubic"
     note = (
-        f"{reader.gsd:.2g} m per pixel, the model was trained at {trained:g} m: expect a worse "
+        f"{_plain(reader.gsd, 2)} m per pixel, the model was trained at {trained:g} m: expect a worse "
         f"result; `gdal_translate -outsize {size} {size} -r {method} IN OUT` resamples."
     )
     return [note]
+
+
+def _plain(value: float, digits: int) -> str:
+    """So many significant digits, without the exponent that ``g`` gives large numbers."""
+    return np.format_float_positional(value, digits, fractional=False, trim="-")
 
 
 def _conversion(reader: "RasterReader", dtype: str) -> str:

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -136,6 +137,21 @@ def _repack(source: Path, path: Path) -> None:
         new.attrs.update(old.attrs)
 
 
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Load weights, and the optimizer's state where there is one, all of them.
+
+    Raises:
+        ValueError, KeyError, OSError: the file is damaged or does not fit the network.
+    """
+    with warnings.catch_warnings():
+        # Where parts do not fit, Keras may only warn, and leave them as they were initialised.
+        warnings.filterwarnings("error", "Skipping")
+        try:
+            model.load_weights(path)
+        except UserWarning as error:
+            raise ValueError(str(error)) from None
+
+
 def load_run(folder: Path, dtype: str = "float32") -> Run:
     """Network and configuration of a run folder.
 
@@ -160,7 +176,7 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
         if missing:
             raise ValueError(f"its config.json has no {', '.join(missing)}")
         model = build_network(config["network"], dtype)
-        model.load_weights(weights)
+        load_weights(model, weights)
         model.compile(jit_compile=jit_setting())
     except (ValueError, KeyError, TypeError, OSError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -197,7 +213,8 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "commit": _commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Folders by their last name: where they lay on this machine helps nobody.
+        "command": " ".join(Path(word).name if "/" in word else word for word in sys.argv),
     }
 
 

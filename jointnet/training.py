@@ -19,7 +19,7 @@ from preprocessing.patch_store import PatchSet, PatchStore
 
 
 class StepWatch(keras.callbacks.Callback):
-    """Advances the progress bar, and stops a run whose loss is no number.
+    """Advances the progress bar, and stops a run whose loss or weights are no numbers.
 
     Args:
         batches: the epoch's batches, to name the one that failed.
@@ -32,13 +32,20 @@ class StepWatch(keras.callbacks.Callback):
         self.bar = bar
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Check the running mean of the loss, which no later batch can make finite again."""
+        """Check the running mean of the loss, which no later batch can make finite again.
+
+        And the weights: TensorFlow's ReLU on a CPU makes 0 of NaN, so that a network of such
+        weights has a loss like any other.
+        """
         loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
+        weights = [keras.ops.sum(weight) for weight in self.model.trainable_variables]
+        finite = math.isfinite(float(keras.ops.sum(keras.ops.stack(weights))))
+        if not (finite and math.isfinite(loss)):
             names = ", ".join(self.batches.names(batch))
             raise TrainingError(
-                f"the loss is {loss} at epoch {self.batches.epoch + 1}, step {batch + 1}, in the "
-                f"batch of {names}; look at these patches, or lower the learning rate"
+                f"the loss is {loss} and the weights are {'' if finite else 'not '}finite at epoch "
+                f"{self.batches.epoch + 1}, step {batch + 1}, in the batch of {names}; look at "
+                "these patches, or lower the learning rate"
             )
         self.bar.set_postfix_str(f"epoch {self.batches.epoch + 1} loss {loss:.4f}", refresh=False)
         self.bar.update()
@@ -69,8 +76,8 @@ def train(
 
     Raises:
         RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
-        TrainingError: the loss is not finite; the message names epoch, step and patches. The
-            checkpoints stay those of the epoch before.
+        TrainingError: the loss or the weights are not finite; the message names epoch, step and
+            patches. The checkpoints stay those of the epoch before.
         OutputError: a file cannot be written.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
@@ -109,11 +116,10 @@ def train(
                 **validate(model, store.validation, settings),
             }
             if not math.isfinite(record["validation_loss"]):
-                # The loss of a step is that of the weights before it, so the last step of an
-                # epoch can ruin them unseen. Such weights must not become a checkpoint.
+                # Its pixels would count as void, and the epoch as the best of all.
                 raise TrainingError(
-                    f"the validation loss is {record['validation_loss']} after epoch {epoch + 1}: "
-                    "its last step made the weights useless; lower the learning rate"
+                    f"the validation loss is {record['validation_loss']} after epoch {epoch + 1}; "
+                    "lower the learning rate"
                 )
             state.history.append(record)
             checkpoints.save(model, state)

@@ -48,7 +48,8 @@ def polygonise(
             coordinates, by default.
 
     Returns:
-        Valid polygons, in the order in which a scan from the top completes them; none for a mask without target.
+        Valid polygons, in the order in which a scan from the top completes them; none for a
+        mask without target.
 
     Raises:
         RasterError: no such file, no raster, or corrupt.

@@ -1,4 +1,4 @@
-"""Ground sample distance: how many metres of ground one pixel of a raster spans."""
+"""Where a raster lies on Earth, and how many metres of ground one of its pixels spans."""
 
 import math
 from typing import Any
@@ -80,3 +80,26 @@ def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> l
     xs, ys = zip(*corners, strict=True)
     bounds = transformer.transform_bounds(min(xs), min(ys), max(xs), max(ys), errcheck=False)
     return list(bounds) if all(math.isfinite(value) for value in bounds) else None
+
+
+def geographic_corners(
+    crs: Any, transform: Affine, height: int, width: int
+) -> list[list[float]] | None:
+    """Longitude and latitude of a raster's four corners in degrees (EPSG:4326).
+
+    Args:
+        crs: anything pyproj takes as a CRS; None if unknown.
+        transform: the affine from (column, row) to the CRS; may be rotated or south-up.
+        height: rows of the raster.
+        width: columns of the raster.
+
+    Returns:
+        Upper left, upper right, lower right and lower left as the raster's rows and columns go,
+        each [longitude, latitude]; or None where the raster cannot be placed on Earth.
+    """
+    transformer = None if crs is None else to_longitude_latitude(crs)
+    if transformer is None:
+        return None
+    pixels = ((0, 0), (width, 0), (width, height), (0, height))
+    corners = [list(transformer.transform(*(transform @ corner))) for corner in pixels]
+    return corners if all(math.isfinite(v) for corner in corners for v in corner) else None

@@ -22,6 +22,11 @@ from preprocessing.tiling import VOID
 
 FORMAT = "jointnet patch store 1"
 SPLITS = ("train", "validation")
+_AGAIN = "delete the store and make it again"
+# What training and evaluation take from a manifest, beside what ``open_store`` itself needs.
+_OF_ALL = {"target", "bands", "dtype", "band_mean", "band_std", "gsd", "settings"}
+_OF_A_SCENE = {"name", "place", "split", "height", "width", "image", "label"}
+_OF_A_PATCH = {"scene", "window", "extent", "valid_share", "target_share"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class PatchSet:
         extents: ``(patches, 2)`` int, rows and columns of a patch that lie in its scene; less
             than ``size`` only where the scene is smaller than a patch.
         target_shares: ``(patches,)`` float, share of target among the valid pixels.
+        valid_shares: ``(patches,)`` float, share of pixels that are not void, 0 where all are.
         scenes: name of the scene of each patch.
     """
 
@@ -61,6 +67,7 @@ class PatchSet:
     masks: np.ndarray
     extents: np.ndarray
     target_shares: np.ndarray
+    valid_shares: np.ndarray
     scenes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -103,12 +110,12 @@ def hash_file(path: Path) -> str:
 def open_store(folder: Path) -> PatchStore:
     """Open a store for reading; its arrays stay on disk.
 
-    Sources that are still where they were are compared with what was cut from them: by size,
-    and by hash where the file is younger than the store. Sources that are elsewhere, as on a
-    machine that got the store alone, are not looked for.
+    Sources that are still where they were are compared with what was cut from them: by size
+    and time of change, and by hash where only the time differs, as it does for a copy. Sources
+    that are elsewhere, as on a machine that got the store alone, are not looked for.
 
     Raises:
-        StoreError: no store there, truncated, of another format, or stale.
+        StoreError: no store there, damaged, truncated, of another format, or stale.
     """
     folder = Path(folder)
     path = folder / "manifest.json"
@@ -120,17 +127,28 @@ def open_store(folder: Path) -> PatchStore:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(
-            f"{path} is damaged ({error}); delete the store and make it again"
-        ) from None
+        raise StoreError(f"{path} is damaged ({error}); {_AGAIN}") from None
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
+        raise StoreError(f"{path} is of format {found!r}, this version reads {FORMAT!r}; {_AGAIN}")
+    try:
+        _refuse_missing(manifest)
+        _refuse_stale(folder, manifest)
+        train, validation = (_open_split(folder, manifest, name) for name in SPLITS)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{path} is of format {found!r}, this version reads {FORMAT!r}; "
-            "delete the store and make it again"
-        )
-    _refuse_stale(folder, manifest, path.stat().st_mtime)
-    return PatchStore(folder, manifest, *(_open_split(folder, manifest, name) for name in SPLITS))
+            f"{path} is damaged ({type(error).__name__}: {error}); {_AGAIN}"
+        ) from error
+    return PatchStore(folder, manifest, train, validation)
+
+
+def _refuse_missing(manifest: dict) -> None:
+    entries = [(manifest, _OF_ALL), *((scene, _OF_A_SCENE) for scene in manifest["scenes"])]
+    for split in SPLITS:
+        entries += [(patch, _OF_A_PATCH) for patch in manifest["splits"][split]["patches"]]
+    for entry, needed in entries:
+        if not needed <= set(entry):
+            raise KeyError(", ".join(sorted(needed - set(entry))))
 
 
 @dataclass(frozen=True)
@@ -180,41 +198,44 @@ def _open_split(folder: Path, manifest: dict, split: str) -> PatchSet:
     described = manifest["splits"][split]
     patches, size = described["patches"], described["patch_size"]
     expected = (len(patches), size, size)
-    images = _open_array(folder / split / "images.npy", (*expected, manifest["bands"]))
-    masks = _open_array(folder / split / "masks.npy", expected)
+    shape, dtype = (*expected, manifest["bands"]), np.dtype(manifest["dtype"])
+    images = _open_array(folder / split / "images.npy", shape, dtype)
+    masks = _open_array(folder / split / "masks.npy", expected, np.dtype(np.uint8))
     return PatchSet(
         images=images,
         masks=masks,
         extents=np.array([patch["extent"] for patch in patches], int).reshape(-1, 2),
         target_shares=np.array([patch["target_share"] for patch in patches], float),
+        valid_shares=np.array([patch["valid_share"] for patch in patches], float),
         scenes=tuple(manifest["scenes"][patch["scene"]]["name"] for patch in patches),
     )
 
 
-def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    again = "delete the store and make it again"
+def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r") if shape[0] else np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{path} is missing or truncated ({error}); {again}") from None
+        raise StoreError(f"{path} is missing or truncated ({error}); {_AGAIN}") from None
     if array.shape != shape:
-        raise StoreError(f"{path} has shape {array.shape}, its manifest says {shape}; {again}")
+        raise StoreError(f"{path} has shape {array.shape}, its manifest says {shape}; {_AGAIN}")
+    if array.dtype != dtype:
+        raise StoreError(f"{path} is of dtype {array.dtype}, it should be {dtype}; {_AGAIN}")
     return array
 
 
-def _refuse_stale(folder: Path, manifest: dict, written: float) -> None:
+def _refuse_stale(folder: Path, manifest: dict) -> None:
     for scene in manifest["scenes"]:
-        for kind in ("image", "label"):
-            source = scene[kind]
+        # Stores of before these were recorded have no sidecars and no time.
+        for source in (scene["image"], scene["label"], *scene.get("sidecars", [])):
             path = Path(source["path"])
-            if not path.is_file():
-                continue
-            stat = path.stat()
-            if stat.st_size == source["bytes"] and (
-                stat.st_mtime <= written or hash_file(path) == source["sha256"]
-            ):
-                continue
-            raise StoreError(
-                f"{folder} is stale: {path} has changed since its patches were cut; "
-                "delete the store and make it again"
-            )
+            if path.is_file() and not _unchanged(path, source):
+                raise StoreError(
+                    f"{folder} is stale: {path} has changed since its patches were cut; {_AGAIN}"
+                )
+
+
+def _unchanged(path: Path, source: dict) -> bool:
+    stat = path.stat()
+    if stat.st_size != source["bytes"]:
+        return False
+    return stat.st_mtime_ns == source.get("mtime_ns") or hash_file(path) == source["sha256"]

@@ -10,19 +10,13 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from preprocessing import rasters
-from preprocessing.errors import DatasetError, LabelError, OutputError
-from preprocessing.geometry import geographic_bounds
+from preprocessing.errors import DatasetError, LabelError, OutputError, PolygonError
 from preprocessing.normalisation import BandStatistics
 from preprocessing.outputs import folder_beside, require_space
-from preprocessing.patch_store import (
-    FORMAT,
-    PatchSettings,
-    PatchStore,
-    hash_file,
-    open_store,
-)
+from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
 from preprocessing.polygons import rasterise, read_polygons
 from preprocessing.scenes import Scene
+from preprocessing.sources import check_scenes, describe_scenes
 from preprocessing.tiling import VOID, Window, cover, cut, cut_mask
 
 
@@ -41,7 +35,11 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
         RasterError, LabelError, PolygonError: the label cannot be read, or has another size.
     """
     if scene.label_kind == "polygons":
-        polygons, counts = read_polygons(scene.label, info, scene.where, scene.buffer_m)
+        try:
+            polygons, counts = read_polygons(scene.label, info, scene.where, scene.buffer_m)
+        except PolygonError as error:
+            # One file may be the label of all scenes.
+            raise PolygonError(f"{scene.image}: {error}") from error
         return rasterise(polygons, info), asdict(counts)
     mask = rasters.read_label(scene.label)
     if mask.shape != (info.height, info.width):
@@ -101,12 +99,14 @@ def validation_patches(
 def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
     """Cut scenes into a patch store, written beside and renamed when complete.
 
-    The manifest names, per scene, the files with size and SHA-256, height, width, split, ground
-    resolution (``gsd``, metres) and bounds (west, south, east, north in EPSG:4326, or null), how
-    its polygons were read and what became of them; per patch its scene, window (row, column,
-    height, width), the extent inside the scene and the shares of valid and of target pixels;
-    for all, the bands' mean and standard deviation over the valid training pixels, the dtype
-    and the settings.
+    The manifest names, per scene, the files with size, time of change (``mtime_ns``) and
+    SHA-256, those beside a Shapefile as ``sidecars``; height, width, split, ground resolution
+    (``gsd``, metres, the raster's own where it has one); ``bounds`` (west, south, east, north)
+    and ``corners`` (upper left, upper right, lower right, lower left, each longitude and
+    latitude), in EPSG:4326 or null; how its polygons were read and what became of them. Per
+    patch its scene, window (row, column, height, width), the extent inside the scene and the
+    shares of valid and of target pixels. For all, the bands' mean and standard deviation over
+    the valid training pixels, the dtype and the settings.
 
     Args:
         folder: where the store comes to lie; must not exist.
@@ -117,19 +117,20 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
         The store, open.
 
     Raises:
-        DatasetError: no scene of one split, scenes of different dtypes, or one image or ground
-            on both sides of the split.
+        DatasetError: no scene of one split, a dtype that cannot be trained on, scenes of
+            different dtypes, one image or ground on both sides of the split, or no valid pixel
+            to train on.
         OutputError: the folder exists, or cannot be written (no right to, not enough space).
         RasterError, LabelError, PolygonError: a scene that cannot be read.
     """
     folder = Path(folder)
     if folder.exists():
         raise OutputError(f"{folder} exists; delete it or name another folder")
-    described = [_describe(scene) for scene in scenes]
-    _refuse_leaks(described)
-    _one_dtype(scenes, described)
+    infos = check_scenes(scenes)
     try:
+        # Around the hashing of gigabytes as well: a folder that cannot be written is found first.
         with folder_beside(folder) as beside:
+            described = describe_scenes(scenes, infos)
             # Not the folder beside itself, which only its owner may enter.
             made = beside / folder.name
             made.mkdir()
@@ -139,72 +140,6 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return open_store(folder)
-
-
-def _describe(scene: Scene) -> dict:
-    info = rasters.raster_info(scene.image)
-    files = {
-        kind: {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": hash_file(path)}
-        for kind, path in (("image", scene.image), ("label", scene.label))
-    }
-    return {
-        "name": scene.name,
-        "place": scene.place,
-        "index": scene.index,
-        "split": scene.split,
-        **files,
-        "where": scene.where,
-        "buffer_m": scene.buffer_m,
-        "height": info.height,
-        "width": info.width,
-        "dtype": info.dtype,
-        "gsd": info.gsd if scene.gsd is None else scene.gsd,
-        # A CRS without an affine (or with control points only) places no pixel on the ground.
-        "bounds": geographic_bounds(info.crs, info.transform, info.height, info.width)
-        if info.georeferenced
-        else None,
-    }
-
-
-def _refuse_leaks(described: list[dict]) -> None:
-    by_split = {
-        name: [s for s in described if s["split"] == name] for name in ("train", "validation")
-    }
-    for split, members in by_split.items():
-        if not members:
-            raise DatasetError(
-                f"no {split} scene among {len(described)}; name other validation tiles"
-            )
-    for one in by_split["train"]:
-        for other in by_split["validation"]:
-            if one["image"]["sha256"] == other["image"]["sha256"]:
-                reason = "are the same image"
-            elif _share_ground(one["bounds"], other["bounds"]):
-                reason = "show the same ground"
-            else:
-                continue
-            raise DatasetError(
-                f"{one['name']} (train) and {other['name']} (validation) {reason}; "
-                "put both on one side of the split"
-            )
-
-
-def _share_ground(one: list[float] | None, other: list[float] | None) -> bool:
-    if one is None or other is None:
-        return False
-    # A hundred-thousandth of a degree (about a metre) is left for the rounding of tile borders.
-    slack = 1e-5
-    return (
-        min(one[2], other[2]) - max(one[0], other[0]) > slack
-        and min(one[3], other[3]) - max(one[1], other[1]) > slack
-    )
-
-
-def _one_dtype(scenes: Sequence[Scene], described: list[dict]) -> None:
-    dtypes = {scene["dtype"]: scene["name"] for scene in described}
-    if len(dtypes) > 1:
-        named = ", ".join(f"{name} is {dtype}" for dtype, name in sorted(dtypes.items()))
-        raise DatasetError(f"scenes of different dtypes: {named}; convert them to one")
 
 
 def _write(
@@ -231,6 +166,8 @@ def _write(
             position = len(records[scene.split])
             images[position], masks[position] = patch, patch_mask
             records[scene.split].append(_record(number, window, mask.shape, patch_mask))
+    if not any(patch["valid_share"] for patch in records["train"]):
+        raise DatasetError("no pixel of the training scenes is valid in both image and label")
     for pair in arrays.values():
         for array in pair:
             array.flush()

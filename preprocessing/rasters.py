@@ -97,7 +97,8 @@ class RasterReader:
 
         A pixel is valid where the file's dataset mask is set: an alpha above 0, a set internal
         mask, or, with nodata, at least one band of the file that differs from its nodata (black
-        in one band only is a colour, not a gap). NaN and infinity are never valid.
+        in one band only is a colour, not a gap). NaN and infinity are never valid. Void pixels
+        of a float image are 0 in all bands, whatever the file has there.
 
         Args:
             window: inside the raster.
@@ -114,6 +115,8 @@ class RasterReader:
         valid = read_window(self._dataset, window, None) > 0
         if np.issubdtype(image.dtype, np.floating):
             valid &= np.isfinite(image).all(axis=-1)
+            # NaN, or a nodata of -3.4e38, would run through all sums of a network.
+            image[~valid] = 0
         return image, valid
 
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import shlex
 import warnings
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
     if features.crs is None:
         remedy = "beside it goes a .prj" if Path(path).suffix.lower() == ".shp" else "it lacks one"
         raise PolygonError(
-            f"{path}: no CRS is known ({remedy}); `ogr2ogr -a_srs EPSG:<code> OUT.gpkg IN` states it"
+            f"{path}: no CRS is known ({remedy}); "
+            "`ogr2ogr -a_srs EPSG:<code> OUT.gpkg IN` states it"
         )
     return features
 
@@ -204,8 +206,14 @@ def _layer(path: Path | str, layer: str | None) -> str:
     if layer is None and len(known) == 1:
         return known[0]
     if layer not in layers:
-        asked = "several layers" if layer is None else f"no layer {layer!r}"
-        raise PolygonError(f"{path}: has {asked}; name one of {', '.join(known) or 'none'}")
+        named = ", ".join(known) or "none"
+        if layer is not None or not known:
+            raise PolygonError(f"{path}: has no layer {layer!r}; name one of {named}")
+        command = shlex.join(["ogr2ogr", "OUT.gpkg", os.fspath(path), known[0]])
+        raise PolygonError(
+            f"{path}: has several layers ({named}) and one is needed; "
+            f"`{command}` makes a file of one"
+        )
     return layer
 
 

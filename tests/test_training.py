@@ -15,6 +15,7 @@ from jointnet.checkpoints import BEST, Checkpoints
 from jointnet.runs import write_csv
 from jointnet.settings import TrainingSettings
 from jointnet.training import train, validate
+from preprocessing.augmentation import Augmentation
 from preprocessing.errors import RunError, TrainingError
 from preprocessing.patch_store import PatchSet, PatchStore
 from tests.test_event_log import read_events
@@ -49,6 +50,14 @@ def script_scores(monkeypatch, *scores: float) -> list[list[np.ndarray]]:
     return seen
 
 
+def linear_network(seed: int = 0) -> keras.Model:
+    """A network that compiles at once, and finds what is bright."""
+    keras.utils.set_random_seed(seed)
+    scaling = keras.layers.Rescaling(1 / 127.5, -1)
+    convolution = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")
+    return keras.Sequential([keras.Input((None, None, 3)), scaling, convolution])
+
+
 def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -57,7 +66,7 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 def trained(tmp_path_factory):
     """Three epochs of a small network: network, state, folder."""
     folder = tmp_path_factory.mktemp("trained")
-    model = small_network()
+    model = linear_network()
     settings = tiny_training(epochs=3, steps_per_epoch=30, learning_rate=0.02)
     return model, train(model, memory_store(), settings, folder), folder
 
@@ -108,7 +117,7 @@ def test_only_the_best_and_the_last_checkpoint_stay(trained):
 
 def test_the_network_ends_with_the_weights_of_the_best_epoch(tmp_path, monkeypatch):
     seen = script_scores(monkeypatch, 0.2, 0.9, 0.1)
-    model = small_network()
+    model = linear_network()
     state = train(model, memory_store(), tiny_training(epochs=3), tmp_path)
     assert state.best["epoch"] == 2
     assert same(model.get_weights(), seen[1])
@@ -118,7 +127,7 @@ def test_the_network_ends_with_the_weights_of_the_best_epoch(tmp_path, monkeypat
 def test_the_loss_of_an_epoch_is_the_mean_over_its_batches(tmp_path, monkeypatch):
     """With a rate of nearly 0 the network stays, so that batches can be judged afterwards."""
     script_scores(monkeypatch, 0.5)
-    model, store = small_network(), memory_store()
+    model, store = linear_network(), memory_store()
     settings = tiny_training(epochs=1, steps_per_epoch=3, learning_rate=1e-12)
     state = train(model, store, settings, tmp_path)
     loss, batches = settings.make_loss(), training._batches(store.train, settings, epoch=0)
@@ -133,19 +142,19 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_batches(tmp_path, monkeypatch
 def test_it_stops_after_so_many_epochs_without_gain(tmp_path, monkeypatch):
     script_scores(monkeypatch, 0.5, 0.6, 0.6, 0.55, 0.9)
     settings = tiny_training(epochs=5, steps_per_epoch=1, early_stopping=2)
-    state = train(small_network(), memory_store(), settings, tmp_path)
+    state = train(linear_network(), memory_store(), settings, tmp_path)
     assert [record["validation_iou"] for record in state.history] == [0.5, 0.6, 0.6, 0.55]
     assert state.best["epoch"] == 2
     # Resuming a run that has stopped early does not go on.
-    script_scores(monkeypatch, 0.9)
-    again = train(small_network(), memory_store(), settings, tmp_path, resume=True)
+    script_scores(monkeypatch)
+    again = train(linear_network(), memory_store(), settings, tmp_path, resume=True)
     assert again == state
 
 
 def test_it_never_stops_early_unless_told(tmp_path, monkeypatch):
     script_scores(monkeypatch, 0.9, 0.1, 0.1, 0.1)
     settings = tiny_training(epochs=4, steps_per_epoch=1)
-    assert train(small_network(), memory_store(), settings, tmp_path).epoch == 4
+    assert train(linear_network(), memory_store(), settings, tmp_path).epoch == 4
 
 
 # A loss that is no number
@@ -159,34 +168,46 @@ def poisoned(number: int) -> PatchStore:
     return replace(store, train=replace(store.train, images=images))
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_epoch_step_and_patches(tmp_path):
-    plain = {"brightness": 0, "contrast": 0, "saturation": 0}
-    settings = tiny_training(epochs=3, steps_per_epoch=3, batch_size=1)
-    settings = replace(settings, augmentation=replace(settings.augmentation, **plain))
-    # Drawn in the second epoch and not in the first: half of the patches are in each.
-    drawn = [
-        [training._batches(memory_store().train, settings, epoch).names(n) for n in range(3)]
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [("linear", "the loss is nan"), ("relu", "the weights are not finite")],
+)
+def test_a_poisoned_patch_stops_the_run_and_is_named(tmp_path, network, what):
+    """TensorFlow's ReLU on a CPU hides NaN from the loss, but its weights are lost all the same."""
+    settings = tiny_training(epochs=2, steps_per_epoch=5, batch_size=1, seed=3)
+    plain = Augmentation(brightness=0, contrast=0, saturation=0)
+    settings = replace(settings, augmentation=plain)
+    # Left out of the first epoch, and not the first of the second.
+    names = [
+        [training._batches(memory_store().train, settings, epoch).names(n)[0] for n in range(5)]
         for epoch in (0, 1)
     ]
-    number = next(n for n in range(6) if [f"scene{n} (patch {n})"] in drawn[1][1:])
-    name = f"scene{number} (patch {number})"
-    if [name] in drawn[0]:
-        first, epoch = drawn[0].index([name]), 1
-    else:
-        first, epoch = drawn[1].index([name]), 2
+    (name,) = {f"scene{n} (patch {n})" for n in range(6)} - set(names[0])
+    step = names[1].index(name) + 1
+    assert step > 1
+    number = int(name[5])
+    model = linear_network() if network == "linear" else small_network()
     with pytest.raises(TrainingError) as caught:
-        train(small_network(), poisoned(number), settings, tmp_path)
+        train(model, poisoned(number), settings, tmp_path)
     message = str(caught.value)
-    assert f"nan at epoch {epoch}, step {first + 1}, in the batch of {name};" in message
+    assert what in message
+    assert f"at epoch 2, step {step}, in the batch of {name};" in message
     # The state is that of the epoch before.
-    assert Checkpoints(tmp_path / "checkpoints").exist() == (epoch == 2)
+    assert Checkpoints(tmp_path / "checkpoints").restore(model).epoch == 1
+    assert len(read_history(tmp_path)) == 1
 
 
-def test_weights_ruined_by_the_last_step_of_an_epoch_become_no_checkpoint(tmp_path):
-    """Its loss is that of the weights before it, so it shows in validation only, as void."""
-    settings = tiny_training(epochs=2, steps_per_epoch=1, learning_rate=1e38)
-    with pytest.raises(TrainingError, match="validation loss is nan after epoch 1"):
-        train(small_network(), memory_store(), settings, tmp_path)
+def test_an_epoch_whose_validation_is_no_number_becomes_no_checkpoint(tmp_path, monkeypatch):
+    """All of its pixels would be void, and its IoU 1: the best of all."""
+    nothing = np.full((1, 16, 16, 1), np.nan, np.float32)
+    patches = memory_store().validation
+    with monkeypatch.context() as patch:
+        patch.setattr(Echo, "predict_on_batch", lambda self, images: nothing)
+        lost = validate(Echo(), patches, tiny_training(batch_size=1))
+    assert lost["validation_iou"] == 1.0 and np.isnan(lost["validation_loss"])
+    monkeypatch.setattr(training, "validate", lambda *arguments: lost)
+    with pytest.raises(TrainingError, match="the validation loss is nan after epoch 1"):
+        train(linear_network(), memory_store(), tiny_training(), tmp_path)
     assert not Checkpoints(tmp_path / "checkpoints").exist()
     assert not (tmp_path / "history.csv").exists()
 
@@ -284,15 +305,15 @@ def test_an_epoch_that_was_saved_but_not_logged_is_in_the_history_after_all(tmp_
     """Killed between checkpoint and history.csv, in the last epoch."""
     script_scores(monkeypatch, 0.1, 0.2)
     settings = tiny_training(steps_per_epoch=1)
-    state = train(small_network(), memory_store(), settings, tmp_path)
+    state = train(linear_network(), memory_store(), settings, tmp_path)
     write_csv(tmp_path / "history.csv", state.history[:1])
-    train(small_network(), memory_store(), settings, tmp_path, resume=True)
+    train(linear_network(), memory_store(), settings, tmp_path, resume=True)
     assert read_history(tmp_path) == state.history
 
 
 def test_there_must_be_something_to_resume(tmp_path):
     with pytest.raises(RunError, match="has no checkpoint to resume from"):
-        train(small_network(), memory_store(), tiny_training(), tmp_path, resume=True)
+        train(linear_network(), memory_store(), tiny_training(), tmp_path, resume=True)
 
 
 # Validation
@@ -358,7 +379,7 @@ def test_all_void_is_no_loss():
 
 
 def test_validation_leaves_the_network_as_it_was():
-    model = small_network()
+    model = linear_network()
     settings = tiny_training()
     model.compile(optimizer=settings.make_optimizer(1), loss=settings.make_loss())
     before = model.get_weights()

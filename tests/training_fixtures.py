@@ -1,8 +1,15 @@
 """What the tests of stores, training and evaluation share: small scenes, stores and recipes."""
 
+import atexit
+import contextlib
+import io
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -10,6 +17,9 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+from experiments import training_run
+from experiments.recipes import Recipe
+from jointnet.runs import Run
 from jointnet.settings import TrainingSettings
 from layers import DenseAtrousBlock
 from preprocessing.inria import inria_scenes
@@ -78,12 +88,13 @@ def tiny_training(**changes) -> TrainingSettings:
 
 def patch_set(images: np.ndarray, masks: np.ndarray) -> PatchSet:
     """Patches in memory, all of each inside its scene."""
-    valid = np.maximum((masks != 255).sum(axis=(1, 2)), 1)
+    valid = (masks != 255).sum(axis=(1, 2))
     return PatchSet(
         images=images,
         masks=masks,
         extents=np.full((len(images), 2), images.shape[1]),
-        target_shares=(masks == 1).sum(axis=(1, 2)) / valid,
+        target_shares=(masks == 1).sum(axis=(1, 2)) / np.maximum(valid, 1),
+        valid_shares=valid / (images.shape[1] * images.shape[2]),
         scenes=tuple(f"scene{number}" for number in range(len(images))),
     )
 
@@ -127,3 +138,39 @@ def small_network(seed: int = 0) -> keras.Model:
     x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
     x = DenseAtrousBlock(4, groups=2)(x)
     return keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+def tiny_recipe(**training) -> Recipe:
+    """A recipe for data as ``write_inria`` writes it, named "tiny"."""
+    return Recipe(
+        name="tiny",
+        scenes=lambda data, validation: inria_scenes(data, validation or (1,)),
+        variant="jointnet",
+        patches=PATCHES,
+        training=tiny_training(**training),
+        network=NETWORK,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run of the tiny recipe: its parts, and what was printed."""
+
+    folder: Path
+    data: Path
+    store: PatchStore
+    recipe: Recipe
+    run: Run
+    printed: str
+
+
+@cache
+def trained() -> Trained:
+    """Train once for all test modules; look at it, or copy it."""
+    base = Path(tempfile.mkdtemp(prefix="trained-"))
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
+    recipe, store = tiny_recipe(), tiny_store(base)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        # A name that a shell would take apart.
+        finished = training_run.run(recipe, store, base / "results" / "tiny run")
+    return Trained(finished.folder, base / "data", store, recipe, finished, printed.getvalue())

@@ -1,0 +1,156 @@
+"""What a patch store is cut from: files and their hashes, dtypes, and ground on both sides."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import shapely
+from tqdm import tqdm
+
+from preprocessing.errors import DatasetError
+from preprocessing.geometry import geographic_bounds, geographic_corners
+from preprocessing.patch_store import hash_file
+from preprocessing.raster_access import RasterInfo, raster_info
+from preprocessing.scenes import Scene
+
+DTYPES = ("uint8", "uint16")
+"""Of the pixels that can be trained on; augmentation knows the range of these alone."""
+
+SHARED_GROUND = 1e-3
+"""Scenes that share more of the smaller one's ground are no mere neighbours."""
+
+# Files beside a Shapefile that change what its outlines mean: fields, CRS, index.
+_SIDECARS = (".dbf", ".prj", ".shx")
+
+
+def check_scenes(scenes: Sequence[Scene]) -> list[RasterInfo]:
+    """Refuse what can be refused without reading the scenes whole.
+
+    Returns:
+        What the scenes' images are, in the order of the scenes.
+
+    Raises:
+        DatasetError: no scene of one split, a dtype that cannot be trained on, or several.
+        RasterError: an image that cannot be opened.
+    """
+    for split in ("train", "validation"):
+        if not any(scene.split == split for scene in scenes):
+            raise DatasetError(f"no {split} scene among {len(scenes)}; name other validation tiles")
+    infos = [raster_info(scene.image) for scene in scenes]
+    for scene, info in zip(scenes, infos, strict=True):
+        if info.dtype not in DTYPES:
+            source = shlex.quote(str(scene.image))
+            raise DatasetError(
+                f"{scene.image}: pixels are {info.dtype}, {' or '.join(DTYPES)} can be trained "
+                f"on; `gdal_translate -ot Byte -scale LOW HIGH 0 255 {source} OUT.tif` makes such "
+                "a file (one LOW and HIGH for all scenes), -ot UInt16 keeps more steps"
+            )
+    dtypes = {info.dtype: scene.name for scene, info in zip(scenes, infos, strict=True)}
+    if len(dtypes) > 1:
+        named = ", ".join(f"{name} is {dtype}" for dtype, name in sorted(dtypes.items()))
+        raise DatasetError(f"scenes of different dtypes: {named}; convert them to one")
+    return infos
+
+
+def describe_scenes(scenes: Sequence[Scene], infos: Sequence[RasterInfo]) -> list[dict]:
+    """The scenes' entries of a manifest, see ``patches.build_store``; reads all files for hashes.
+
+    Raises:
+        DatasetError: a file that cannot be read, or one image or ground on both sides of the
+            split.
+    """
+    pairs = zip(scenes, infos, strict=True)
+    described = [
+        _describe(scene, info)
+        for scene, info in tqdm(
+            pairs, desc="hashing scenes", total=len(scenes), unit="scene", disable=None
+        )
+    ]
+    _refuse_leaks(described)
+    return described
+
+
+def share_ground(one: list | None, other: list | None) -> bool:
+    """Whether two scenes show the same ground.
+
+    Corners are compared, not upright boxes: the box in degrees of a tile of a projected grid is
+    larger than the tile, as the grid's north is not true north, and overlaps the next tile's.
+
+    Args:
+        one: corners as ``geometry.geographic_corners`` gives them, None where unknown.
+        other: the same of the other scene.
+
+    Returns:
+        Whether they share more than ``SHARED_GROUND`` of the smaller one's area, so that the
+        rounding of tile borders does not count; False where one's place is unknown.
+    """
+    if one is None or other is None:
+        return False
+    one, other = np.array(one), np.array(other)
+    for corners in (one, other):
+        # Ground across the antimeridian in one piece, and both scenes on its same side.
+        corners[:, 0] -= 360 * np.round((corners[:, 0] - one[0, 0]) / 360)
+    if (one.max(0) <= other.min(0)).any() or (other.max(0) <= one.min(0)).any():
+        return False
+    one, other = (shapely.MultiPoint(corners).convex_hull for corners in (one, other))
+    return one.intersection(other).area > SHARED_GROUND * min(one.area, other.area)
+
+
+def _describe(scene: Scene, info: RasterInfo) -> dict:
+    placed = (info.crs, info.transform, info.height, info.width)
+    return {
+        "name": scene.name,
+        "place": scene.place,
+        "index": scene.index,
+        "split": scene.split,
+        "image": _file(scene.image),
+        "label": _file(scene.label),
+        "sidecars": [_file(path) for path in _sidecars(scene.label)],
+        "where": scene.where,
+        "buffer_m": scene.buffer_m,
+        "height": info.height,
+        "width": info.width,
+        "dtype": info.dtype,
+        "gsd": scene.gsd if info.gsd is None else info.gsd,
+        # A CRS without an affine (or with control points only) places no pixel on the ground.
+        "bounds": geographic_bounds(*placed) if info.georeferenced else None,
+        "corners": geographic_corners(*placed) if info.georeferenced else None,
+    }
+
+
+def _file(path: Path) -> dict:
+    try:
+        # Before the hash: what is written meanwhile then counts as changed.
+        stat = path.stat()
+        digest = hash_file(path)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return {
+        "path": str(path.resolve()),
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "sha256": digest,
+    }
+
+
+def _sidecars(label: Path) -> list[Path]:
+    if label.suffix.lower() != ".shp":
+        return []
+    beside = label.parent.glob("*")
+    return sorted(p for p in beside if p.stem == label.stem and p.suffix.lower() in _SIDECARS)
+
+
+def _refuse_leaks(described: list[dict]) -> None:
+    for one in (scene for scene in described if scene["split"] == "train"):
+        for other in (scene for scene in described if scene["split"] == "validation"):
+            if one["image"]["sha256"] == other["image"]["sha256"]:
+                reason = "are the same image"
+            elif share_ground(one["corners"], other["corners"]):
+                reason = "show the same ground"
+            else:
+                continue
+            raise DatasetError(
+                f"{one['name']} (train) and {other['name']} (validation) {reason}; "
+                "put both on one side of the split"
+            )

@@ -1,0 +1,84 @@
+"""Pictures of a run."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from experiments import figures
+from experiments.figures import displayable, draw_curves, draw_scene, error_map
+
+TRUTH = np.array([[1, 1, 0, 0, 1, 255]], np.uint8)
+PREDICTION = np.array([[1, 0, 1, 0, 255, 1]], np.uint8)
+
+
+def history(epochs: int) -> list[dict]:
+    names = ("loss", "validation_loss", "validation_iou", "validation_precision")
+    return [
+        {"epoch": epoch, **{name: 1 / epoch for name in (*names, "validation_recall")}}
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_curves_are_drawn_and_drawn_again(tmp_path, epochs):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"older")
+    draw_curves(history(epochs), path)
+    picture = matplotlib.image.imread(path)
+    assert picture.shape[0] > 300 and picture.shape[1] > 2 * picture.shape[0]
+    # Something is drawn: curves are in colour, the rest is grey.
+    assert (np.ptp(picture[..., :3], axis=2) > 0.3).sum() > (500 if epochs > 1 else 50)
+
+
+def test_hits_false_alarms_and_misses_have_their_colours_and_void_has_none():
+    image = np.full((1, 6, 3), 100, np.uint8)
+    found = error_map(image, TRUTH, PREDICTION)
+    assert found.shape == (1, 6, 3) and found.dtype == np.uint8
+    colours = [figures.FOUND, figures.MISSED, figures.FALSELY_FOUND]
+    expected = [[int(35 + 0.65 * part) for part in colour] for colour in colours]
+    assert found[0, :3].tolist() == expected
+    assert (found[0, 3:] == 100).all()
+
+
+def test_the_error_map_is_grey_where_nothing_is_found_or_missed():
+    image = np.array([[[10, 20, 60], [200, 100, 0]]], np.uint8)
+    nothing = np.zeros((1, 2), np.uint8)
+    np.testing.assert_array_equal(
+        error_map(image, nothing, nothing), [[[30, 30, 30], [100, 100, 100]]]
+    )
+
+
+def test_8_bits_are_shown_as_they_are():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    np.testing.assert_array_equal(displayable(image), image)
+
+
+def test_other_depths_are_stretched_between_their_2nd_and_98th_percentiles():
+    ramp = np.linspace(1000, 2000, 101, dtype=np.uint16).reshape(1, -1, 1)
+    shown = displayable(np.repeat(ramp, 3, axis=2))
+    assert shown.dtype == np.uint8
+    assert shown[0, 0].tolist() == [0, 0, 0] and shown[0, -1].tolist() == [255, 255, 255]
+    assert shown[0, 50].tolist() == [127, 127, 127]
+    assert (np.diff(shown[0, :, 0].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize(("bands", "expected"), [(1, [7, 7, 7]), (2, [7, 7, 7]), (4, [7, 8, 9])])
+def test_there_are_three_bands_on_a_screen(bands, expected):
+    image = np.broadcast_to(np.arange(7, 7 + bands, dtype=np.uint8), (2, 2, bands))
+    assert displayable(image)[0, 0].tolist() == expected
+
+
+def test_a_constant_image_is_no_division_by_zero():
+    shown = displayable(np.full((4, 4, 3), 1234, np.uint16))
+    assert len(np.unique(shown)) == 1
+
+
+def test_a_scene_is_drawn_with_missing_folders_made(tmp_path):
+    image = np.full((1, 6, 3), 100, np.uint8)
+    path = tmp_path / "pictures" / "a.png"
+    draw_scene(image, TRUTH, PREDICTION, "run: a", path)
+    picture = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+    assert picture.shape[1] > 3 * picture.shape[0]
+    # Void is grey in truth and prediction, target white.
+    flat = {tuple(colour) for colour in picture.reshape(-1, 3)}
+    assert {(128, 128, 128), (255, 255, 255), (0, 0, 0), (100, 100, 100)} <= flat
