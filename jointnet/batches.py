@@ -12,10 +12,11 @@ from preprocessing.patch_store import PatchSet
 class TrainingBatches(keras.utils.PyDataset):
     """The batches of one epoch.
 
-    Patches that are void as a whole are left out. An epoch walks through the patches in a new order; where it needs more samples than there
-    are patches, it starts over in another order. With ``target_weight`` above 0 the patches are
-    drawn with replacement instead, that share of them in proportion to the target they show and
-    the rest evenly, for scenes that are mostly empty. Every sample is a random crop of its
+    An epoch walks through the patches in a new order, those without a valid pixel left out; where
+    it needs more samples than there are patches, it starts over in another order. With
+    ``target_weight`` above 0 the patches are drawn with replacement instead, that share of them
+    in proportion to the target they show and the rest evenly, for scenes that are mostly empty.
+    Every sample is a random crop of its
     patch, augmented. Nothing depends on what was drawn before, so a run that is resumed, or that
     loads with more workers, sees the same batches.
 

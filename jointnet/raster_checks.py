@@ -82,8 +82,9 @@ def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
     size = _plain(100 * reader.gsd / trained, 3) + "%"
     method = "average" if reader.gsd < trained else "cubic"
     note = (
-        f"{_plain(reader.gsd, 2)} m per pixel, the model was trained at {trained:g} m: expect a worse "
-        f"result; `gdal_translate -outsize {size} {size} -r {method} IN OUT` resamples."
+        f"{_plain(reader.gsd, 2)} m per pixel, the model was trained at {trained:g} m: "
+        f"expect a worse result; `gdal_translate -outsize {size} {size} -r {method} IN OUT` "
+        "resamples."
     )
     return [note]
 

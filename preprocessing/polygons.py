@@ -249,7 +249,8 @@ def _refuse_elsewhere(
         raise PolygonError(
             f"{path}: all {len(parts)} polygons lie outside the raster: they span "
             f"{_span(extent)}, the raster {_span(ground)} in its CRS "
-            f"({info.crs.to_string()[:40]}); is it the file of another raster, or its CRS a wrong one?"
+            f"({info.crs.to_string()[:40]}); is it the file of another raster, or its CRS a wrong "
+            "one?"
         )
 
 

@@ -206,8 +206,10 @@ def _layer(path: Path | str, layer: str | None) -> str:
     if layer is None and len(known) == 1:
         return known[0]
     if layer not in layers:
-        named = ", ".join(known) or "none"
-        if layer is not None or not known:
+        named = ", ".join(known)
+        if not known:
+            raise PolygonError(f"{path}: holds no layers; polygons are needed")
+        if layer is not None:
             raise PolygonError(f"{path}: has no layer {layer!r}; name one of {named}")
         command = shlex.join(["ogr2ogr", "OUT.gpkg", os.fspath(path), known[0]])
         raise PolygonError(

@@ -234,6 +234,34 @@ def test_a_crop_larger_than_the_patches_is_refused():
         batches(crop_size=13)
 
 
+def half_void():
+    """Ten patches, the even ones without a valid pixel."""
+    patches = numbered()
+    masks = patches.masks.copy()
+    masks[::2] = 255
+    return patch_set(patches.images, masks)
+
+
+@pytest.mark.parametrize("target_weight", [0.0, 0.5])
+def test_patches_without_a_valid_pixel_are_never_drawn(target_weight):
+    source = batches(half_void(), steps=30, target_weight=target_weight)
+    assert set(patch_numbers(source)) == {1, 3, 5, 7, 9}
+    assert all(name.split("scene")[1][0] in "13579" for i in range(30) for name in source.names(i))
+    # One pass holds five of them, one batch of four.
+    assert len(batches(half_void())) == 1
+
+
+def test_where_none_is_void_the_draws_are_those_of_the_generator():
+    expected = np.random.default_rng([0, 0]).permutation(10)[:8].tolist()
+    assert patch_numbers(batches()) == expected
+
+
+def test_patches_that_are_all_void_are_refused():
+    void = patch_set(np.zeros((2, 12, 12, 3), np.uint8), np.full((2, 12, 12), 255, np.uint8))
+    with pytest.raises(ValueError, match="no training patches with valid pixels"):
+        batches(void)
+
+
 def test_no_patches_are_refused():
     nothing = patch_set(np.zeros((0, 12, 12, 3), np.uint8), np.zeros((0, 12, 12), np.uint8))
     with pytest.raises(ValueError, match="no training patches"):

@@ -39,7 +39,7 @@ def colour_bins(image):
 
 
 def colour_classifier_iou(scenes):
-    """Validation IoU of a colour histogram; it and its threshold are fitted on the training side."""
+    """Validation IoU of a colour histogram; it and its threshold come from the training side."""
     totals, targets = np.zeros((2, BINS**3))
     loaded = [(scene.split, *load_scene(scene, 3)[:2]) for scene in scenes]
     for split, image, mask in loaded:

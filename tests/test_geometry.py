@@ -4,7 +4,7 @@ import pytest
 from affine import Affine
 from rasterio.crs import CRS
 
-from preprocessing.geometry import ground_sample_distance
+from preprocessing.geometry import geographic_corners, ground_sample_distance
 
 A = 6378137.0
 E2 = 0.00669437999014
@@ -85,3 +85,26 @@ def test_no_place_on_earth_has_no_gsd():
     assert ground_sample_distance(site, transform, 10, 10) is None
     beyond = _centred(1e13, 1e13, 0.3, 10)
     assert ground_sample_distance(CRS.from_epsg(32633), beyond, 10, 10) is None
+
+
+def test_corners_of_degrees_are_the_affine_s_own_in_the_order_of_the_pixels():
+    transform = Affine(0.01, 0.002, 10, 0.002, -0.01, 60)
+    expected = [[10, 60], [10.3, 60.06], [10.34, 59.86], [10.04, 59.8]]
+    corners = geographic_corners(CRS.from_epsg(4326), transform, 20, 30)
+    assert corners == [pytest.approx(corner, abs=1e-9) for corner in expected]
+
+
+def test_corners_on_the_equator_and_the_central_meridian():
+    corners = geographic_corners(CRS.from_epsg(32633), _centred(500_000, 0, 0.3, 1000), 1000, 1000)
+    (west, north), (east, _), _, (_, south) = corners
+    assert (west + east) / 2 == pytest.approx(15, abs=1e-9) and north == pytest.approx(-south)
+    assert math.radians(east - west) * A == pytest.approx(300 / 0.9996, rel=1e-5)
+
+
+def test_no_place_on_earth_has_no_corners():
+    site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]')
+    transform = _centred(0, 0, 0.3, 10)
+    assert geographic_corners(None, transform, 10, 10) is None
+    assert geographic_corners(site, transform, 10, 10) is None
+    beyond = _centred(1e13, 1e13, 0.3, 10)
+    assert geographic_corners(CRS.from_epsg(32633), beyond, 10, 10) is None

@@ -6,10 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+from shapely.geometry import box
 
+from preprocessing import patch_store
 from preprocessing.errors import StoreError
 from preprocessing.patch_store import (
     PatchSet,
@@ -254,3 +257,138 @@ def test_a_store_moved_with_its_folder_still_opens(with_data):
     moved = with_data / "moved"
     (with_data / "store").rename(moved)
     assert len(open_store(moved).train) == 5
+
+
+def test_a_source_of_another_time_and_content_is_stale_though_older_than_the_store(with_data):
+    """As one that was restored from an archive, or replaced by ``cp -p``."""
+    path = with_data / "data" / "gt" / "ashby2.tif"
+    alter(path)
+    os.utime(path, (1e9, 1e9))
+    assert "gt/ashby2.tif has changed" in refusal(with_data / "store")
+
+
+def recorded(folder: Path, edit) -> None:
+    """Edit each file that the manifest records."""
+    path = folder / "store" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for scene_ in manifest["scenes"]:
+        for source in (scene_["image"], scene_["label"], *scene_["sidecars"]):
+            edit(source)
+    path.write_text(json.dumps(manifest))
+
+
+def test_sources_of_the_same_size_and_time_are_not_read_again(with_data, monkeypatch):
+    recorded(with_data, lambda source: source.update(mtime_ns=10**18))
+    hashed = []
+    monkeypatch.setattr(
+        patch_store, "hash_file", lambda path: hashed.append(path) or hash_file(path)
+    )
+    open_store(with_data / "store")
+    assert hashed == []
+    os.utime(with_data / "data" / "gt" / "ashby1.tif")
+    open_store(with_data / "store")
+    assert [path.name for path in hashed] == ["ashby1.tif"]
+
+
+def test_a_store_of_before_times_and_sidecars_is_compared_by_hash(with_data):
+    path = with_data / "store" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for scene_ in manifest["scenes"]:
+        del scene_["sidecars"], scene_["corners"]
+        del scene_["image"]["mtime_ns"], scene_["label"]["mtime_ns"]
+    path.write_text(json.dumps(manifest))
+    assert len(open_store(with_data / "store").train) == 5
+    altered = with_data / "data" / "gt" / "ashby2.tif"
+    alter(altered)
+    os.utime(altered, (1e9, 1e9))
+    assert "gt/ashby2.tif has changed" in refusal(with_data / "store")
+
+
+@pytest.fixture
+def shapefiles(tmp_path) -> Path:
+    """A store whose labels are Shapefiles, one with a suffix in capitals beside it."""
+    scenes = []
+    for number, name in enumerate("ab"):
+        image, mask = squares(20, 20, seed=number)
+        write_scene(tmp_path, name, image, mask * 255, ground(number))
+        west, north = ground(number) @ (2, 2)
+        frame = geopandas.GeoDataFrame(
+            {"building": ["yes"]}, geometry=[box(west, north - 2, west + 2, north)], crs=32633
+        )
+        frame.to_file(tmp_path / f"{name}.shp")
+        split = ("train", "validation")[number]
+        polygons = {"label": tmp_path / f"{name}.shp", "label_kind": "polygons"}
+        scenes.append(scene(tmp_path, name, split, **polygons))
+    (tmp_path / "b.dbf").rename(tmp_path / "b.DBF")
+    (tmp_path / "b.notes.prj").touch()
+    build_store(tmp_path / "store", scenes, PatchSettings(16, 16, 16))
+    return tmp_path
+
+
+def test_files_beside_a_shapefile_are_recorded(shapefiles):
+    scenes = open_store(shapefiles / "store").manifest["scenes"]
+    names = [[Path(source["path"]).name for source in s["sidecars"]] for s in scenes]
+    assert names == [["a.dbf", "a.prj", "a.shx"], ["b.DBF", "b.prj", "b.shx"]]
+    first = scenes[0]["sidecars"][0]
+    assert first["sha256"] == hash_file(shapefiles / "a.dbf")
+
+
+@pytest.mark.parametrize("name", ["a.dbf", "a.prj", "b.shx"])
+def test_a_changed_file_beside_a_shapefile_makes_the_store_stale(shapefiles, name):
+    alter(shapefiles / name)
+    os.utime(shapefiles / name, (1e9, 1e9))
+    assert f"{name} has changed" in refusal(shapefiles / "store")
+
+
+def test_a_raster_label_has_no_sidecars(store):
+    assert [s["sidecars"] for s in open_store(store).manifest["scenes"]] == [[]] * 4
+
+
+# Damaged
+
+
+def lacking(manifest: dict, *route) -> None:
+    *route, key = route
+    for step in route:
+        manifest = manifest[step]
+    del manifest[key]
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        *[(key,) for key in ("scenes", "splits", "bands", "dtype", "settings", "band_mean", "gsd")],
+        *[("scenes", 0, key) for key in ("name", "split", "height", "image")],
+        ("scenes", 0, "image", "path"),
+        ("scenes", 0, "label", "bytes"),
+        ("splits", "train"),
+        ("splits", "validation", "patch_size"),
+        ("splits", "train", "patches", 1, "extent"),
+        ("splits", "train", "patches", 1, "valid_share"),
+        ("splits", "train", "patches", 1, "extent", 0),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_damaged(store, route):
+    path = store / "manifest.json"
+    manifest = json.loads(path.read_text())
+    lacking(manifest, *route)
+    path.write_text(json.dumps(manifest))
+    message = refusal(store)
+    assert "manifest.json is damaged" in message and "delete the store and make it again" in message
+    if isinstance(route[-1], str):
+        assert route[-1] in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("scenes", None), ("splits", []), ("scenes", [1]), ("dtype", "colour")]
+)
+def test_a_manifest_of_other_kinds_of_values_is_damaged(store, key, value):
+    change(store / "manifest.json", key, value)
+    assert "manifest.json is damaged" in refusal(store)
+
+
+@pytest.mark.parametrize(("name", "said"), [("images.npy", "uint8"), ("masks.npy", "uint8")])
+def test_an_array_of_another_dtype_than_the_manifest_says_is_refused(store, name, said):
+    path = store / "train" / name
+    np.save(path, np.load(path).astype(np.int16))
+    assert f"{name} is of dtype int16, it should be {said}" in refusal(store)

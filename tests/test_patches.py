@@ -12,10 +12,13 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely.geometry import Polygon
 
 from experiments.recipes import open_buildings
 from preprocessing import patches as patches_module
-from preprocessing.errors import DatasetError, LabelError, OutputError, RasterError
+from preprocessing import sources
+from preprocessing.errors import DatasetError, LabelError, OutputError, PolygonError, RasterError
+from preprocessing.geometry import geographic_bounds
 from preprocessing.inria import inria_scenes
 from preprocessing.patch_store import PatchSettings, PatchStore
 from preprocessing.patches import (
@@ -251,19 +254,21 @@ def test_the_manifest_names_sources_with_size_hash_split_and_resolution(built):
             assert described[kind] == {
                 "path": str(path.resolve()),
                 "bytes": path.stat().st_size,
+                "mtime_ns": path.stat().st_mtime_ns,
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             }
         assert (described["height"], described["width"]) == SIZES[described["name"]]
         assert described["split"] == ("validation" if described["index"] == 1 else "train")
         assert described["place"] == described["name"][:-1]
-        assert described["gsd"] == pytest.approx(0.3)
+        # The rasters' own; UTM's scale on its central meridian is 0.9996.
+        assert described["gsd"] == pytest.approx(0.3 / 0.9996, rel=1e-6)
         west, south, east, north = described["bounds"]
         # 500,000 m east in zone 33 is 15 degrees; a degree there is 79 km wide.
         assert 14.999 < west < east < 15.03 and 45.1 < south < north < 45.2
         assert east - west == pytest.approx(0.3 * described["width"] / 78_900, rel=0.03)
     assert manifest["settings"] == dataclasses.asdict(PATCHES)
     assert manifest["bands"] == 3 and manifest["dtype"] == "uint8"
-    assert manifest["target"] == "buildings" and manifest["gsd"] == pytest.approx(0.3)
+    assert manifest["target"] == "buildings" and manifest["gsd"] == pytest.approx(0.3, rel=1e-3)
 
 
 def test_shares_of_a_patch_are_those_of_its_mask(built):
@@ -286,10 +291,18 @@ def test_a_patch_without_valid_pixels_has_no_target(tmp_path, two):
     write_scene(path.parents[1], "a", image, image[..., 0], ground(0))
     with rasterio.open(path, "r+") as file:
         file.nodata = 0
-    store = build(tmp_path, two)
-    assert (store.train.masks == 255).all()
-    assert store.train.target_shares.tolist() == [0.0]
-    assert store.manifest["band_mean"] == [0.0] * 3 and store.manifest["band_std"] == [1.0] * 3
+    write_scene(path.parents[1], "c", *squares(20, 24), ground(2))
+    store = build(tmp_path, [*two, scene(path.parents[1], "c", "train")])
+    assert (store.train.masks[0] == 255).all()
+    assert store.train.target_shares[0] == store.train.valid_shares[0] == 0
+    assert store.train.valid_shares[1] == pytest.approx(20 * 24 / 32**2, abs=1e-6)
+
+
+def test_training_scenes_without_any_valid_pixel_are_refused(tmp_path, two):
+    with rasterio.open(two[0].image, "r+") as file:
+        file.write(np.zeros((3, 20, 24), np.uint8))
+        file.nodata = 0
+    assert "no pixel of the training scenes is valid" in refusal(DatasetError, tmp_path, two)
 
 
 def test_band_statistics_are_of_valid_training_pixels_each_once(tmp_path, two):
@@ -345,11 +358,10 @@ def leaks(manifest: dict) -> list[tuple[str, str]]:
     for one in sides["train"]:
         for other in sides["validation"]:
             shared = one["image"]["sha256"] == other["image"]["sha256"]
-            if one["bounds"] and other["bounds"]:
-                w, s, e, n = one["bounds"]
-                west, south, east, north = other["bounds"]
+            if one["corners"] and other["corners"]:
+                here, there = Polygon(one["corners"]), Polygon(other["corners"])
                 # Neighbours may touch: corners are known to a metre or so.
-                shared |= min(e, east) - max(w, west) > 1e-5 < min(n, north) - max(s, south)
+                shared |= here.intersection(there).area > 1e-3 * min(here.area, there.area)
             if shared:
                 found.append((one["name"], other["name"]))
     return found
@@ -358,11 +370,11 @@ def leaks(manifest: dict) -> list[tuple[str, str]]:
 def test_no_image_and_no_ground_is_on_both_sides(built):
     store, _ = built
     assert {s["split"] for s in store.manifest["scenes"]} == {"train", "validation"}
-    assert all(s["bounds"] for s in store.manifest["scenes"])
+    assert all(s["bounds"] and s["corners"] for s in store.manifest["scenes"])
     assert leaks(store.manifest) == []
     # The proof finds a leak where one is made.
     moved = json.loads(json.dumps(store.manifest))
-    moved["scenes"][1]["bounds"] = moved["scenes"][0]["bounds"]
+    moved["scenes"][1]["corners"] = moved["scenes"][0]["corners"]
     assert leaks(moved) == [("ashby2", "ashby1")]
 
 
@@ -393,7 +405,8 @@ def test_ground_is_compared_in_one_reference_whatever_the_files_have(tmp_path, t
     image, mask = squares(20, 24, seed=9)
     # About the centre of scene a, in degrees.
     degrees = Affine(2e-6, 0, 15.00003, 0, -2e-6, 45.15347)
-    west, south, east, north = patches_module._describe(two[0])["bounds"]
+    info = raster_info(two[0].image)
+    west, south, east, north = geographic_bounds(info.crs, info.transform, info.height, info.width)
     assert west < 15.00005 < east and south < 45.15345 < north
     write_scene(two[1].image.parents[1], "b", image, mask, degrees, crs="EPSG:4326")
     assert "show the same ground" in refusal(DatasetError, tmp_path, two)
@@ -405,7 +418,9 @@ def test_a_crs_without_an_affine_places_nothing_on_the_ground(tmp_path, two):
         image, mask = squares(20, 24, seed=number)
         write_scene(one.image.parents[1], one.name, image, mask, NOWHERE)
         assert raster_info(one.image).crs is not None
-    assert [s["bounds"] for s in build(tmp_path, two).manifest["scenes"]] == [None, None]
+    manifest = build(tmp_path, two).manifest
+    assert [s["bounds"] for s in manifest["scenes"]] == [None, None]
+    assert [s["corners"] for s in manifest["scenes"]] == [None, None]
 
 
 def runs_of(image: np.ndarray, length: int) -> np.ndarray:
@@ -520,3 +535,67 @@ def test_inria_scenes_are_cut_by_the_split_that_is_asked_for(tmp_path):
     store = build(tmp_path, scenes)
     assert set(store.validation.scenes) == {"borth2"}
     assert set(store.train.scenes) == {"ashby1", "ashby2", "borth1"}
+
+
+def test_a_raster_s_own_resolution_comes_before_the_stated_one(tmp_path, two):
+    stated = [dataclasses.replace(one, gsd=0.5) for one in two]
+    manifest = build(tmp_path, stated).manifest
+    assert [s["gsd"] for s in manifest["scenes"]] == [pytest.approx(0.3 / 0.9996, rel=1e-5)] * 2
+
+
+def test_a_polygon_error_names_the_scene_and_the_file_once(tmp_path, two):
+    path = tmp_path / "all.geojson"
+    path.write_text('{"type": "FeatureCollection", "features": []}')
+    odd = dataclasses.replace(two[0], label=path, label_kind="polygons")
+    message = refusal(PolygonError, tmp_path, [odd, two[1]])
+    assert message.count(str(odd.image)) == 1 and message.count(str(path)) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_dtypes_that_cannot_be_trained_on_are_refused_before_any_hashing(
+    tmp_path, two, monkeypatch, dtype
+):
+    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    for number, one in enumerate(two):
+        image, mask = squares(20, 24, seed=number)
+        write_scene(one.image.parents[1], one.name, image.astype(dtype), mask, ground(number))
+    message = refusal(DatasetError, tmp_path, two)
+    assert message.startswith(f"{two[0].image}: pixels are {np.dtype(dtype)}, uint8 or uint16")
+    assert "`gdal_translate -ot Byte -scale " in message and "-ot UInt16" in message
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_hashing(tmp_path, two, monkeypatch):
+    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        build_store(tmp_path / "file" / "store", two, PATCHES)
+
+
+def test_a_source_that_cannot_be_read_is_named(tmp_path, two):
+    gone = dataclasses.replace(two[0], label=tmp_path / "gone.tif")
+    message = refusal(DatasetError, tmp_path, [gone, two[1]])
+    assert message.startswith(f"{tmp_path / 'gone.tif'}: cannot be read: No such file")
+
+
+def test_hashing_shows_a_bar_on_a_terminal(tmp_path, two, monkeypatch):
+    bars = []
+
+    def bar(scenes, **options):
+        bars.append((options["desc"], options["total"], options["disable"]))
+        return scenes
+
+    monkeypatch.setattr(sources, "tqdm", bar)
+    build(tmp_path, two)
+    assert bars == [("hashing scenes", 2, None)]
+
+
+@pytest.mark.parametrize("nodata", [np.nan, -3.4e38])
+def test_void_of_a_float_raster_holds_nothing_that_spreads(tmp_path, nodata):
+    """NaN in one pixel would run through a network's sums over the whole window."""
+    image, mask = squares(10, 12)
+    image = image.astype(np.float32)
+    image[2, 3] = nodata
+    write_scene(tmp_path, "a", image, mask.astype(np.float32), ground(0), nodata=nodata)
+    found, found_mask, _ = load_scene(scene(tmp_path, "a", "train"), 3)
+    assert found[2, 3].tolist() == [0, 0, 0] and np.abs(found).max() < 256
+    assert np.argwhere(found_mask == 255).tolist() == [[2, 3]]

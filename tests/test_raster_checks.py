@@ -53,6 +53,17 @@ def test_a_ground_distance_far_from_that_of_the_training_is_said(tmp_path, metre
         assert share == pytest.approx(100 * metres / 0.3, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("metres", "size", "said"),
+    [(3.1, "1030%", "3.1"), (120.1, "40000%", "120"), (3e-4, "0.1%", "0.0003")],
+)
+def test_numbers_in_a_note_have_no_exponent(tmp_path, metres, size, said):
+    transform = Affine(metres, 0, 500_000, 0, -metres, 5_000_000)
+    (note,) = notes(write_image(tmp_path / "a.tif", blotches(8, 8), transform=transform))
+    assert note.startswith(f"{said} m per pixel")
+    assert f"-outsize {size} {size} " in note
+
+
 def test_a_model_that_knows_no_ground_distance_says_nothing_about_it(tmp_path):
     transform = Affine(3, 0, 500_000, 0, -3, 5_000_000)
     path = write_image(tmp_path / "a.tif", blotches(20, 30), transform=transform)

@@ -113,6 +113,11 @@ def test_open_buildings_is_two_data_sets_of_one_split(tmp_path):
     assert names(scenes, "train") == ["barn2", "austin1_0"]
 
 
+def test_the_split_of_open_buildings_is_fixed(tmp_path):
+    with pytest.raises(DatasetError, match="leave --validation out"):
+        RECIPES["open_buildings"]().scenes(tmp_path, [1])
+
+
 def test_open_buildings_of_the_real_imagery_is_the_stated_split(real_data):
     scenes = RECIPES["open_buildings"]().scenes(real_data, None)
     places = ("barnarp", "zanzibar", "nepal", "philippines", "nairobi")
