@@ -442,7 +442,6 @@ def test_runs_are_found_again_wherever_they_stand():
     assert not np.isin(runs_of(squares(6, 40, seed=5)[0], 24), there).any()
 
 
-@pytest.mark.slow
 def test_no_pixel_and_no_ground_of_the_real_imagery_is_on_both_sides(real_data, tmp_path):
     """The stated split: by file, by ground, and by what the pixels show."""
     recipe = open_buildings()
