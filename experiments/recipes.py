@@ -77,7 +77,7 @@ def sample() -> Recipe:
         training=TrainingSettings(
             crop_size=128,
             batch_size=8,
-            epochs=8,
+            epochs=11,
             steps_per_epoch=60,
             learning_rate=3e-3,
             schedule="cosine",
