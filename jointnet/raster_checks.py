@@ -9,29 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jointnet.runs import Run
-from preprocessing.errors import RasterError, RunError
+from preprocessing.errors import RasterError
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
 
-NEEDED = ("bands", "dtype", "gsd", "target", "window", "overlap", "threshold")
 GSD_TOLERANCE = 0.25
 # So many pixels are kept to take percentiles from.
 _SAMPLE = 1_000_000
-
-
-def check_run(run: Run) -> None:
-    """Refuse a run folder whose configuration does not say how rasters are predicted.
-
-    Raises:
-        RunError: entries of ``config.json`` that are missing.
-    """
-    missing = [key for key in NEEDED if key not in run.config]
-    if missing:
-        raise RunError(
-            f"{run.folder / 'config.json'} lacks {', '.join(missing)}; give a folder that "
-            "train_jointnet.py wrote, such as results/<run>"
-        )
 
 
 def check_raster(
@@ -51,11 +36,9 @@ def check_raster(
     Raises:
         RasterError: no such file, no raster, fewer bands than the network takes, or pixels of
             another dtype: these are never stretched in silence, the message says how it is done.
-        RunError: see ``check_run``.
     """
     from preprocessing.rasters import RasterReader
 
-    check_run(run)
     with RasterReader(image, bands, run.config["bands"]) as reader:
         if reader.dtype != run.config["dtype"]:
             raise RasterError(

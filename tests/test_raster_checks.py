@@ -9,10 +9,10 @@ import pytest
 import rasterio
 from affine import Affine
 
-from jointnet.raster_checks import check_raster, check_run
-from preprocessing.errors import RasterError, RunError
+from jointnet.raster_checks import check_raster
+from preprocessing.errors import RasterError
 from preprocessing.rasters import read_image
-from tests.helpers import CONFIG, blotches, stand_in_run, write_image
+from tests.helpers import blotches, stand_in_run, write_image
 
 
 def notes(path, named=None, **config):
@@ -21,14 +21,6 @@ def notes(path, named=None, **config):
 
 def test_a_plain_image_has_no_notes(tmp_path):
     assert notes(write_image(tmp_path / "a.tif", blotches(20, 30))) == []
-
-
-@pytest.mark.parametrize("key", [key for key in CONFIG if key != "recipe"])
-def test_a_run_that_lacks_something_is_refused(key):
-    run = stand_in_run()
-    del run.config[key]
-    with pytest.raises(RunError, match=f"lacks {key};"):
-        check_run(run)
 
 
 def test_bands_out_of_order_are_said(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from jointnet import JointNet
 from jointnet.runs import (
+    CONFIG_KEYS,
     WEIGHTS,
     build_network,
     describe_network,
@@ -225,7 +226,7 @@ def test_a_damaged_configuration_is_refused(folder, text):
     assert "copy cannot be loaded" in refusal(folder)
 
 
-@pytest.mark.parametrize("key", ["network", "window", "threshold", "gsd", "dtype", "bands"])
+@pytest.mark.parametrize("key", CONFIG_KEYS)
 def test_a_configuration_that_lacks_what_prediction_needs_is_refused(folder, key):
     config = json.loads((folder / "config.json").read_text())
     del config[key]
