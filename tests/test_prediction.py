@@ -56,8 +56,12 @@ def test_a_local_network_gives_what_it_gives_untiled(height, width, window_overl
     np.testing.assert_allclose(tiled, untiled(image), atol=1e-5)
 
 
+# Below 1e-30 a probability times a weight may leave the numbers that float32 holds in full.
+probabilities_in_float32 = st.just(0.0) | st.floats(2.0**-100, 1, width=32)
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 40), st.integers(1, 40), window_and_overlap(), st.floats(0, 1, width=32))
+@given(st.integers(1, 40), st.integers(1, 40), window_and_overlap(), probabilities_in_float32)
 def test_a_constant_network_gives_a_constant(height, width, window_overlap, value):
     def network(batch: np.ndarray) -> np.ndarray:
         return np.full((*batch.shape[:3], 1), value, np.float32)
