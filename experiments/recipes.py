@@ -12,12 +12,16 @@ from typing import Any
 from jointnet.settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import DatasetError
+from preprocessing.folders import folder_scenes
 from preprocessing.inria import OFFICIAL_VALIDATION, inria_scenes
 from preprocessing.outputs import folder_beside
 from preprocessing.patch_store import PatchSettings
 from preprocessing.scenes import Scene
 
 Validation = Sequence[int | str] | None
+
+LOSS_OF_TARGET = {"buildings": "dice", "roads": "focal"}
+"""Losses of the public implementation, in the published settings' recipes."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def inria_buildings() -> Recipe:
 def polygons(where: str | None = None, buffer_m: float | None = None) -> Recipe:
     """Your own rasters with your own polygons.
 
-    Source: settings of ``open_buildings``.
+    Source: settings of ``open_buildings``; with lines those of ``open_roads``.
     Data: ``<data>/images`` with georeferenced rasters and ``<data>/polygons`` with a GeoJSON,
     GeoPackage or Shapefile of the same stem for each, in any CRS. Every fifth raster is held
     back unless ``--validation`` names others.
@@ -134,7 +138,8 @@ def polygons(where: str | None = None, buffer_m: float | None = None) -> Recipe:
 
     Args:
         where: which features count, as an SQL condition such as ``building = 'yes'``.
-        buffer_m: metres by which lines are widened to either side; needed for lines.
+        buffer_m: metres by which lines are widened to either side; needed for lines, which
+            are taken for roads.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
@@ -143,7 +148,10 @@ def polygons(where: str | None = None, buffer_m: float | None = None) -> Recipe:
         found = polygon_scenes(data / "images", data / "polygons", validation)
         return [replace(scene, where=where, buffer_m=buffer_m) for scene in found]
 
-    return replace(open_buildings(), name="polygons", scenes=scenes)
+    if buffer_m is None:
+        return replace(open_buildings(), name="polygons", scenes=scenes)
+    roads = replace(open_roads(), name="polygons", scenes=scenes).with_training(source_shares=None)
+    return replace(roads, patches=replace(open_buildings().patches, target="roads"))
 
 
 def open_buildings() -> Recipe:
@@ -190,6 +198,110 @@ def open_buildings() -> Recipe:
     )
 
 
+def massachusetts_roads() -> Recipe:
+    """Roads on the Massachusetts Roads data set.
+
+    Source: Zhang and Wang 2019, who evaluate on it, with the settings of the public Keras
+    implementation: full width, 512 px patches, Adam 1e-4, focal loss (gamma 2, alpha 0.25),
+    flips and rotations. The valid tiles are held back; ``--validation test`` holds back the test
+    tiles instead.
+    Data: ``<data>/massachusetts_roads/{train,valid,test}/{sat,map}``, 1108, 14 and 49 tiles of
+    1500 x 1500 pixels; white margins are void. The patch store takes 11 GB of disk.
+    Command: ``python experiments/train_jointnet.py --recipe massachusetts_roads``; on a GPU add
+    ``--precision mixed_bfloat16 --batch-size 8``.
+    Time: 10,000 training patches an epoch, for a GPU. Score: not measured yet on the full set.
+    """
+    return _massachusetts("roads")
+
+
+def massachusetts_buildings() -> Recipe:
+    """Buildings on the Massachusetts Buildings data set.
+
+    Source: as ``massachusetts_roads``, with the dice loss.
+    Data: ``<data>/massachusetts_buildings/{train,valid,test}/{sat,map}``, 137, 4 and 10 tiles of
+    1500 x 1500 pixels.
+    Command: ``python experiments/train_jointnet.py --recipe massachusetts_buildings``; on a GPU
+    add ``--precision mixed_bfloat16 --batch-size 8``.
+    Time: 1,200 training patches an epoch, for a GPU. Score: not measured yet on the full set.
+    """
+    return _massachusetts("buildings")
+
+
+def _massachusetts(target: str) -> Recipe:
+    name = f"massachusetts_{target}"
+
+    def scenes(data: Path, validation: Validation) -> list[Scene]:
+        from preprocessing.massachusetts import massachusetts_scenes
+
+        folders = list(validation or ("valid",))
+        if len(folders) > 1 or folders[0] not in ("valid", "test"):
+            raise DatasetError(f"{name} holds back valid or test; got --validation {folders}")
+        return massachusetts_scenes(data / name, folders[0])
+
+    return Recipe(
+        name=name,
+        scenes=scenes,
+        variant="jointnet",
+        patches=PatchSettings(patch_size=512, stride=512, validation_size=512, target=target),
+        training=TrainingSettings(
+            crop_size=512,
+            batch_size=4,
+            epochs=100,
+            learning_rate=1e-4,
+            loss=LOSS_OF_TARGET[target],
+            early_stopping=10,
+        ),
+    )
+
+
+def open_roads() -> Recipe:
+    """Roads at 1 m from a sample of Massachusetts: the recipe behind the road weights.
+
+    Source: architecture of Zhang and Wang 2019 at half width; training set up for two CPU cores.
+    Data: ``massachusetts_roads`` (25 training and 5 valid tiles of 1500 px, white margins void)
+    and ``massachusetts_roads_crops/{images,labels}`` (230 crops of 400 px of other tiles) beside
+    each other in the data folder. The valid tiles are held back; half of each batch comes from
+    the tiles, half from the crops.
+    Command: ``python experiments/train_jointnet.py --recipe open_roads --data DATA``
+    Time: about 100 minutes on 2 cores. Score: see README.md.
+    """
+
+    def scenes(data: Path, validation: Validation) -> list[Scene]:
+        from preprocessing.massachusetts import GSD, massachusetts_scenes
+
+        if validation is not None:
+            raise DatasetError("the split of open_roads is fixed; leave --validation out")
+        crops = data / "massachusetts_roads_crops"
+        return [
+            *massachusetts_scenes(data / "massachusetts_roads"),
+            *folder_scenes(
+                crops / "images", crops / "labels", "train", "massachusetts_roads_crops", GSD
+            ),
+        ]
+
+    buildings = open_buildings()
+    return replace(
+        buildings,
+        name="open_roads",
+        scenes=scenes,
+        patches=PatchSettings(patch_size=400, stride=400, validation_size=256, target="roads"),
+        training=replace(
+            buildings.training,
+            loss="focal",
+            source_shares={"massachusetts_roads": 0.5, "massachusetts_roads_crops": 0.5},
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
-    recipe.__name__: recipe for recipe in (sample, inria_buildings, polygons, open_buildings)
+    recipe.__name__: recipe
+    for recipe in (
+        sample,
+        inria_buildings,
+        massachusetts_roads,
+        massachusetts_buildings,
+        polygons,
+        open_buildings,
+        open_roads,
+    )
 }

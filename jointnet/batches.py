@@ -16,9 +16,11 @@ class TrainingBatches(keras.utils.PyDataset):
     it needs more samples than there are patches, it starts over in another order. With
     ``target_weight`` above 0 the patches are drawn with replacement instead, that share of them
     in proportion to the target they show and the rest evenly, for scenes that are mostly empty.
-    Every sample is a random crop of its
-    patch, augmented. Nothing depends on what was drawn before, so a run that is resumed, or that
-    loads with more workers, sees the same batches.
+    With ``source_shares`` every batch holds each source's share of samples, to the nearest whole
+    sample over the batches so far, however many patches the source has; within a source they are
+    drawn as above. Every sample is a random crop of its patch, augmented. Nothing depends on what
+    was drawn before, so a run that is resumed, or that loads with more workers, sees the same
+    batches.
 
     Args:
         patches: the patches to draw from.
@@ -29,10 +31,13 @@ class TrainingBatches(keras.utils.PyDataset):
         augmentation: what is done to each sample.
         steps: batches in the epoch; None for as many as one pass over the patches fills.
         target_weight: share of the draws, 0..1, in proportion to the patches' target shares.
+        source_shares: share of each batch by the name of the source, summing to 1; None for all
+            patches alike.
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
 
     Raises:
-        ValueError: no patches with valid pixels, or a crop larger than a patch.
+        ValueError: no patches with valid pixels, a crop larger than a patch, or shares that do
+            not sum to 1 or name other sources than those of the patches.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class TrainingBatches(keras.utils.PyDataset):
         augmentation: Augmentation,
         steps: int | None = None,
         target_weight: float = 0.0,
+        source_shares: dict[str, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -62,19 +68,58 @@ class TrainingBatches(keras.utils.PyDataset):
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.steps = steps or max(1, len(self._usable) // batch_size)
-        self._order = self._draw(target_weight)
-
-    def _draw(self, target_weight: float) -> np.ndarray:
-        """Patch number of each sample of the epoch."""
         generator = np.random.default_rng([self.seed, self.epoch])
-        samples, patches = self.steps * self.batch_size, len(self._usable)
+        samples = self.steps * self.batch_size
+        if source_shares is None:
+            self._order = self._draw(self._usable, samples, target_weight, generator)
+        else:
+            self._order = self._draw_by_source(source_shares, samples, target_weight, generator)
+
+    def _draw(
+        self,
+        usable: np.ndarray,
+        samples: int,
+        target_weight: float,
+        generator: np.random.Generator,
+    ) -> np.ndarray:
+        """Patch number of so many samples, out of the usable ones."""
+        patches = len(usable)
         if target_weight:
-            shares = self.patches.target_shares[self._usable] + 1e-9
+            shares = self.patches.target_shares[usable] + 1e-9
             chances = target_weight * shares / shares.sum() + (1 - target_weight) / patches
-            return self._usable[generator.choice(patches, samples, p=chances)]
+            return usable[generator.choice(patches, samples, p=chances)]
         passes = -(-samples // patches)
         order = np.concatenate([generator.permutation(patches) for _ in range(passes)])[:samples]
-        return self._usable[order]
+        return usable[order]
+
+    def _draw_by_source(
+        self,
+        shares: dict[str, float],
+        samples: int,
+        target_weight: float,
+        generator: np.random.Generator,
+    ) -> np.ndarray:
+        """Patch number of each sample, the sources mixed batch by batch."""
+        sources = np.array(self.patches.sources)[self._usable]
+        found = sorted({str(source) for source in sources})
+        if sorted(shares) != found or abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError(
+                f"source_shares must sum to 1 over the sources of the store, "
+                f"{', '.join(found)}; got {shares}"
+            )
+        # Whole samples of each source up to the end of each batch, and what each batch adds.
+        ends = np.arange(0, samples + 1, self.batch_size)[:, None]
+        limits = np.concatenate([[0.0], np.cumsum([shares[name] for name in found])])
+        counts = np.diff(np.diff(np.rint(ends * limits).astype(int), axis=1), axis=0)
+        order = np.empty((self.steps, self.batch_size), int)
+        for number, name in enumerate(found):
+            share = counts[:, number]
+            usable = self._usable[sources == name]
+            drawn = self._draw(usable, int(share.sum()), target_weight, generator)
+            first = counts[:, :number].sum(axis=1)
+            for batch, part in enumerate(np.split(drawn, np.cumsum(share)[:-1])):
+                order[batch, first[batch] : first[batch] + share[batch]] = part
+        return order.ravel()
 
     def __len__(self) -> int:
         return self.steps

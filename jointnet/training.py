@@ -171,6 +171,7 @@ def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> Train
         augmentation=settings.augmentation,
         steps=settings.steps_per_epoch,
         target_weight=settings.target_weight,
+        source_shares=settings.source_shares,
     )
 
 

@@ -61,6 +61,8 @@ class PatchSet:
         target_shares: ``(patches,)`` float, share of target among the valid pixels.
         valid_shares: ``(patches,)`` float, share of pixels that are not void, 0 where all are.
         scenes: name of the scene of each patch.
+        sources: data set of the scene of each patch, None where it was not named; empty for
+            all unnamed.
     """
 
     images: np.ndarray
@@ -69,6 +71,7 @@ class PatchSet:
     target_shares: np.ndarray
     valid_shares: np.ndarray
     scenes: tuple[str, ...]
+    sources: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -208,6 +211,7 @@ def _open_split(folder: Path, manifest: dict, split: str) -> PatchSet:
         target_shares=np.array([patch["target_share"] for patch in patches], float),
         valid_shares=np.array([patch["valid_share"] for patch in patches], float),
         scenes=tuple(manifest["scenes"][patch["scene"]]["name"] for patch in patches),
+        sources=tuple(manifest["scenes"][patch["scene"]].get("source") for patch in patches),
     )
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from preprocessing import rasters
 from preprocessing.errors import DatasetError, LabelError, OutputError, PolygonError
+from preprocessing.massachusetts import white_border
 from preprocessing.normalisation import BandStatistics
 from preprocessing.outputs import folder_beside, require_space
 from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
@@ -50,6 +51,30 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
     return mask, None
 
 
+def load_pair(
+    scene: Scene, bands: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict | None]:
+    """Image and label of one scene, whole, with what is labelled where there is no imagery.
+
+    Args:
+        scene: image and label, raster or polygons.
+        bands: number of bands to read.
+
+    Returns:
+        Image ``(height, width, bands)`` in its dtype; mask ``(height, width)`` uint8 of 0, 1 and
+        255 where the label itself has no data; where the image has data, ``(height, width)``
+        bool; and the counts of ``load_label``.
+
+    Raises:
+        RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
+    """
+    label, counts = load_label(scene, rasters.raster_info(scene.image))
+    image, valid = rasters.read_image(scene.image, band_count=bands)
+    if scene.white_border:
+        valid &= ~white_border(image)
+    return image, label, valid, counts
+
+
 def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray, dict | None]:
     """Image and mask of one scene, whole.
 
@@ -64,9 +89,8 @@ def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray, dict |
     Raises:
         RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
     """
-    mask, counts = load_label(scene, rasters.raster_info(scene.image))
-    image, valid = rasters.read_image(scene.image, band_count=bands)
-    return image, np.where(valid, mask, np.uint8(VOID)), counts
+    image, label, valid, counts = load_pair(scene, bands)
+    return image, np.where(valid, label, np.uint8(VOID)), counts
 
 
 def training_windows(height: int, width: int, settings: PatchSettings) -> list[Window]:

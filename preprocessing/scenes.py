@@ -32,6 +32,10 @@ class Scene:
             georeferencing of their own; None where it states none.
         where: which features of a polygon file count, as an SQL condition; None for all.
         buffer_m: metres by which a polygon file's lines are widened to either side.
+        white_border: whether exact white that is connected to the image's border is void, as
+            in the Massachusetts data sets; see ``preprocessing.massachusetts``.
+        source: the data set it belongs to, for sources that have their own share of each batch
+            (``jointnet.batches.TrainingBatches``).
     """
 
     name: str
@@ -44,6 +48,8 @@ class Scene:
     gsd: float | None = None
     where: str | None = None
     buffer_m: float | None = None
+    white_border: bool = False
+    source: str | None = None
 
 
 def images_in(folder: Path | str) -> list[Path]:

@@ -109,6 +109,8 @@ def _describe(scene: Scene, info: RasterInfo) -> dict:
         "sidecars": [_file(path) for path in _sidecars(scene.label)],
         "where": scene.where,
         "buffer_m": scene.buffer_m,
+        "white_border": scene.white_border,
+        "source": scene.source,
         "height": info.height,
         "width": info.width,
         "dtype": info.dtype,

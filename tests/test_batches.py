@@ -275,3 +275,51 @@ def test_no_patches_are_refused():
 def test_a_batch_beyond_the_last_is_refused():
     with pytest.raises(IndexError):
         batches()[2]
+
+
+# Sources with shares of their own
+
+
+def two_sources(first: int = 2, second: int = 8):
+    """Ten patches, the first ones from ``a``, the others from ``b``."""
+    return replace(numbered(first + second), sources=("a",) * first + ("b",) * second)
+
+
+@pytest.mark.parametrize("target_weight", [0.0, 0.5])
+def test_every_batch_holds_each_sources_share(target_weight):
+    shares = {"a": 0.75, "b": 0.25}
+    drawn = batches(
+        two_sources(), steps=6, source_shares=shares, crop_size=12, target_weight=target_weight
+    )
+    for images, _ in content(drawn):
+        # Patches 0 and 1 are those of a.
+        assert (images[:, 0, 0, 0] < 2).sum() == 3
+
+
+def test_shares_that_are_no_whole_samples_hold_over_the_epoch():
+    drawn = batches(two_sources(), steps=10, source_shares={"a": 0.3, "b": 0.7})
+    per_batch = [int((images[:, 0, 0, 0] < 2).sum()) for images, _ in content(drawn)]
+    assert sum(per_batch) == 12
+    assert set(per_batch) <= {1, 2}
+
+
+def test_within_a_source_patches_come_in_turn():
+    drawn = batches(two_sources(), steps=4, source_shares={"a": 0.5, "b": 0.5})
+    assert Counter(patch_numbers(drawn)) == {0: 4, 1: 4} | dict.fromkeys(range(2, 10), 1)
+
+
+def test_batches_by_source_are_as_pure_as_others():
+    settings = {"steps": 5, "source_shares": {"a": 0.4, "b": 0.6}, "epoch": 2}
+    assert same(
+        content(batches(two_sources(), **settings)), content(batches(two_sources(), **settings))
+    )
+    other = batches(two_sources(), **settings | {"epoch": 3})
+    assert patch_numbers(other) != patch_numbers(batches(two_sources(), **settings))
+
+
+@pytest.mark.parametrize(
+    "shares", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "c": 0.5}], ids=str
+)
+def test_shares_that_do_not_fit_the_sources_are_refused(shares):
+    with pytest.raises(ValueError, match="source_shares must sum to 1 over the sources .* a, b"):
+        batches(two_sources(), source_shares=shares)

@@ -1,0 +1,103 @@
+"""The folder layout of the Massachusetts roads and buildings data sets, and their void.
+
+Source: Mnih 2013, "Machine Learning for Aerial Image Labeling" (PhD thesis, University of
+Toronto), chapter 6.
+
+``{train,valid,test}/{sat,map}``: 1500 x 1500 pixels of 1 m, three bands of uint8, labels
+0 / 255. The official split of the roads is 1108, 14 and 49 tiles, of the buildings 137, 4 and
+10. Many road images are white where the mosaic of photographs ends, while the map goes on
+drawing roads there: nothing can be learned from those pixels, and nothing measured on them.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from preprocessing.errors import DatasetError
+from preprocessing.scenes import Scene, images_in, pair_by_stem
+
+GSD = 1.0
+SPLITS = ("train", "valid", "test")
+
+
+def massachusetts_scenes(
+    root: Path | str, held_back: Literal["valid", "test"] = "valid"
+) -> list[Scene]:
+    """List the scenes of a data set in the Massachusetts layout, training first.
+
+    Their name is the file's stem, their place ``root``'s name, and exact white at their border
+    is void. The two splits that are not asked for are not read.
+
+    Args:
+        root: the folder that holds ``train`` and ``valid`` (and ``test``), each with ``sat``
+            and ``map``.
+        held_back: the folder of the tiles that are not trained on.
+
+    Raises:
+        DatasetError: not the layout, no tile on a side, images and labels that do not pair, or
+            one tile on both sides.
+    """
+    root = Path(root)
+    if held_back not in SPLITS[1:]:
+        raise DatasetError(f"{held_back!r} cannot be held back: give valid or test")
+    train, validation = (_pairs(root, split) for split in ("train", held_back))
+    if shared := sorted(train.keys() & validation.keys()):
+        raise DatasetError(f"{root}: {shared[0]} lies in train and in {held_back}")
+    sides: tuple[tuple[dict, Literal["train", "validation"]], ...] = (
+        (train, "train"),
+        (validation, "validation"),
+    )
+    return [
+        Scene(
+            name=stem,
+            place=root.name,
+            index=None,
+            split=side,
+            image=image,
+            label=label,
+            label_kind="raster",
+            gsd=GSD,
+            white_border=True,
+            source=root.name,
+        )
+        for pairs, side in sides
+        for stem, (image, label) in pairs.items()
+    ]
+
+
+def white_border(image: np.ndarray) -> np.ndarray:
+    """Where exact white reaches in from the image's border.
+
+    White roofs and cars inside the image are imagery: only what is connected (by the sides of
+    pixels) to the border counts.
+
+    Args:
+        image: ``(height, width, bands)`` of an integer dtype; may be empty.
+
+    Returns:
+        ``(height, width)`` bool.
+    """
+    white = (image == np.iinfo(image.dtype).max).all(axis=-1)
+    if not white.any():
+        return white
+    _, regions = cv2.connectedComponents(white.astype(np.uint8), connectivity=4)
+    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    reached = np.unique(edges[edges > 0])
+    return np.isin(regions, reached)
+
+
+def _pairs(root: Path, split: str) -> dict[str, tuple[Path, Path]]:
+    """Image and map of each tile of a split, by stem."""
+    sat, maps = root / split / "sat", root / split / "map"
+    for folder in (sat, maps):
+        if not folder.is_dir():
+            raise DatasetError(
+                f"no data set of the Massachusetts layout in {root}: it has no folder "
+                f"{folder.relative_to(root)}; expected train and {split} with sat and map in each"
+            )
+    pairs = pair_by_stem(images_in(sat), images_in(maps))
+    if not pairs:
+        raise DatasetError(f"{sat} holds no images")
+    return {image.stem: (image, label) for image, label in pairs}
