@@ -1,14 +1,19 @@
-"""Pictures of a run: its curves, and a scene beside its truth and its prediction."""
+"""Pictures of a run: its curves, what augmentation does, a scene beside truth and prediction."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from preprocessing.augmentation import Augmentation
+from preprocessing.changes import Draws
 from preprocessing.display import stretch
 
 # Colour-blind safe (Okabe and Ito 2008): agreement, false alarm, miss.
 FOUND, FALSELY_FOUND, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+# On a contact sheet: the target's outline, and void's hatching of so many pixels' period.
+OUTLINE, HATCHING, HATCH_PERIOD = (240, 228, 66), (204, 121, 167), 8
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
@@ -97,6 +102,77 @@ def draw_scene(
         axes.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def draw_augmentations(
+    image: np.ndarray,
+    mask: np.ndarray,
+    augmentation: Augmentation,
+    path: Path,
+    seed: int = 0,
+    samples: int = 9,
+) -> None:
+    """Draw a contact sheet of what an augmentation does to a patch as PNG.
+
+    First the patch as it is, then each change that is on, alone and as far as it goes (one of its
+    two extremes where it has two), then samples as training would see them. The target is
+    outlined yellow, void hatched purple.
+
+    Args:
+        image: ``(height, width, bands)`` raw pixels, not empty.
+        mask: ``(height, width)`` uint8 of 0, 1 and 255.
+        augmentation: what is shown.
+        path: the picture to write; replaced where it exists.
+        seed: of everything random.
+        samples: number of samples.
+
+    Raises:
+        JointNetError: image and mask do not fit each other or the augmentation.
+    """
+    generator = np.random.default_rng(seed)
+    shown = {"as it is": (image, mask)}
+    if augmentation.dihedral:
+        shown["dihedral"] = augmentation.apply_drawn(image, mask, Draws(symmetry=4))
+    for name, change in augmentation.changes.items():
+        drawn = Draws.from_generator(generator)
+        extreme = replace(drawn, symmetry=0, shifts={name: 1.0}, chances={})
+        often = f", probability {change.probability:g}" if change.probability < 1 else ""
+        title = f"{name} {change.strength:g}{often}"
+        shown[title] = augmentation.apply_drawn(image, mask, extreme)
+    for number in range(1, samples + 1):
+        shown[f"sample {number}"] = augmentation.apply(image, mask, generator)
+    columns = min(6, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.65 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, (title, (changed, moved)) in zip(panels, shown.items(), strict=False):
+        axes.imshow(_labelled(_displayable_as(image, changed), moved))
+        axes.set_title(title, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _displayable_as(reference: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """``displayable``, stretched as the reference is, so that changes of light stay visible."""
+    if image.dtype == np.uint8:
+        return displayable(image)
+    both = np.concatenate([reference, image])[..., :3]
+    valid = np.isfinite(both)
+    valid[len(reference) :] = False
+    return displayable(stretch(both, valid)[len(reference) :].astype(np.uint8))
+
+
+def _labelled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A picture with the target outlined and void hatched."""
+    target = np.pad(mask == 1, 1)
+    inside = target[:-2, 1:-1] & target[2:, 1:-1] & target[1:-1, :-2] & target[1:-1, 2:]
+    diagonals = np.add.outer(*map(np.arange, mask.shape)) % HATCH_PERIOD
+    labelled = picture.copy()
+    labelled[(mask == 1) & ~inside] = OUTLINE
+    labelled[(mask == 255) & (diagonals < HATCH_PERIOD // 4)] = HATCHING
+    return labelled
 
 
 def _grey(mask: np.ndarray) -> np.ndarray:

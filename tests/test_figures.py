@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from experiments import figures
-from experiments.figures import displayable, draw_curves, draw_scene, error_map
+from experiments.figures import (
+    displayable,
+    draw_augmentations,
+    draw_curves,
+    draw_scene,
+    error_map,
+)
+from preprocessing.augmentation import STRONG, Augmentation
+from preprocessing.changes import Change
+from preprocessing.errors import LabelError
 
 TRUTH = np.array([[1, 1, 0, 0, 1, 255]], np.uint8)
 PREDICTION = np.array([[1, 0, 1, 0, 255, 1]], np.uint8)
@@ -82,3 +91,79 @@ def test_a_scene_is_drawn_with_missing_folders_made(tmp_path):
     # Void is grey in truth and prediction, target white.
     flat = {tuple(colour) for colour in picture.reshape(-1, 3)}
     assert {(128, 128, 128), (255, 255, 255), (0, 0, 0), (100, 100, 100)} <= flat
+
+
+def sheet(path, image, mask, augmentation, **arguments) -> np.ndarray:
+    draw_augmentations(image, mask, augmentation, path, **arguments)
+    return (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+
+
+def share_of(colour, picture) -> float:
+    return (np.abs(picture - np.array(colour)).max(axis=2) < 12).mean()
+
+
+def labelled_patch(dtype=np.uint8) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 1
+    mask[:, 50:] = 255
+    level = {np.uint8: 60, np.uint16: 900, np.float32: 0.3}[dtype]
+    image = np.full((64, 64, 3), level, dtype)
+    image[:4] = level * 2
+    image[4:8] = 0
+    return image, mask
+
+
+def test_a_contact_sheet_shows_each_change_and_the_samples(tmp_path):
+    image, mask = labelled_patch()
+    few = Augmentation(
+        dihedral=False, brightness=0.5, contrast=0, saturation=0, dropout=Change(1, 0.1)
+    )
+    path = tmp_path / "pictures" / "sheet.png"
+    picture = sheet(path, image, mask, few, samples=1)
+    # As it is, brighter, all dropped; then a sample.
+    panels = np.array_split(picture, 4, axis=1)
+    grey = [(value, value, value) for value in (60, 60 + 128, 0)]
+    for panel, colour in zip(panels, grey, strict=False):
+        assert share_of(colour, panel) > 0.4
+    for panel in panels:
+        assert share_of(figures.OUTLINE, panel) > 0.003
+        assert share_of(figures.HATCHING, panel) > 0.01
+    assert picture.shape[1] / picture.shape[0] == pytest.approx(4 * 2.4 / 2.65, rel=0.01)
+
+
+def test_a_contact_sheet_is_repeated_by_its_seed(tmp_path):
+    image, mask = labelled_patch()
+    pictures = [
+        sheet(tmp_path / "a.png", image, mask, Augmentation(), seed=seed, samples=2)
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[0], pictures[2])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_other_depths_are_stretched_as_the_patch_itself(tmp_path, dtype):
+    """Or brightness would not be seen."""
+    image, mask = labelled_patch(dtype)
+    brighter = Augmentation(
+        dihedral=False, brightness=0.15, contrast=0, saturation=0, value_range=(0, image.max())
+    )
+    picture = sheet(tmp_path / "a.png", image, mask, brighter, samples=1)
+    plain, bright, _ = np.array_split(picture, 3, axis=1)
+    middle = slice(picture.shape[0] // 2, picture.shape[0] // 2 + 60), slice(50, 60)
+    assert np.median(bright[middle]) > np.median(plain[middle]) + 20
+
+
+def test_a_contact_sheet_of_everything_on_one_band_without_target(tmp_path):
+    mask = np.full((20, 30), 255, np.uint8)
+    image = np.full((20, 30, 1), 90, np.uint8)
+    picture = sheet(tmp_path / "a.png", image, mask, STRONG, samples=4)
+    assert share_of(figures.OUTLINE, picture) == 0
+    assert share_of(figures.HATCHING, picture) > 0.05
+
+
+def test_a_contact_sheet_that_does_not_fit_is_not_written(tmp_path):
+    image, mask = labelled_patch()
+    with pytest.raises(LabelError, match="does not fit"):
+        draw_augmentations(image, mask[1:], STRONG, tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
