@@ -1,7 +1,9 @@
 """What all commands share: options defined once, and errors as one line with exit code 2."""
 
 import math
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import click
 
 from preprocessing.errors import JointNetError
 
-DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "results" / "open_buildings"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+SHIPPED = {"buildings": RESULTS / "open_buildings", "roads": RESULTS / "open_roads"}
 
 
 class Command(click.Command):
@@ -57,13 +60,75 @@ def given(name: str) -> bool:
     return source is not click.core.ParameterSource.DEFAULT
 
 
-model_option = click.option(
+def parse_bands(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[int] | None:
+    """Turn ``"4,3,2"`` into numbers.
+
+    Raises:
+        click.BadParameter: something else than numbers from 1 with commas between them.
+    """
+    parts = value.split(",") if value is not None else []
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} are no band numbers from 1; write them as in 4,3,2")
+    return [int(part) for part in parts] or None
+
+
+def parse_validation(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[int | str] | float | None:
+    """Turn ``"1,2,austin7"`` into indices and names, and ``"0.2"`` into a share.
+
+    Raises:
+        click.BadParameter: nothing between the commas.
+    """
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]*\.[0-9]+", value.strip()):
+        return float(value)
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise click.BadParameter("give tile numbers or names, such as 1,2 or austin1,chicago3")
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _choose_target(context: click.Context, option: click.Parameter, value: str) -> None:
+    context.meta["target"] = value
+
+
+def _choose_model(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
+    if value is not None and given("target"):
+        raise click.UsageError(
+            "--target chooses among the weights that come with the project; leave it or --model out"
+        )
+    return value or SHIPPED[context.meta["target"]]
+
+
+# Eager: the choice of the model needs it.
+_target_option = click.option(
+    "--target",
+    type=click.Choice(list(SHIPPED)),
+    default="buildings",
+    show_default=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_choose_target,
+    help="What to look for with the weights that come with the project.",
+)
+_model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),
-    default=DEFAULT_MODEL,
-    show_default="the weights that come with the project",
-    help="Run folder of a trained network, such as results/<run>.",
+    callback=_choose_model,
+    help="Run folder of a trained network, such as results/<run>.  [default: the weights that "
+    "come with the project, by --target]",
 )
+
+
+def model_option(command: Callable) -> Callable:
+    """Options ``--target`` and ``--model``; the command gets ``model``, a run folder."""
+    return _target_option(_model_option(command))
+
+
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),

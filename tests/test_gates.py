@@ -7,7 +7,7 @@ import pytest
 
 from experiments import recipes
 from experiments.evaluate import evaluate_run
-from experiments.options import DEFAULT_MODEL
+from experiments.options import SHIPPED
 from jointnet import JointNet
 from jointnet.evaluation import OVERALL, summarise
 from jointnet.metrics import Counts, count, threshold_mask
@@ -62,13 +62,13 @@ def colour_classifier_iou(scenes):
 
 @pytest.mark.slow
 def test_the_shipped_weights_beat_colour_and_give_the_figures_that_are_stated(real_data):
-    run = load_run(DEFAULT_MODEL)
+    run = load_run(SHIPPED["buildings"])
     rows = {
         (row["threshold"], row["place"]): row["iou"]
         for row in summarise(evaluate_run(run, real_data))
     }
     baseline = colour_classifier_iou(recipes.open_buildings().scenes(real_data, None))
     assert rows[0.6, OVERALL] > baseline + 0.15
-    stated = json.loads((DEFAULT_MODEL / "evaluation.json").read_text(encoding="utf-8"))
+    stated = json.loads((SHIPPED["buildings"] / "evaluation.json").read_text(encoding="utf-8"))
     for row in stated["summary"]:
         assert rows[row["threshold"], row["place"]] == pytest.approx(row["iou"], abs=5e-4)

@@ -1,0 +1,98 @@
+"""Recipes behind the weights that come with the project, for two CPU cores."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from experiments.recipe import Recipe, Validation
+from jointnet.settings import TrainingSettings
+from preprocessing.augmentation import Augmentation
+from preprocessing.errors import DatasetError
+from preprocessing.folders import folder_scenes
+from preprocessing.inria import inria_scenes
+from preprocessing.patch_store import PatchSettings
+from preprocessing.scenes import Scene
+
+
+def open_buildings() -> Recipe:
+    """Buildings at 0.3 m from open imagery: the recipe behind the weights of ``infer.py``.
+
+    Source: architecture of Zhang and Wang 2019 at half width; training set up for two CPU cores.
+    Data: ``aerial_buildings`` (16 tiles of five places, Inria layout) and ``inria_patches``
+    (41 patches of two Inria tiles) beside each other in the data folder. Tiles of index 1 and
+    all patches of chicago1 are held back for validation.
+    Command: ``python experiments/train_jointnet.py --recipe open_buildings --data DATA``
+    Time: about 100 minutes on 2 cores. Score: see README.md.
+    """
+
+    def scenes(data: Path, validation: Validation) -> list[Scene]:
+        if validation is not None:
+            raise DatasetError("the split of open_buildings is fixed; leave --validation out")
+        return [
+            *inria_scenes(data / "aerial_buildings", validation=(1,)),
+            *inria_scenes(data / "inria_patches", validation=("chicago1",)),
+        ]
+
+    return Recipe(
+        name="open_buildings",
+        scenes=scenes,
+        variant="jointnet_half",
+        # Patches larger than the crops give every epoch other crops of the few scenes.
+        patches=PatchSettings(patch_size=384, stride=256, validation_size=256),
+        training=TrainingSettings(
+            crop_size=256,
+            batch_size=4,
+            epochs=36,
+            steps_per_epoch=70,
+            learning_rate=1e-3,
+            schedule="cosine",
+            warmup_steps=140,
+            weight_decay=1e-2,
+            loss="cross_entropy+dice",
+            target_weight=0.5,
+            augmentation=Augmentation(
+                brightness=0.15, contrast=0.3, saturation=0.4, hue=0.04, gamma=0.3
+            ),
+            precision="mixed_bfloat16",
+        ),
+    )
+
+
+def open_roads() -> Recipe:
+    """Roads at 1 m from a sample of Massachusetts: the recipe behind the road weights.
+
+    Source: architecture of Zhang and Wang 2019 at half width; training set up for two CPU cores.
+    Data: ``massachusetts_roads`` (25 training and 5 valid tiles of 1500 px, white margins void)
+    and ``massachusetts_roads_crops/{images,labels}`` (230 crops of 400 px of other tiles) beside
+    each other in the data folder. The valid tiles are held back; half of each batch comes from
+    the tiles, half from the crops. The loss is that of ``open_buildings``: with the focal loss
+    few pixels reach the threshold of 0.6 (results/README.md).
+    Command: ``python experiments/train_jointnet.py --recipe open_roads --data DATA``
+    Time: about 100 minutes on 2 cores. Score: see README.md.
+    """
+
+    def scenes(data: Path, validation: Validation) -> list[Scene]:
+        from preprocessing.massachusetts import GSD, massachusetts_scenes
+
+        if validation is not None:
+            raise DatasetError("the split of open_roads is fixed; leave --validation out")
+        crops = data / "massachusetts_roads_crops"
+        return [
+            *massachusetts_scenes(data / "massachusetts_roads"),
+            *folder_scenes(
+                crops / "images", crops / "labels", "train", "massachusetts_roads_crops", GSD
+            ),
+        ]
+
+    buildings = open_buildings()
+    return replace(
+        buildings,
+        name="open_roads",
+        scenes=scenes,
+        patches=PatchSettings(patch_size=400, stride=400, validation_size=256, target="roads"),
+        training=replace(
+            buildings.training,
+            epochs=10,
+            steps_per_epoch=210,
+            source_shares={"massachusetts_roads": 0.5, "massachusetts_roads_crops": 0.5},
+        ),
+    )
