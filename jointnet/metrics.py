@@ -1,5 +1,6 @@
 """Pixel metrics from integer counts: counts are added over everything, and divided once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,21 +73,37 @@ def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
     Raises:
         ValueError: the shapes differ, or a value is none of 0, 1 and 255 (a probability, say).
     """
-    if truth.shape != prediction.shape:
-        raise ValueError(
-            f"truth and prediction must have one shape; got {truth.shape} and {prediction.shape}"
-        )
+    check_masks(truth=truth, prediction=prediction)
     valid = (truth != VOID) & (prediction != VOID)
     truth, prediction = truth[valid], prediction[valid]
-    for name, mask in (("truth", truth), ("prediction", prediction)):
-        others = mask[(mask != 0) & (mask != 1)]
-        if others.size:
-            raise ValueError(f"{name} must hold 0, 1 and {VOID} only; got {others[0]}")
     pairs = 2 * truth.astype(np.uint8) + prediction.astype(np.uint8)
     true_negative, false_positive, false_negative, true_positive = np.bincount(
         pairs, minlength=4
     ).tolist()
     return Counts(true_positive, false_positive, false_negative, true_negative)
+
+
+def check_masks(**masks: np.ndarray) -> None:
+    """Refuse what are no masks of one raster.
+
+    Args:
+        **masks: arrays by the name that an error shall give them.
+
+    Raises:
+        ValueError: the shapes differ, or a value is none of 0, 1 and 255 (a probability, say).
+    """
+    shapes = [mask.shape for mask in masks.values()]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"{_listed(masks)} must have one shape; got {_listed(map(str, shapes))}")
+    for name, mask in masks.items():
+        others = mask[(mask != 0) & (mask != 1) & (mask != VOID)]
+        if others.size:
+            raise ValueError(f"{name} must hold 0, 1 and {VOID} only; got {others[0]}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}"
 
 
 def threshold_mask(probabilities: np.ndarray, threshold: float) -> np.ndarray:

@@ -2,27 +2,26 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from click.testing import CliRunner, Result
 
 from experiments import recipes
-from experiments.evaluate import evaluate_masks, main
-from jointnet.metrics import Counts
+from experiments.evaluate import evaluate_run, main
 from jointnet.runs import write_json
-from preprocessing.errors import DatasetError, LabelError
-from preprocessing.raster_writers import MaskWriter
-from preprocessing.rasters import raster_info
-from preprocessing.tiling import Window
-from tests.helpers import make_run, write_image
+from preprocessing.patch_store import hash_file
+from preprocessing.patches import load_pair
+from tests.helpers import make_run, stand_in_run, write_image
 from tests.training_fixtures import trained
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
 FOUND = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], np.uint8)
-COUNTS = Counts(3, 1, 1, 3)
 
 
 def write_label(path: Path, mask: np.ndarray, scale: int = 255) -> None:
@@ -47,100 +46,6 @@ def error(result: Result) -> str:
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")
     return lines[0]
-
-
-# Masks
-
-
-@pytest.mark.parametrize("suffix", ["", "_output"])
-def test_masks_pair_with_labels_by_stem_with_and_without_our_suffix(tmp_path, suffix):
-    found, labels = folders(tmp_path, "austin1", "austin12", "vienna2", suffix=suffix)
-    records = evaluate_masks(found, labels)
-    assert [(r.name, r.place, r.threshold) for r in records] == [
-        ("austin1", "austin", None),
-        ("austin12", "austin", None),
-        ("vienna2", "vienna", None),
-    ]
-    assert all(record.counts == COUNTS for record in records)
-
-
-def test_a_stem_that_is_no_tile_name_is_its_own_place(tmp_path):
-    (record,) = evaluate_masks(*folders(tmp_path, "my_town"))
-    assert (record.name, record.place) == ("my_town", "my_town")
-
-
-def test_what_infer_writes_beside_its_masks_is_left_alone(tmp_path):
-    found, labels = folders(tmp_path, "austin1")
-    write_image(found / "austin1_overlay.png.tif", np.full((9, 9, 3), 77, np.uint8))
-    write_image(found / "austin1_probabilities.tif", np.full((2, 4, 1), 0.3, np.float32))
-    (found / "austin1_footprints.geojson").touch()
-    (record,) = evaluate_masks(found, labels)
-    assert record.counts == COUNTS
-
-
-@pytest.mark.parametrize(("ours", "theirs"), [(1, 255), (255, 1), (1, 1)])
-def test_0_and_1_is_as_good_as_0_and_255(tmp_path, ours, theirs):
-    write_label(tmp_path / "found" / "a1.tif", FOUND, ours)
-    write_label(tmp_path / "labels" / "a1.tif", TRUTH, theirs)
-    assert evaluate_masks(tmp_path / "found", tmp_path / "labels")[0].counts == COUNTS
-
-
-def test_void_of_either_file_counts_nowhere(tmp_path):
-    found, labels = folders(tmp_path, "austin1")
-    void = FOUND.copy()
-    # A false alarm and a miss are void in the prediction, ...
-    void[0, 1] = void[1, 2] = 255
-    info = raster_info(labels / "austin1.tif")
-    with MaskWriter(found / "austin1_output.tif", info, overwrite=True) as file:
-        file.write(Window(0, 0, 2, 4), void)
-    assert evaluate_masks(found, labels)[0].counts == Counts(3, 0, 0, 3)
-    # ... and a hit in the label.
-    truth = np.where([[False] * 3 + [True], [False] * 4], 7, TRUTH * 255).astype(np.uint8)
-    write_image(labels / "austin1.tif", truth[..., None], nodata=7)
-    assert evaluate_masks(found, labels)[0].counts == Counts(2, 0, 0, 3)
-
-
-def test_tall_files_are_counted_to_their_last_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.evaluate.STRIP_ROWS", 16)
-    truth = np.zeros((41, 5), np.uint8)
-    truth[::2] = 1
-    write_label(tmp_path / "found" / "a1.tif", 1 - truth)
-    write_label(tmp_path / "labels" / "a1.tif", truth)
-    counts = evaluate_masks(tmp_path / "found", tmp_path / "labels")[0].counts
-    assert counts == Counts(0, 100, 105, 0)
-
-
-def test_masks_without_partner_are_all_named(tmp_path):
-    found, labels = folders(tmp_path, "austin1", "austin2", "vienna1")
-    (found / "austin1_output.tif").unlink()
-    (labels / "vienna1.tif").unlink()
-    with pytest.raises(DatasetError) as caught:
-        evaluate_masks(found, labels)
-    assert "without label: vienna1" in str(caught.value)
-    assert "without image: austin1" in str(caught.value)
-
-
-def test_two_empty_folders_are_no_data_set(tmp_path):
-    for name in ("found", "labels"):
-        (tmp_path / name).mkdir()
-    with pytest.raises(DatasetError, match="no masks in .*found and no labels in .*labels"):
-        evaluate_masks(tmp_path / "found", tmp_path / "labels")
-
-
-def test_masks_of_another_size_are_refused(tmp_path):
-    found, labels = folders(tmp_path, "austin1")
-    write_label(labels / "austin1.tif", TRUTH[:, :3])
-    with pytest.raises(LabelError, match="has 4 x 2 pixels, its label .* 3 x 2;"):
-        evaluate_masks(found, labels)
-
-
-@pytest.mark.parametrize("folder", ["found", "labels"])
-def test_other_values_are_refused(tmp_path, folder):
-    found, labels = folders(tmp_path, "austin1")
-    path = next((tmp_path / folder).iterdir())
-    write_label(path, TRUTH, 77)
-    with pytest.raises(LabelError, match=f"{path.name}: has the values 77"):
-        evaluate_masks(found, labels)
 
 
 # The command, on masks
@@ -188,12 +93,66 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
         (("--labels", labels), "--predictions and --labels go together"),
         (("--predictions", found, "--labels", labels, "--threshold", "0.5"), "do not apply"),
         (("--predictions", found, "--labels", labels, "--model", found), "do not apply"),
+        (("--predictions", found, "--labels", labels, "--target", "roads"), "do not apply"),
+        (("--where", "a = 1"), "--where and --buffer-m are for --labels"),
+        (("--buffer-m", "3"), "--where and --buffer-m are for --labels"),
+        (("--predictions", found, "--labels", labels, "--buffer-m", "3"), "holds label rasters"),
+        (("--predictions", found, "--labels", labels, "--buffer-m", "0"), "0.0"),
+        (("--relaxed-buffer", "-1"), "-1"),
+        (("--relaxed-buffer", "101"), "101"),
+        (("--relaxed-buffer", "1.5"), "1.5"),
         (("--threshold", "1.5"), "1.5"),
         (("--threshold", "nan"), "nan"),
         (("--nonsense",), "--nonsense"),
     ):
         assert expected in error(evaluate(*arguments))
     assert not list(tmp_path.rglob("evaluation.*"))
+
+
+def test_masks_get_relaxed_measures_when_asked(tmp_path):
+    found, labels = folders(tmp_path, "austin1", "vienna1")
+    arguments = ("--predictions", found, "--labels", labels, "--relaxed-buffer", "1")
+    result = evaluate(*arguments)
+    assert result.exit_code == 0, result.output
+    *rows, note = result.stdout.splitlines()
+    assert rows[0].split()[-3:] == ["completeness", "correctness", "quality"]
+    assert rows[-1].split()[-3:] == ["1.000", "1.000", "1.000"]
+    assert note.endswith("within 1 px")
+    content = json.loads((found / "evaluation.json").read_text())
+    assert content["summary"][2]["true_total"] == 8
+    assert content["summary"][2]["relaxed_buffer_px"] == 1
+    assert content["scenes"][0]["predicted_total"] == 4
+
+
+def test_masks_are_measured_against_polygons_and_what_became_of_them_is_said(tmp_path):
+    found, _ = folders(tmp_path, "austin1", "vienna1")
+    # The columns 2 and 3, and what lies outside; in the CRS of write_image.
+    shapes = [shapely.box(500_000 + 0.3 * x, 4_999_999, 500_001.2 + 0.3 * x, 5e6) for x in (2, 99)]
+    town = tmp_path / "town.gpkg"
+    frame = geopandas.GeoDataFrame({"kind": ["house", "road"]}, geometry=shapes, crs="EPSG:32633")
+    frame.to_file(town)
+    arguments = ("--predictions", found, "--labels", town)
+    result = evaluate(*arguments)
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if "polygons" in line] == [
+        f"{name}: 1 of 2 polygons used (1 partly outside the raster), 0 repaired, 0 dropped, "
+        "1 outside"
+        for name in ("austin1", "vienna1")
+    ]
+    content = json.loads((found / "evaluation.json").read_text())
+    assert [scene["iou"] for scene in content["scenes"]] == [3 / 5] * 2
+    assert content["scenes"][0]["polygons"]["outside"] == 1
+    result = evaluate(*arguments, "--where", "kind = 'house'", "--overwrite")
+    assert "austin1: 1 of 1 polygons used" in result.stdout
+    # A town without barns: all that was found is false.
+    result = evaluate(*arguments, "--where", "kind = 'barn'", "--overwrite")
+    assert "austin1: 0 of 0 polygons used" in result.stdout
+    assert json.loads((found / "evaluation.json").read_text())["summary"][2]["precision"] == 0
+    for options, expected in (
+        (("--where", "kind = 'road'"), "lie outside the raster"),
+        (("--where", "colour = 'red'"), "the filter"),
+    ):
+        assert expected in error(evaluate(*arguments, *options, "--overwrite"))
 
 
 def test_help_says_what_is_measured():
@@ -232,6 +191,98 @@ def test_other_thresholds_can_be_asked_for(run, tmp_path):
     summary = json.loads((tmp_path / "evaluation.json").read_text())["summary"]
     assert [row["threshold"] for row in summary] == [0.3] * 3 + [0.9] * 3
     assert not (run / "evaluation.json").exists()
+
+
+def change_config(run: Path, **changes: object) -> None:
+    config = json.loads((run / "config.json").read_text())
+    write_json(run / "config.json", config | changes)
+
+
+def test_a_run_of_roads_gets_relaxed_measures_within_3_px(run):
+    change_config(run, target="roads")
+    result = evaluate("--model", run, "--data", trained().data)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].endswith("within 3 px")
+    measured = json.loads((run / "metrics.json").read_text())["scenes"]
+    summary = json.loads((run / "evaluation.json").read_text())["summary"]
+    for row, strict in zip(summary, measured, strict=True):
+        assert list(row.items())[: len(strict)] == list(strict.items())
+        assert row["relaxed_buffer_px"] == 3
+        assert row["true_total"] == row["true_positive"] + row["false_negative"]
+        assert row["completeness"] >= row["recall"] and row["correctness"] >= row["precision"]
+
+
+def test_real_road_tiles_are_one_place_without_their_white_margin(tmp_path, real_data):
+    held_back = [s for s in recipes.open_roads().scenes(real_data, None) if s.split != "train"]
+    tile = held_back[-1]
+    scene = {"name": tile.name, "split": "validation", "white_border": True}
+    hashes = {f"{k}_sha256": hash_file(getattr(tile, k)) for k in ("image", "label")}
+    write_json(tmp_path / "data.json", {"scenes": [scene | hashes]})
+    config = {"target": "roads", "recipe": {"name": "open_roads"}, "window": 256, "overlap": 64}
+    run = replace(stand_in_run(**config), folder=tmp_path)
+    (record,) = evaluate_run(run, real_data, (0.5,))
+    assert (record.name, record.place) == (tile.name, "massachusetts_roads")
+    _, label, valid, _ = load_pair(tile, 3)
+    assert 0.2 < 1 - record.counts.pixels / label.size < 0.8
+    assert record.counts.pixels == valid.sum()
+    assert record.relaxed.true_total == (label[valid] == 1).sum() > 0
+    assert record.relaxed_buffer_px == 3
+    figures = record.figures()
+    assert figures["completeness"] > figures["recall"] > 0
+    assert figures["correctness"] > figures["precision"] > 0
+
+
+def test_a_buffer_of_0_gives_the_strict_measures_again(run):
+    result = evaluate("--model", run, "--data", trained().data, "--relaxed-buffer", "0")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].endswith("within 0 px")
+    for row in json.loads((run / "evaluation.json").read_text())["summary"]:
+        strict = [row[name] for name in ("recall", "precision", "iou")]
+        relaxed = [row[name] for name in ("completeness", "correctness", "quality")]
+        assert relaxed == pytest.approx(strict)
+
+
+def test_a_white_border_is_void_where_it_was_in_training_and_its_roads_still_match(run, tmp_path):
+    """All of ashby1 but its last columns is white, and the label all road."""
+    data = shutil.copytree(trained().data, tmp_path / "data")
+    image = np.full((40, 25, 3), 255, np.uint8)
+    image[:, -8:] = np.random.default_rng(0).integers(0, 200, (40, 8, 3))
+    files = {"image": data / "images" / "ashby1.tif", "label": data / "gt" / "ashby1.tif"}
+    write_image(files["image"], image)
+    write_image(files["label"], np.where(image[..., :1] == 255, 255, 0).astype(np.uint8))
+    described = json.loads((run / "data.json").read_text())
+    (scene,) = [scene for scene in described["scenes"] if scene["name"] == "ashby1"]
+    scene |= {f"{kind}_sha256": hash_file(path) for kind, path in files.items()}
+    options = ("--threshold", "0", "--relaxed-buffer", "3", "--overwrite")
+    figures = {}
+    for white_border in (None, False, True):
+        scene.pop("white_border", None)
+        if white_border is not None:
+            scene["white_border"] = white_border
+        write_json(run / "data.json", described)
+        result = evaluate("--model", run, "--data", data, *options)
+        assert result.exit_code == 0, result.output
+        scenes = json.loads((run / "evaluation.json").read_text())["scenes"]
+        figures[white_border] = scenes[[s["name"] for s in scenes].index("ashby1")]
+    # All pixels are target from a probability of 0; an older run does not say what is void.
+    assert figures[None] == figures[False]
+    assert figures[False]["true_positive"] == 40 * 17 and figures[False]["recall"] == 1
+    assert figures[False]["predicted_total"] == 40 * 25
+    assert figures[True]["true_positive"] == figures[True]["true_total"] == 0
+    assert figures[True]["predicted_total"] == 40 * 8
+    assert figures[True]["predicted_right"] == 40 * 3
+
+
+def test_bands_that_were_named_in_training_are_read(run, monkeypatch):
+    read = []
+    spy = "preprocessing.patches.load_pair"
+    monkeypatch.setattr(spy, lambda *a: read.append(a[1:]) or load_pair(*a))
+    recipe = json.loads((run / "config.json").read_text())["recipe"]
+    for numbers in (None, [3, 2, 1]):
+        change_config(run, recipe=recipe | {"patches": {"band_numbers": numbers}})
+        result = evaluate("--model", run, "--data", trained().data, "--overwrite")
+        assert result.exit_code == 0, result.output
+    assert read == [(3, None)] * 2 + [(3, [3, 2, 1])] * 2
 
 
 def test_what_is_wrong_with_a_run_is_one_line_and_nothing_is_written(run, tmp_path, monkeypatch):

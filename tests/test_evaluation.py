@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jointnet.evaluation import (
     OVERALL,
+    LabelledImage,
     SceneCounts,
     evaluate_scenes,
     summarise,
@@ -15,6 +17,7 @@ from jointnet.evaluation import (
     write_evaluation,
 )
 from jointnet.metrics import Counts
+from jointnet.relaxed import RelaxedCounts
 from preprocessing.errors import OutputError
 from tests.helpers import StandIn
 
@@ -83,6 +86,51 @@ def test_the_table_makes_room_for_long_places():
     assert "san_francisco_bay" in lines[1]
 
 
+# Relaxed measures
+
+RELAXED = [
+    SceneCounts("a1", "a", 0.5, Counts(1, 1, 0, 2), RelaxedCounts(1, 1, 2, 2), 3),
+    SceneCounts("b1", "b", 0.5, Counts(0, 0, 4, 4), RelaxedCounts(0, 4, 0, 0), 3),
+    SceneCounts("a2", "a", 0.5, Counts(89, 9, 10, 92), RelaxedCounts(50, 99, 23, 98), 3),
+]
+
+
+def test_relaxed_counts_are_added_and_divided_once_like_the_others():
+    first, second, overall = summarise(RELAXED)
+    assert first["completeness"] == 51 / 100 and first["correctness"] == 25 / 100
+    assert first["quality"] == pytest.approx(51 * 25 / (51 * 100 + 25 * 100 - 51 * 25))
+    assert second["completeness"] == second["correctness"] == second["quality"] == 0
+    assert overall["completeness"] == 51 / 104 and overall["correctness"] == 25 / 100
+    names = ("true_found", "true_total", "predicted_right", "predicted_total")
+    assert [overall[name] for name in names] == [51, 104, 25, 100]
+    assert overall["relaxed_buffer_px"] == 3
+
+
+def test_relaxed_columns_come_after_the_others_and_only_where_they_were_counted():
+    strict, relaxed = summarise(RECORDS), summarise(RELAXED)
+    for one, other in zip(strict, relaxed, strict=True):
+        assert list(one.items()) == list(other.items())[: len(one)]
+    assert list(relaxed[0])[len(strict[0]) :] == [
+        *("relaxed_buffer_px", "completeness", "correctness", "quality"),
+        *("true_found", "true_total", "predicted_right", "predicted_total"),
+    ]
+
+
+def test_the_table_shows_relaxed_measures_and_says_their_buffer():
+    *lines, note = table(summarise(RELAXED)).splitlines()
+    assert lines[0].split()[-3:] == ["completeness", "correctness", "quality"]
+    assert lines[3].split()[-4:] == ["0.887", "0.490", "0.250", "0.198"]
+    assert len({len(line) for line in lines}) == 1
+    assert note == "completeness, correctness and quality: within 3 px"
+
+
+def test_counts_of_different_buffers_are_not_added():
+    other = SceneCounts("c1", "c", 0.5, Counts(), RelaxedCounts(), 5)
+    for records in ([*RELAXED, other], [*RELAXED, *RECORDS]):
+        with pytest.raises(ValueError, match="must have one relaxed buffer; got"):
+            summarise(records)
+
+
 # Predicting
 
 
@@ -118,6 +166,44 @@ def test_a_higher_threshold_finds_less():
     assert found[0].counts.pixels == found[1].counts.pixels == 256
 
 
+def test_all_void_has_no_relaxed_counts_either():
+    records = evaluate_scenes(StandIn().predict_on_batch, scenes(), 16, 4, (0.5,), 3)
+    assert [record.relaxed_buffer_px for record in records] == [3, 3]
+    assert records[1].relaxed == RelaxedCounts()
+    # The label ends with row 14; what is predicted below it is void, too.
+    strict = evaluate_scenes(StandIn().predict_on_batch, scenes(), 16, 4, (0.5,))
+    assert [record.counts for record in records] == [record.counts for record in strict]
+    # Three of the five rows above the target lie within 3 px of it.
+    assert records[0].relaxed == RelaxedCounts(120, 120, 156, 180)
+
+
+def test_what_the_label_draws_without_imagery_matches_but_does_not_count():
+    """A bright road beside the border of the imagery; the label draws it 3 px further on."""
+    image, label = np.full((16, 24, 3), 20, np.uint8), np.zeros((16, 24), np.uint8)
+    image[:, 9:12], label[:, 12:15] = 255, 1
+    valid = np.broadcast_to(np.arange(24) < 12, (16, 24))
+    predict = StandIn().predict_on_batch
+    apart = evaluate_scenes(
+        predict, [LabelledImage("a", "a", image, label, valid)], 16, 4, (0.5,), 3
+    )
+    mask = np.where(valid, label, 255).astype(np.uint8)
+    merged = evaluate_scenes(predict, [("a", "a", image, mask)], 16, 4, (0.5,), 3)
+    assert apart[0].counts == merged[0].counts == Counts(0, 48, 0, 144)
+    assert apart[0].relaxed == RelaxedCounts(0, 0, 48, 48)
+    assert merged[0].relaxed == RelaxedCounts(0, 0, 0, 48)
+
+
+def test_the_void_of_a_label_is_predicted_where_there_is_imagery():
+    """A prediction there finds a road beside it, as one in a finished mask does."""
+    image, label = np.full((16, 24, 3), 20, np.uint8), np.zeros((16, 24), np.uint8)
+    image[:, 12:15], label[:, 10] = 255, 1
+    label[:, 11:] = 255
+    scene = LabelledImage("a", "a", image, label, np.ones((16, 24), bool))
+    (record,) = evaluate_scenes(StandIn().predict_on_batch, [scene], 16, 4, (0.5,), 3)
+    assert record.counts == Counts(0, 0, 16, 160)
+    assert record.relaxed == RelaxedCounts(16, 16, 0, 0)
+
+
 # Writing
 
 
@@ -136,6 +222,19 @@ def test_json_and_csv_hold_the_same_and_json_every_scene(tmp_path):
     assert [row["place"] for row in table_rows] == ["a", "b", OVERALL]
     assert float(table_rows[2]["iou"]) == 90 / 114
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation.json"]
+
+
+def test_relaxed_measures_and_polygons_are_written(tmp_path):
+    polygons = {"read": 4, "repaired": 0, "dropped": 1, "outside": 0, "partly": 2}
+    records = [*RELAXED[:2], replace(RELAXED[2], polygons=polygons)]
+    rows = write_evaluation(tmp_path, records)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["summary"] == rows == summarise(RELAXED)
+    assert [scene["correctness"] for scene in content["scenes"]] == [1, 0, 23 / 98]
+    assert [scene.get("polygons") for scene in content["scenes"]] == [None, None, polygons]
+    assert "polygons" not in content["scenes"][0]
+    with (tmp_path / "evaluation.csv").open(newline="") as file:
+        assert float(list(csv.DictReader(file))[2]["completeness"]) == 51 / 104
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

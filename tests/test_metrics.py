@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jointnet.metrics import Counts, count, threshold_mask
+from jointnet.metrics import Counts, check_masks, count, threshold_mask
 
 masks = arrays(np.uint8, 30, elements=st.sampled_from([0, 1, 255]))
 
@@ -116,6 +116,19 @@ def test_boolean_masks_count_as_well():
 def test_what_cannot_be_counted_is_refused(truth, prediction, message):
     with pytest.raises(ValueError, match=message):
         count(truth, prediction)
+
+
+def test_any_number_of_masks_is_checked_by_name():
+    mask = np.array([[0, 1, 255]], np.uint8)
+    check_masks()
+    check_masks(one=mask)
+    check_masks(one=mask, two=mask > 0, three=mask.astype(float))
+    with pytest.raises(ValueError, match=r"one shape; got \(1, 3\), \(1, 3\) and \(3, 1\)"):
+        check_masks(one=mask, two=mask, three=mask.T)
+    with pytest.raises(ValueError, match="two must hold 0, 1 and 255 only; got 7"):
+        check_masks(one=mask, two=mask // 2 + 7)
+    with pytest.raises(ValueError, match="one must hold .* got nan"):
+        check_masks(one=mask * np.nan)
 
 
 def test_threshold_by_hand():
