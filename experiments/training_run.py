@@ -14,6 +14,7 @@ from jointnet.evaluation import evaluate_scenes, summarise, table
 from jointnet.metrics import threshold_mask
 from jointnet.model import JointNet
 from jointnet.prediction import predict_image
+from jointnet.resnet import ResNetUNet
 from jointnet.runs import (
     WEIGHTS,
     Run,
@@ -72,7 +73,13 @@ def refuse_other_scenes(store: PatchStore, recipe: Recipe, data: Path) -> None:
         )
 
 
-def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -> Run:
+def run(
+    recipe: Recipe,
+    store: PatchStore,
+    folder: Path,
+    resume: bool = False,
+    network: type[JointNet] | type[ResNetUNet] = JointNet,
+) -> Run:
     """Train a recipe and write its run folder (see ``jointnet.runs``).
 
     Args:
@@ -80,24 +87,18 @@ def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -
         store: the patches, see ``prepare_store``.
         folder: the run folder; must not hold a run unless ``resume``.
         resume: go on from the last checkpoint; a run that had finished is only written again.
+        network: class of the network; the recipe's ``variant`` and ``network`` must be of it.
 
     Returns:
         The finished run, with the weights as written.
 
     Raises:
         RunError: the folder holds a run already; or, with ``resume``, none, or one of another
-            configuration or other data.
+            configuration or other data; or the network cannot be built as the recipe has it.
         TrainingError: the loss is not finite.
     """
     keras.utils.set_random_seed(recipe.training.seed)
-    model = JointNet.from_variant(
-        recipe.variant,
-        bands=store.manifest["bands"],
-        band_offset=store.manifest["band_mean"],
-        band_scale=store.manifest["band_std"],
-        dtype=recipe.training.precision,
-        **recipe.network,
-    )
+    model = _build(recipe, store, network)
     config = describe_run(recipe, model, store)
     check_folder(folder, resume)
     if resume:
@@ -112,6 +113,30 @@ def run(recipe: Recipe, store: PatchStore, folder: Path, resume: bool = False) -
     state = train(model, store, recipe.training, folder, begun)
     save_weights(model, folder / WEIGHTS)
     return _judge(folder, store, state)
+
+
+def _build(
+    recipe: Recipe, store: PatchStore, network: type[JointNet] | type[ResNetUNet]
+) -> JointNet | ResNetUNet:
+    """The recipe's network with random or its initial weights, for the bands of the store."""
+    sizes = (recipe.training.crop_size, recipe.patches.validation_size)
+    for name, side in zip(("crop_size", "validation_size"), sizes, strict=True):
+        if side % network.MULTIPLE:
+            raise RunError(
+                f"{name} must be a multiple of {network.MULTIPLE} for {network.__name__}; the "
+                f"recipe has {side}"
+            )
+    try:
+        return network.from_variant(
+            recipe.variant,
+            bands=store.manifest["bands"],
+            band_offset=store.manifest["band_mean"],
+            band_scale=store.manifest["band_std"],
+            dtype=recipe.training.precision,
+            **recipe.network,
+        )
+    except ValueError as error:
+        raise RunError(f"{network.__name__} cannot be built: {error}") from None
 
 
 def check_folder(folder: Path, resume: bool) -> None:
@@ -166,7 +191,7 @@ def _stated(content: dict) -> dict:
 def _identity(scene: dict) -> list:
     """What makes a scene of ``data.json`` the same wherever it lies."""
     keys = ("name", "split", "image_sha256", "label_sha256", "where", "buffer_m")
-    return [scene.get(key) for key in keys]
+    return [*(scene.get(key) for key in keys), scene.get("white_border", False)]
 
 
 def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
@@ -192,7 +217,7 @@ def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     return trained
 
 
-def describe_run(recipe: Recipe, model: JointNet, store: PatchStore) -> dict:
+def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore) -> dict:
     """Content of ``config.json``: what using and repeating the network depends on."""
     return {
         "network": describe_network(model),
@@ -227,6 +252,7 @@ def describe_data(store: PatchStore) -> dict:
                 "width": scene["width"],
                 "where": scene.get("where"),
                 "buffer_m": scene.get("buffer_m"),
+                "white_border": scene.get("white_border", False),
                 "image_sha256": scene["image"]["sha256"],
                 "label_sha256": scene["label"]["sha256"],
             }

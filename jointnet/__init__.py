@@ -1,5 +1,6 @@
-"""JointNet and what trains, runs and measures it on arrays."""
+"""The networks and what trains, runs and measures them on arrays."""
 
 from jointnet.model import JointNet
+from jointnet.resnet import ResNetUNet
 
-__all__ = ["JointNet"]
+__all__ = ["JointNet", "ResNetUNet"]

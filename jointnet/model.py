@@ -40,6 +40,8 @@ class JointNet(keras.Model):
         band_offset: subtracted from each band: one number or one per band.
         band_scale: divides each band after that: one number or one per band. The defaults map
             0..255 to -1..1.
+        band_limits: (low, high) that each band is clipped to before that, one pair per band; None
+            to clip nothing. For imagery of more than 8 bits, see ``preprocessing.normalisation``.
         name: name of the model.
         dtype: dtype policy; scaling and the final sigmoid are float32 under each.
 
@@ -65,6 +67,7 @@ class JointNet(keras.Model):
         downsample_from: str = "block_output",
         band_offset: float | Sequence[float] = 127.5,
         band_scale: float | Sequence[float] = 127.5,
+        band_limits: Sequence[tuple[float, float]] | None = None,
         name: str = "jointnet",
         dtype: str | dict[str, Any] | keras.DTypePolicy | None = None,
     ):
@@ -89,7 +92,8 @@ class JointNet(keras.Model):
             return keras.layers.Conv2D(filters, 1, activation="relu", dtype=policy, name=layer_name)
 
         inputs = keras.Input((None, None, bands), name="pixels")
-        x = BandScaling(offsets, scales, dtype="float32", name="scaling")(inputs)
+        scaling = BandScaling(offsets, scales, band_limits, dtype="float32", name="scaling")
+        x = scaling(inputs)
         skips = []
         for depth, (growth, block_groups) in enumerate(
             zip(growth_rates, by_depth, strict=True), start=1
@@ -119,6 +123,7 @@ class JointNet(keras.Model):
         self.downsample_from = downsample_from
         self.band_offset = band_offset
         self.band_scale = band_scale
+        self.band_limits = scaling.limits
 
     def call(
         self,
@@ -149,6 +154,7 @@ class JointNet(keras.Model):
             "downsample_from": self.downsample_from,
             "band_offset": self.band_offset,
             "band_scale": self.band_scale,
+            "band_limits": self.band_limits,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }

@@ -31,7 +31,8 @@ def check_raster(
 
     Returns:
         Notes of one line each, without the raster's name: which bands were taken where that is
-        not plain, a GSD far from that of the training, no place on the ground.
+        not plain, a band tagged alpha that looks like imagery, a GSD far from that of the
+        training, a place that comes from ground control points, no place on the ground.
 
     Raises:
         RasterError: no such file, no raster, fewer bands than the network takes, or pixels of
@@ -45,15 +46,47 @@ def check_raster(
                 f"{image}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "
                 + _conversion(reader, run.config["dtype"])
             )
-        notes = [reader.band_note] if reader.band_note else []
-        return notes + _ground_notes(reader, run.config["gsd"])
+        notes = [reader.band_note, _alpha_note(reader), _control_point_note(reader)]
+        return [note for note in notes if note] + _ground_notes(reader, run.config["gsd"])
+
+
+def _alpha_note(reader: "RasterReader") -> str:
+    """Said where a band that is read as alpha varies as imagery does: is it near infrared?
+
+    Nothing is decided by it, as a guess from pixels would be wrong for some raster in silence.
+    """
+    band = reader.validity.imagery_tagged_alpha()
+    if band is None:
+        return ""
+    return (
+        f"Band {band} is tagged alpha, so its zeros are void, but varies as imagery does: if it is "
+        f"near infrared, `gdal_edit.py -colorinterp_{band} undefined FILE` takes the tag off."
+    )
+
+
+def _control_point_note(reader: "RasterReader") -> str:
+    """How well ground control points place the raster; '' where they do not."""
+    from preprocessing.geometry import fit_control_points
+
+    fit = fit_control_points(reader.gcps, reader.crs, reader.height, reader.width)
+    return fit.note if fit else ""
 
 
 def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
     """What the raster's place on the ground, or the lack of one, means for the result."""
     if reader.gsd is None:
-        if reader.crs is None:
+        if reader.info.rpcs:
+            lacking = (
+                "Only RPCs, which are not used (`gdalwarp -rpc -t_srs EPSG:4326 IN OUT` applies "
+                "them)"
+            )
+        elif reader.crs is None:
             lacking = "No CRS"
+        elif reader.gcps:
+            lacking = (
+                f"{len(reader.gcps)} ground control point{'s'[: len(reader.gcps) != 1]} that give "
+                "no place (three or more are needed, not in one line, that agree)"
+            )
         elif not reader.georeferenced:
             lacking = "No affine that leads to the ground"
         else:

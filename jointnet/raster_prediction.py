@@ -76,7 +76,7 @@ def predict_raster(
     threshold: float | None = None,
     probabilities: bool = False,
     overwrite: bool = False,
-    batch_size: int = 4,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> RasterPrediction:
     """Predict a raster of any size in flat memory, and write what was found.
@@ -93,7 +93,7 @@ def predict_raster(
         threshold: probability from which a pixel is target, 0..1; None for the run's own.
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         overwrite: replace outputs that exist.
-        batch_size: windows predicted at once.
+        batch_size: windows predicted at once; None for ``batch_of`` the run's window.
         progress: show a bar while predicting, if standard error is a terminal.
 
     Returns:
@@ -113,6 +113,7 @@ def predict_raster(
     check_outputs([image], folder, probabilities, overwrite)
     notes = check_raster(run, image, bands)
     threshold = run.config["threshold"] if threshold is None else threshold
+    batch_size = batch_of(run.config["window"]) if batch_size is None else batch_size
     paths = output_paths(image, folder, probabilities)
     with (
         RasterReader(image, bands, run.config["bands"]) as reader,
@@ -135,6 +136,15 @@ def predict_raster(
         target_pixels=target,
         seconds=time.perf_counter() - began,
     )
+
+
+def batch_of(window: int) -> int:
+    """Windows of so many pixels a side to predict at once.
+
+    As many pixels as one window of 512: more is no faster on a CPU, and holds more memory (5 GB
+    for four such windows at full width, 2 GB for one).
+    """
+    return max(1, 512**2 // window**2)
 
 
 @contextmanager

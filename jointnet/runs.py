@@ -25,10 +25,11 @@ import keras
 import numpy as np
 
 from jointnet.model import JointNet
+from jointnet.resnet import ResNetUNet
 from preprocessing.errors import RunError
 from preprocessing.outputs import replacing
 
-NETWORKS = {"JointNet": JointNet}
+NETWORKS = {"JointNet": JointNet, "ResNetUNet": ResNetUNet}
 WEIGHTS = "weights.weights.h5"
 # What using a network depends on.
 CONFIG_KEYS = ("network", "bands", "dtype", "gsd", "target", "window", "overlap", "threshold")
@@ -98,20 +99,23 @@ def build_network(described: dict[str, Any], dtype: str = "float32") -> keras.Mo
     name = described["class"]
     if name not in NETWORKS:
         raise RunError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
-    return NETWORKS[name](**described["arguments"], dtype=dtype)
+    return NETWORKS[name].from_config({**described["arguments"], "dtype": dtype})
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
     """Write the weights as float16 in Keras' own HDF5 layout, beside and then renamed.
 
-    ``model.load_weights(path)`` reads the file. Group normalisation and ReLU keep weights small,
-    far inside float16's range; the rounding is part of what is measured.
+    ``model.load_weights(path)`` reads the file. The rounding is part of what is measured. What
+    stays float32: statistics of batch normalisation, where a mean can be far larger than the
+    deviation it is compared with and a variance can exceed float16's range, and any array
+    with a value beyond that range.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
     """
     plain = build_network(describe_network(model))
-    plain.set_weights(model.get_weights())
+    pairs = zip(plain.weights, model.get_weights(), strict=True)
+    plain.set_weights([_rounded(w) if variable.trainable else w for variable, w in pairs])
     with replacing(path, overwrite=True) as beside:
         whole = beside.with_name("whole.weights.h5")
         plain.save_weights(whole)
@@ -120,9 +124,22 @@ def save_weights(model: keras.Model, path: Path) -> None:
             file.visititems(lambda name, node: names.append(name) if _is_float(node) else None)
             for name in names:
                 values = file[name][...]
-                del file[name]
-                file.create_dataset(name, data=values.astype(np.float16))
+                halved = _halved(values)
+                if np.array_equal(halved, values):
+                    del file[name]
+                    file.create_dataset(name, data=halved)
         _repack(whole, beside)
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Rounded to numbers that float16 has; as they are where one is beyond its range."""
+    halved = _halved(values)
+    return halved.astype(values.dtype) if np.isfinite(halved).all() else values
 
 
 def _is_float(node: h5py.Group | h5py.Dataset) -> bool:
@@ -168,7 +185,7 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
         if not path.is_file():
             raise RunError(
                 f"{folder} is not a run folder: it has no {path.name}; give a folder that "
-                "train_jointnet.py wrote, such as results/<run>"
+                "a training command wrote, such as results/<run>"
             )
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))

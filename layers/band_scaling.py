@@ -10,12 +10,17 @@ import keras
 class BandScaling(keras.layers.Layer):
     """``(pixels - offset) / scale`` with one offset and one scale per band.
 
+    With limits, pixels are clipped to them first: a few saturated or damaged ones of 16-bit or
+    float imagery would otherwise enter the statistics of a whole window.
+
     ``keras.layers.Rescaling`` does the same, but on the JAX backend it can fail where TensorFlow
     is not importable, and it multiplies by rounded inverses.
 
     Args:
         offset: subtracted from each band, one number per band.
         scale: divides each band after that, one number per band, none 0.
+        limits: (low, high) that each band is clipped to before, one pair per band; None to clip
+            nothing.
 
     Input shape:
         ``(batch, height, width, bands)``, any numeric dtype.
@@ -24,10 +29,17 @@ class BandScaling(keras.layers.Layer):
         As the input, in the layer's compute dtype.
 
     Raises:
-        ValueError: different numbers of offsets and scales, or a scale of 0.
+        ValueError: different numbers of offsets, scales and limits, a scale of 0, or limits that
+            are not (low, high) with low at most high.
     """
 
-    def __init__(self, offset: Sequence[float], scale: Sequence[float], **kwargs: Any):
+    def __init__(
+        self,
+        offset: Sequence[float],
+        scale: Sequence[float],
+        limits: Sequence[tuple[float, float]] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if len(offset) != len(scale):
             raise ValueError(
@@ -35,12 +47,24 @@ class BandScaling(keras.layers.Layer):
             )
         if 0 in scale:
             raise ValueError(f"scale must not be 0; got {scale}")
+        if limits is not None:
+            limits = [[float(limit) for limit in pair] for pair in limits]
+            if len(limits) != len(offset):
+                raise ValueError(
+                    f"limits must have one pair for each of {len(offset)} bands; got {limits}"
+                )
+            if not all(len(pair) == 2 and pair[0] <= pair[1] for pair in limits):
+                raise ValueError(f"limits must be pairs of (low, high); got {limits}")
         self.offset = [float(number) for number in offset]
         self.scale = [float(number) for number in scale]
+        self.limits = limits
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Scaled pixels."""
         pixels = keras.ops.cast(inputs, self.compute_dtype)
+        if self.limits is not None:
+            limits = keras.ops.convert_to_tensor(self.limits, self.compute_dtype)
+            pixels = keras.ops.clip(pixels, limits[:, 0], limits[:, 1])
         offset = keras.ops.convert_to_tensor(self.offset, self.compute_dtype)
         return (pixels - offset) / keras.ops.convert_to_tensor(self.scale, self.compute_dtype)
 
@@ -50,4 +74,5 @@ class BandScaling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
-        return {**super().get_config(), "offset": self.offset, "scale": self.scale}
+        arguments = {"offset": self.offset, "scale": self.scale, "limits": self.limits}
+        return {**super().get_config(), **arguments}

@@ -17,6 +17,7 @@ import shapely
 from affine import Affine
 
 from preprocessing.errors import RasterError
+from preprocessing.geometry import fit_control_points
 from preprocessing.outputs import replacing
 from preprocessing.raster_access import (
     GDAL_ERRORS,
@@ -30,6 +31,8 @@ from preprocessing.raster_access import (
 from preprocessing.rasters import LabelReader, read_label
 
 _GEOD = pyproj.Geod(ellps="WGS84")
+# Pixels along an edge: what is straight in the raster is none on ground that control points bend.
+_STRAIGHT = 64
 
 
 def polygonise(
@@ -100,7 +103,9 @@ def footprints(
     """Footprints of a mask, on the ground where the mask has a place there.
 
     The area is geodesic, on the WGS 84 ellipsoid, of the polygon between its vertices, holes
-    subtracted: neither the metres of EPSG:3857 nor degrees are ground.
+    subtracted: neither the metres of EPSG:3857 nor degrees are ground. A mask that has only
+    ground control points is placed by polynomials fitted to them, see
+    ``geometry.fit_control_points``.
 
     Args:
         mask: path of a mask or label raster.
@@ -108,10 +113,11 @@ def footprints(
 
     Returns:
         A frame with one row per footprint and the columns ``id`` (int64, from 1), ``area_m2``
-        (float64) and ``geometry`` (valid polygons, EPSG:4326), and an empty note. Where the
-        raster has no CRS or no affine: ``area_px`` (int64) in place of ``area_m2``, geometry in
-        pixels (x the column, y the row, counted from the top left corner), no CRS, and a note
-        that says so in one sentence. A mask without target gives no rows.
+        (float64) and ``geometry`` (valid polygons, EPSG:4326), and a note: one sentence on what
+        the control points are worth where they were used, else empty. Where the raster has no
+        CRS, or neither affine nor control points that lead to the ground: ``area_px`` (int64) in
+        place of ``area_m2``, geometry in pixels (x the column, y the row, counted from the top
+        left corner), no CRS, and a note that says so. A mask without target gives no rows.
 
     Raises:
         RasterError: no such file, no raster, or corrupt.
@@ -120,7 +126,12 @@ def footprints(
     info = raster_info(mask)
     if info.gsd is None:
         return _in_pixels(polygonise(mask), info, min_area_m2)
-    polygons = np.array(polygonise(mask, info.transform), dtype=object)
+    if info.gcps:
+        fit = fit_control_points(info.gcps, info.crs, info.height, info.width)
+        polygons = shapely.segmentize(np.array(polygonise(mask), dtype=object), _STRAIGHT)
+        polygons, note = shapely.transform(polygons, fit), fit.note
+    else:
+        polygons, note = np.array(polygonise(mask, info.transform), dtype=object), ""
     ground = geopandas.GeoSeries(polygons, crs=info.crs.to_wkt()).to_crs("EPSG:4326")
     # A south-up raster or an unoriented hole would otherwise count with the wrong sign.
     oriented = shapely.orient_polygons(ground.to_numpy())
@@ -128,14 +139,19 @@ def footprints(
     keep = area >= min_area_m2
     columns = {"id": np.arange(1, keep.sum() + 1), "area_m2": area[keep]}
     frame = geopandas.GeoDataFrame(columns, geometry=oriented[keep], crs="EPSG:4326")
-    return frame, ""
+    return frame, note
 
 
 def _in_pixels(
     polygons: list[shapely.Polygon], info: RasterInfo, min_area_m2: float
 ) -> tuple[geopandas.GeoDataFrame, str]:
     """The frame and the note for a raster that has no place on the ground."""
-    lacking = "no CRS" if info.crs is None else "no affine of its own that leads to the ground"
+    if info.gcps and info.crs is not None:
+        lacking = "control points that give it no place"
+    elif info.rpcs:
+        lacking = "only RPCs, which are not used"
+    else:
+        lacking = "no CRS" if info.crs is None else "no affine of its own that leads to the ground"
     note = f"The raster has {lacking}: footprints are in pixels (column, row), areas too."
     if min_area_m2 > 0:
         note = f"{note[:-1]}, and no smallest area in m2 applies."

@@ -1,12 +1,18 @@
 """Where a raster lies on Earth, and how many metres of ground one of its pixels spans."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyproj
 from affine import Affine
 
 _GEOD = pyproj.Geod(ellps="WGS84")
+# Control points that are further off than this share of the raster's diagonal contradict
+# each other: a place made of them would be none.
+_CONTRADICTION = 0.1
 
 
 def to_longitude_latitude(crs: Any) -> pyproj.Transformer | None:
@@ -103,3 +109,157 @@ def geographic_corners(
     pixels = ((0, 0), (width, 0), (width, height), (0, height))
     corners = [list(transformer.transform(*(transform @ corner))) for corner in pixels]
     return corners if all(math.isfinite(v) for corner in corners for v in corner) else None
+
+
+@dataclass(frozen=True, eq=False)
+class ControlPointFit:
+    """Polynomials that lead from pixels to the ground, fitted to ground control points.
+
+    Attributes:
+        crs: of the points.
+        order: 1, an affine, or 2.
+        points: how many there were.
+        residual_m: metres by which the points lie off the polynomials that all the others give
+            (root mean square), None where there are too few points to leave one out.
+        gsd: ground metres per pixel at the raster's centre.
+        size: height and width of the raster.
+        coefficients: ``(terms, 2)`` float64, of x and y.
+    """
+
+    crs: Any
+    order: int
+    points: int
+    residual_m: float | None
+    gsd: float
+    size: tuple[int, int]
+    coefficients: np.ndarray
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Coordinates in the CRS.
+
+        Args:
+            pixels: ``(n, 2)`` of column and row, (0, 0) the raster's upper left corner.
+
+        Returns:
+            ``(n, 2)`` float64 of x and y.
+        """
+        return _terms(pixels, self.size, self.order) @ self.coefficients
+
+    @property
+    def note(self) -> str:
+        """One sentence: what places the raster, and how well."""
+        shape = "an affine" if self.order == 1 else "polynomials of order 2"
+        note = f"Placed by {shape} fitted to its {self.points} ground control points"
+        if self.residual_m is None:
+            return f"{note}, too few to say how well."
+        note += f", which lie {_metres(self.residual_m)} m off"
+        if self.residual_m <= self.gsd:
+            return f"{note}, less than a pixel."
+        return (
+            f"{note}, {_metres(self.residual_m / self.gsd)} pixels; "
+            "`gdalwarp -tps -t_srs EPSG:4326 IN OUT` bends the raster to each of them."
+        )
+
+
+def fit_control_points(
+    gcps: Sequence[Any], crs: Any, height: int, width: int
+) -> ControlPointFit | None:
+    """Fit the way from pixels to the ground to a raster's ground control points.
+
+    Least squares, of order 2 where that foretells points left out better than an affine does,
+    as it may for a swath or a tilted photograph; with few points, or bad ones, it does not.
+    Coordinates of points are counted as GDAL counts them, from the upper left corner of the
+    upper left pixel. Their heights are not used.
+
+    Args:
+        gcps: ``rasterio.control.GroundControlPoint``, or what has ``row``, ``col``, ``x``, ``y``.
+        crs: anything pyproj takes as a CRS; None if unknown.
+        height: rows of the raster.
+        width: columns of the raster.
+
+    Returns:
+        The fit, or None where the points give no place: fewer than three, in one line, in no
+        CRS that leads to longitude and latitude, or so far from any one fit (a tenth of the
+        raster's diagonal) that they contradict each other.
+    """
+    transformer = None if crs is None else to_longitude_latitude(crs)
+    if transformer is None or len(gcps) < 3:
+        return None
+    pixels = np.array([(point.col, point.row) for point in gcps], float)
+    ground = np.array([(point.x, point.y) for point in gcps], float)
+    if not np.isfinite(pixels).all() or not np.isfinite(ground).all():
+        return None
+    fits = []
+    for order in (1, 2):
+        design = _terms(pixels, (height, width), order)
+        if len(gcps) < design.shape[1] or np.linalg.matrix_rank(design, 1e-6) < design.shape[1]:
+            continue
+        # The mean aside, or its size would cost the small differences their digits.
+        mean = ground.mean(axis=0)
+        coefficients = np.linalg.lstsq(design, ground - mean, rcond=None)[0]
+        coefficients[0] += mean
+        affine = _affine_at_centre(coefficients, height, width)
+        gsd = ground_sample_distance(crs, affine, height, width)
+        if gsd is None or not _keeps_orientation(coefficients, order):
+            continue
+        residual = _left_out(design, ground, coefficients, transformer)
+        size = (height, width)
+        fits.append(ControlPointFit(crs, order, len(gcps), residual, gsd, size, coefficients))
+    if not fits:
+        return None
+    # An order that says nothing of points left out comes last, the affine before order 2.
+    best = min(fits, key=lambda fit: math.inf if fit.residual_m is None else fit.residual_m)
+    limit = _CONTRADICTION * best.gsd * math.hypot(height, width)
+    return best if best.residual_m is None or best.residual_m <= limit else None
+
+
+def _terms(pixels: np.ndarray, size: tuple[int, int], order: int) -> np.ndarray:
+    """Terms of the polynomials, of columns and rows that run from -1 to 1 over the raster."""
+    height, width = size
+    u, v = 2 * pixels[:, 0] / width - 1, 2 * pixels[:, 1] / height - 1
+    terms = [np.ones_like(u), u, v]
+    return np.stack(terms if order == 1 else [*terms, u * u, u * v, v * v], axis=1)
+
+
+def _affine_at_centre(coefficients: np.ndarray, height: int, width: int) -> Affine:
+    """The affine that touches the polynomials at the raster's centre."""
+    along_row, along_column = 2 * coefficients[1] / width, 2 * coefficients[2] / height
+    corner = coefficients[0] - coefficients[1] - coefficients[2]
+    return Affine(
+        *(along_row[0], along_column[0], corner[0]), *(along_row[1], along_column[1], corner[1])
+    )
+
+
+def _keeps_orientation(coefficients: np.ndarray, order: int) -> bool:
+    """Whether the raster is nowhere folded or collapsed, seen at 81 of its places."""
+    u, v = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1, 1, 9)] * 2))
+    padded = np.zeros((6, 2))
+    padded[: len(coefficients)] = coefficients
+    _, along_u, along_v, uu, uv, vv = padded[:, :, None]
+    by_u, by_v = along_u + 2 * uu * u + uv * v, along_v + uv * u + 2 * vv * v
+    area = by_u[0] * by_v[1] - by_u[1] * by_v[0]
+    least = 1e-6 * np.hypot(*by_u) * np.hypot(*by_v)
+    return bool((area > least).all() or (area < -least).all())
+
+
+def _left_out(
+    design: np.ndarray, ground: np.ndarray, coefficients: np.ndarray, transformer: Any
+) -> float | None:
+    """Metres (root mean square) between each point and the fit to all the others.
+
+    The residual of the fit to all over 1 minus the point's leverage: exact, without refitting.
+    """
+    basis, _ = np.linalg.qr(design)
+    free = 1 - (basis**2).sum(axis=1)
+    if (free < 1e-6).any():
+        return None
+    foretold = ground - (ground - design @ coefficients) / free[:, None]
+    places = [transformer.transform(*points.T) for points in (ground, foretold)]
+    _, _, distances = _GEOD.inv(*places[0], *places[1])
+    residual = float(np.sqrt(np.mean(np.square(distances))))
+    return residual if math.isfinite(residual) else math.inf
+
+
+def _metres(value: float) -> str:
+    """Two significant digits, without an exponent."""
+    return np.format_float_positional(value, 2, fractional=False, trim="-")

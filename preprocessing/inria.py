@@ -20,6 +20,10 @@ from preprocessing.scenes import Scene, images_in, pair_by_stem
 
 OFFICIAL_VALIDATION = (1, 2, 3, 4, 5)
 GSD = 0.3
+CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
+TILES_PER_CITY = 36
+TILE_SIZE = 5000
+"""Pixels a side of an official tile."""
 # A place ends in neither a digit (that is the index) nor "_" (that announces a patch).
 STEM = re.compile(r"(?P<tile>(?P<place>.*[^0-9_])(?P<index>[0-9]+))(?:_(?P<patch>[0-9]+))?")
 
@@ -72,7 +76,7 @@ def inria_scenes(
         DatasetError: not the layout; images and labels that do not pair; a stem that is no tile
             name; a name in ``validation`` that no tile has; no scene left on a side.
     """
-    folder = _train_folder(Path(root))
+    folder = train_folder(root)
     pairs = pair_by_stem(images_in(folder / "images"), images_in(folder / "gt"))
     names = [parse_stem(image.stem) for image, _ in pairs]
     _check_validation(validation, names, folder)
@@ -111,8 +115,16 @@ def test_images(root: Path | str) -> list[Path]:
     )
 
 
-def _train_folder(root: Path) -> Path:
-    """Find the folder that holds ``images`` and ``gt``."""
+def train_folder(root: Path | str) -> Path:
+    """Find the folder that holds ``images`` and ``gt``.
+
+    Args:
+        root: that folder, or the one that holds ``train``, or ``AerialImageDataset``.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    root = Path(root)
     candidates = [root, root / "train", root / "AerialImageDataset" / "train"]
     for folder in candidates:
         if (folder / "images").is_dir() and (folder / "gt").is_dir():

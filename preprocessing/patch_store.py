@@ -12,7 +12,7 @@ A store is a folder:
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ FORMAT = "jointnet patch store 1"
 SPLITS = ("train", "validation")
 _AGAIN = "delete the store and make it again"
 # What training and evaluation take from a manifest, beside what ``open_store`` itself needs.
+# Not in all stores: ``band_limits`` and ``band_percentiles``, which earlier versions did not keep.
 _OF_ALL = {"target", "bands", "dtype", "band_mean", "band_std", "gsd", "settings"}
 _OF_A_SCENE = {"name", "place", "split", "height", "width", "image", "label"}
 _OF_A_PATCH = {"scene", "window", "extent", "valid_share", "target_share"}
@@ -40,6 +41,12 @@ class PatchSettings:
         validation_size: side of a validation patch: the window the network is trained on.
         bands: number of bands.
         target: what the labels show, such as ``"buildings"``.
+        band_numbers: 1-based bands of the files, in the order fed; a band named here is imagery,
+            also where it is tagged alpha. None to choose by colour interpretation (see
+            ``preprocessing.bands``).
+
+    Raises:
+        ValueError: another number of ``band_numbers`` than ``bands``, or one below 1.
     """
 
     patch_size: int = 512
@@ -47,6 +54,18 @@ class PatchSettings:
     validation_size: int = 512
     bands: int = 3
     target: str = "buildings"
+    band_numbers: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        """Refuse bands that cannot be; a list from JSON becomes the tuple that it was."""
+        if self.band_numbers is None:
+            return
+        object.__setattr__(self, "band_numbers", tuple(self.band_numbers))
+        if len(self.band_numbers) != self.bands or min(self.band_numbers, default=0) < 1:
+            raise ValueError(
+                f"band_numbers must be {self.bands} numbers from 1, as many as bands; "
+                f"got {self.band_numbers}"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,7 @@ class PatchStore:
 
     Attributes:
         folder: where it lies.
-        manifest: the manifest as written.
+        manifest: the manifest as written; its ``settings`` are all of ``PatchSettings``.
         train: patches to train on.
         validation: patches to validate on.
     """
@@ -97,6 +116,11 @@ class PatchStore:
     manifest: dict
     train: PatchSet
     validation: PatchSet
+
+    @property
+    def settings(self) -> PatchSettings:
+        """How it was cut."""
+        return PatchSettings(**self.manifest["settings"])
 
     @property
     def sha256(self) -> str:
@@ -136,6 +160,8 @@ def open_store(folder: Path) -> PatchStore:
         raise StoreError(f"{path} is of format {found!r}, this version reads {FORMAT!r}; {_AGAIN}")
     try:
         _refuse_missing(manifest)
+        # An option that an earlier version did not know was not used.
+        manifest["settings"] = asdict(PatchSettings(**manifest["settings"]))
         _refuse_stale(folder, manifest)
         train, validation = (_open_split(folder, manifest, name) for name in SPLITS)
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -152,7 +178,6 @@ def _refuse_missing(manifest: dict) -> None:
     for entry, needed in entries:
         if not needed <= set(entry):
             raise KeyError(", ".join(sorted(needed - set(entry))))
-
 
 @dataclass(frozen=True)
 class StoredScene:

@@ -52,13 +52,14 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
 
 
 def load_pair(
-    scene: Scene, bands: int
+    scene: Scene, bands: int, band_numbers: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict | None]:
     """Image and label of one scene, whole, with what is labelled where there is no imagery.
 
     Args:
         scene: image and label, raster or polygons.
         bands: number of bands to read.
+        band_numbers: which, counted from 1; None to choose by colour interpretation.
 
     Returns:
         Image ``(height, width, bands)`` in its dtype; mask ``(height, width)`` uint8 of 0, 1 and
@@ -69,18 +70,21 @@ def load_pair(
         RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
     """
     label, counts = load_label(scene, rasters.raster_info(scene.image))
-    image, valid = rasters.read_image(scene.image, band_count=bands)
+    image, valid = rasters.read_image(scene.image, band_numbers, bands)
     if scene.white_border:
         valid &= ~white_border(image)
     return image, label, valid, counts
 
 
-def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray, dict | None]:
+def load_scene(
+    scene: Scene, bands: int, band_numbers: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray, dict | None]:
     """Image and mask of one scene, whole.
 
     Args:
         scene: image and label, raster or polygons.
         bands: number of bands to read.
+        band_numbers: which, counted from 1; None to choose by colour interpretation.
 
     Returns:
         Image ``(height, width, bands)`` in its dtype; mask ``(height, width)`` uint8 of 0, 1 and
@@ -89,7 +93,7 @@ def load_scene(scene: Scene, bands: int) -> tuple[np.ndarray, np.ndarray, dict |
     Raises:
         RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
     """
-    image, label, valid, counts = load_pair(scene, bands)
+    image, label, valid, counts = load_pair(scene, bands, band_numbers)
     return image, np.where(valid, label, np.uint8(VOID)), counts
 
 
@@ -129,8 +133,10 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     and ``corners`` (upper left, upper right, lower right, lower left, each longitude and
     latitude), in EPSG:4326 or null; how its polygons were read and what became of them. Per
     patch its scene, window (row, column, height, width), the extent inside the scene and the
-    shares of valid and of target pixels. For all, the bands' mean and standard deviation over
-    the valid training pixels, the dtype and the settings.
+    shares of valid and of target pixels. For all, the dtype, the settings and, over the valid
+    training pixels, what ``normalisation.BandStatistics`` says of the bands: ``band_percentiles``,
+    ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std`` of the values clipped to
+    these.
 
     Args:
         folder: where the store comes to lie; must not exist.
@@ -141,16 +147,17 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
         The store, open.
 
     Raises:
-        DatasetError: no scene of one split, a dtype that cannot be trained on, scenes of
-            different dtypes, one image or ground on both sides of the split, or no valid pixel
-            to train on.
+        DatasetError: no scene of one split, two of one name, a dtype that cannot be trained on,
+            scenes of different dtypes, one image or ground on both sides of the split, or no
+            valid pixel to train on.
         OutputError: the folder exists, or cannot be written (no right to, not enough space).
-        RasterError, LabelError, PolygonError: a scene that cannot be read.
+        RasterError, LabelError, PolygonError: a scene that cannot be read; the first also where
+            many pixels have a fill value that is not declared as nodata.
     """
     folder = Path(folder)
     if folder.exists():
         raise OutputError(f"{folder} exists; delete it or name another folder")
-    infos = check_scenes(scenes)
+    infos = check_scenes(scenes, settings)
     try:
         # Around the hashing of gigabytes as well: a folder that cannot be written is found first.
         with folder_beside(folder) as beside:
@@ -176,7 +183,8 @@ def _write(
     for number, scene in enumerate(
         tqdm(scenes, desc="cutting patches", unit="scene", disable=None)
     ):
-        image, mask, described[number]["polygons"] = load_scene(scene, settings.bands)
+        loaded = load_scene(scene, settings.bands, settings.band_numbers)
+        image, mask, described[number]["polygons"] = loaded
         if scene.split == "train":
             statistics.update(image, mask != VOID)
             patches = (
@@ -203,6 +211,8 @@ def _write(
         "dtype": dtype,
         "band_mean": statistics.mean,
         "band_std": statistics.std,
+        "band_limits": statistics.limits,
+        "band_percentiles": statistics.percentiles,
         "gsd": float(np.median(gsds)) if gsds else None,
         "settings": vars(settings),
         "scenes": described,

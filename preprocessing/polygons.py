@@ -14,14 +14,12 @@ import shapely
 import shapely.affinity
 from rasterio.features import rasterize
 
-from preprocessing.errors import DatasetError, PolygonError
-from preprocessing.inria import STEM
+from preprocessing.errors import PolygonError
+from preprocessing.folders import labelled_scenes
 from preprocessing.raster_access import RasterInfo
-from preprocessing.scenes import Scene, images_in, pair_by_stem
-from preprocessing.vectors import LINE, POLYGON, areas_of, explode, read_features, vector_files
-
-HELD_BACK = 5
-"""Without a split of one's own, one raster in so many is held back for validation."""
+from preprocessing.scenes import Scene
+from preprocessing.splits import hold_back
+from preprocessing.vectors import LINE, POLYGON, areas_of, explode, read_features
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class PolygonCounts:
 def polygon_scenes(
     images: Path | str,
     polygons: Path | str,
-    validation: Collection[int | str] | None = None,
+    validation: Collection[int | str] | float | None = None,
 ) -> list[Scene]:
     """List the scenes of a folder of rasters with polygon files, sorted by name.
 
@@ -70,68 +68,15 @@ def polygon_scenes(
         images: the folder of rasters.
         polygons: a folder with one vector file per raster, of the same stem; or one vector file
             for all rasters, of which the suffix may be left out.
-        validation: what is held back for validation: indices, which count for every place, and
-            names (stems, or tiles of which patches were cut). None holds back the first raster
-            and every fifth after it.
+        validation: what is held back, see ``preprocessing.splits.hold_back``. None holds back
+            the first raster and every fifth after it.
 
     Raises:
         DatasetError: no such folder or file; rasters and vector files that do not pair, all
             named in the one error; a name in ``validation`` that no raster has; no scene left
             on a side.
     """
-    rasters, files = images_in(images), vector_files(Path(polygons))
-    if isinstance(files, Path):
-        pairs = [(raster, files) for raster, _ in pair_by_stem(rasters, rasters)]
-    else:
-        pairs = pair_by_stem(rasters, files)
-    names = {raster.stem: _read_stem(raster.stem) for raster, _ in pairs}
-    held_back = _held_back(names, validation, Path(images))
-    return [
-        Scene(
-            name=raster.stem,
-            place=names[raster.stem][1],
-            index=names[raster.stem][2],
-            split="validation" if raster.stem in held_back else "train",
-            image=raster,
-            label=label,
-            label_kind="polygons",
-        )
-        for raster, label in pairs
-    ]
-
-
-def _read_stem(stem: str) -> tuple[str, str, int | None]:
-    """Tile, place and index."""
-    match = STEM.fullmatch(stem)
-    return (match["tile"], match["place"], int(match["index"])) if match else (stem, stem, None)
-
-
-def _held_back(
-    names: dict[str, tuple[str, str, int | None]],
-    validation: Collection[int | str] | None,
-    folder: Path,
-) -> set[str]:
-    """Stems of the rasters that are held back; refuses a split with an empty side."""
-    if validation is None:
-        # Patches of one tile stay together.
-        tiles = sorted({tile for tile, _, _ in names.values()})
-        validation = tiles[::HELD_BACK]
-    known = set(names) | {tile for tile, _, _ in names.values()}
-    unknown = [name for name in validation if isinstance(name, str) and name not in known]
-    if unknown:
-        raise DatasetError(f"validation names no raster of {folder}: {', '.join(unknown)}")
-    held_back = {
-        stem
-        for stem, (tile, _, index) in names.items()
-        if stem in validation or tile in validation or index in validation
-    }
-    if len(held_back) in (0, len(names)):
-        side = "training" if held_back else "validation"
-        raise DatasetError(
-            f"no {side} scene among {len(names)} raster(s) in {folder}: two or more are needed, "
-            "some of them, but not all, named for validation"
-        )
-    return held_back
+    return hold_back(labelled_scenes(images, polygons, kind="polygons"), validation, images)
 
 
 def read_polygons(
@@ -157,12 +102,13 @@ def read_polygons(
 
     Returns:
         Polygons, one per part of a feature, as an object array (n,), and what became of the
-        features. None at all where they lie around the raster and none in it.
+        features. None at all where the file has no features, no feature passes the filter or has
+        a geometry, or all lie around the raster and none in it: the raster is background.
 
     Raises:
-        PolygonError: no vector file; no features, or none with an area; a filter that does not
-            work or that nothing passes; no CRS in the file or raster; polygons whose extent does
-            not meet that of the raster; `buffer_m` not above 0.
+        PolygonError: no vector file; geometries of which none has an area; a filter that does
+            not work; no CRS in the file or raster; polygons whose extent, with those that the
+            filter leaves out, does not meet that of the raster; `buffer_m` not above 0.
     """
     if buffer_m is not None and not buffer_m > 0:
         raise PolygonError(f"buffer_m is {buffer_m}; it is metres to either side, above 0")
@@ -173,14 +119,19 @@ def read_polygons(
         )
     features = read_features(path, where, layer)
     shapes = features.geometry.to_numpy()
+    if not shapely.get_num_coordinates(shapes).any():
+        return np.empty(0, object), PolygonCounts(read=len(shapes), dropped=len(shapes))
     parts, feature, repaired = areas_of(features, info, buffer_m, path)
     if not len(parts):
         raise PolygonError(f"{path}: {_nothing_left(shapes, buffer_m)}")
     ground = _footprint(info)
     shapely.prepare(ground)
     meets, within = shapely.intersects(ground, parts), shapely.contains(ground, parts)
-    if not meets.any():
+    if not meets.any() and where is None:
         _refuse_elsewhere(path, parts, ground, info)
+    elif not meets.any():
+        # Those that pass may well lie elsewhere, in another raster of the same town.
+        read_polygons(path, info, None, buffer_m, layer)
     with_area, used = len(np.unique(feature)), np.unique(feature[meets])
     counts = PolygonCounts(
         read=len(shapes),

@@ -21,7 +21,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 from rasterio.io import MemoryFile
 
 from preprocessing.errors import RasterError
-from preprocessing.geometry import ground_sample_distance
+from preprocessing.geometry import fit_control_points, ground_sample_distance
 from preprocessing.tiling import Window
 
 _STRIP_PIXELS = 1 << 22
@@ -50,11 +50,15 @@ class RasterInfo:
         crs: ``rasterio.crs.CRS``, that of the ground control points where the file has nothing
             else, None where it is unknown.
         transform: affine from (column, row) to the CRS; the identity where the file has none.
-        gsd: ground metres per pixel at the centre, geodesic; None where that is unknown.
-        georeferenced: the file has a CRS and an affine of its own. Ground control points alone
-            do not count: pixels are not moved onto the ground by them here.
+        gsd: ground metres per pixel at the centre, geodesic, by the affine or, of a raster that
+            has none, by its ground control points; None where that is unknown.
+        georeferenced: the file has a CRS and an affine of its own.
         gcps: ground control points (``rasterio.control.GroundControlPoint``) of a raster that
-            has no affine, so that its masks can carry them on.
+            has no affine; its masks carry them on, and ``geometry.fit_control_points`` makes a
+            way to the ground of them.
+        rpcs: rational polynomial coefficients, GDAL's names and values, of a raster that has
+            neither affine nor control points. Nothing here uses them, as they need a terrain
+            model; masks carry them on.
     """
 
     height: int
@@ -66,6 +70,7 @@ class RasterInfo:
     gsd: float | None
     georeferenced: bool
     gcps: tuple = ()
+    rpcs: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
@@ -140,16 +145,19 @@ def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
         )
     with gdal_quiet():
         transform, (gcps, gcps_crs) = dataset.transform, dataset.gcps
-    crs = dataset.crs
+        rpcs = dataset.tags(ns="RPC")
+    crs, height, width = dataset.crs, dataset.height, dataset.width
     placed = transform != Affine.identity()
     only_gcps = bool(gcps) and not placed
     georeferenced = crs is not None and placed
     gsd = None
     if georeferenced:
-        gsd = ground_sample_distance(crs, transform, dataset.height, dataset.width)
+        gsd = ground_sample_distance(crs, transform, height, width)
+    elif only_gcps and (fit := fit_control_points(gcps, gcps_crs, height, width)):
+        gsd = fit.gsd
     return RasterInfo(
-        height=dataset.height,
-        width=dataset.width,
+        height=height,
+        width=width,
         band_count=dataset.count,
         dtype=str(np.result_type(*dataset.dtypes)),
         crs=gcps_crs if only_gcps else crs,
@@ -157,6 +165,7 @@ def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
         gsd=gsd,
         georeferenced=georeferenced,
         gcps=tuple(gcps) if only_gcps else (),
+        rpcs=() if placed or gcps else tuple(rpcs.items()),
     )
 
 
@@ -171,9 +180,9 @@ def raster_info(path: str | os.PathLike) -> RasterInfo:
 
 
 def read_window(
-    dataset: rasterio.DatasetReader, window: Window, bands: list[int] | None
+    dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool = False
 ) -> np.ndarray:
-    """Read bands ``(height, width, bands)`` or, for None, the dataset mask ``(height, width)``.
+    """Read bands, or GDAL's masks of them (uint8, 0 is void): ``(height, width, bands)``.
 
     Raises:
         RasterError: unreadable; the message names the first block that is.
@@ -182,35 +191,36 @@ def read_window(
     if window.clipped(dataset.height, dataset.width) != window:
         raise ValueError(f"{window} reaches outside {dataset.height} x {dataset.width} pixels")
     try:
-        return _read(dataset, window, bands)
+        return _read(dataset, window, bands, masks)
     except GDAL_ERRORS as error:
-        bad = _first_bad_block(dataset, window, bands) or window
+        bad = _first_bad_block(dataset, window, bands, masks) or window
         raise RasterError(
             f"{dataset.name}: corrupt or truncated, cannot read the window of {bad.height} x "
             f"{bad.width} pixels at row {bad.row}, column {bad.column}: {reason(error)}"
         ) from error
 
 
-def _read(dataset: rasterio.DatasetReader, window: Window, bands: list[int] | None) -> np.ndarray:
+def _read(
+    dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool
+) -> np.ndarray:
     """As ``read_window``, with rasterio's errors."""
     area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
     with gdal_quiet():
-        if bands is None:
-            return dataset.dataset_mask(window=area)
-        return np.ascontiguousarray(np.moveaxis(dataset.read(bands, window=area), 0, -1))
+        read = dataset.read_masks if masks else dataset.read
+        return np.ascontiguousarray(np.moveaxis(read(bands, window=area), 0, -1))
 
 
 def _first_bad_block(
-    dataset: rasterio.DatasetReader, window: Window, bands: list[int] | None
+    dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool
 ) -> Window | None:
     """The first block of the file, within a window that failed, that cannot be read."""
-    rows, columns = dataset.block_shapes[(bands or [1])[0] - 1]
+    rows, columns = dataset.block_shapes[bands[0] - 1]
     bottom, right = window.row + window.height, window.column + window.width
     for row in range(window.row // rows * rows, bottom, rows):
         for column in range(window.column // columns * columns, right, columns):
             block = Window(row, column, rows, columns).clipped(dataset.height, dataset.width)
             try:
-                _read(dataset, block, bands)
+                _read(dataset, block, bands, masks)
             except GDAL_ERRORS:
                 return block
     return None

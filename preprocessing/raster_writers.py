@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import rasterio
 import rasterio.windows
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from preprocessing.errors import OutputError
@@ -59,7 +60,9 @@ class _Writer(ABC):
         self._overwrite = overwrite
         self._placement = {"crs": like.crs, "transform": like.transform}
         if like.gcps:
-            self._placement = {"crs": like.crs, "gcps": list(like.gcps)}
+            # With points, rasterio takes a CRS that says nothing, but not None.
+            self._placement = {"crs": like.crs or CRS(), "gcps": list(like.gcps)}
+        self._rpcs = dict(getattr(like, "info", like).rpcs)
         self._block = 512 if max(self.height, self.width) > 1024 else 256
 
     def __enter__(self) -> Self:
@@ -170,6 +173,8 @@ class _Writer(ABC):
             **self.options,
         }
         with rasterio.open(final, "w", **profile) as file:
+            if self._rpcs:
+                file.update_tags(ns="RPC", **self._rpcs)
             for strip in self._strips():
                 pixels, valid = self._encode(self._read(strip))
                 area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
@@ -210,8 +215,9 @@ class MaskWriter(_Writer):
 
     A context manager. On disk: one band of uint8, 0 background and 255 target, tiled and
     compressed, with overviews, CRS and full affine of the raster it belongs to (rotated and
-    south-up ones too, or its ground control points). Where there is void, and only then, the
-    file has an internal mask, and the pixel value under it is 0. ``read_label`` is the inverse.
+    south-up ones too), or its ground control points, or its RPCs. Where there is void, and only
+    then, the file has an internal mask, and the pixel value under it is 0. ``read_label`` is the
+    inverse.
 
     Args:
         path: the file to write; missing folders are made.

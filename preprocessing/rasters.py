@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
 
-from preprocessing.bands import choose_bands, named_bands
+from preprocessing.bands import Validity, choose_bands, named_bands
 from preprocessing.errors import LabelError
 from preprocessing.raster_access import (
     RasterInfo,
@@ -43,12 +43,13 @@ class RasterReader:
 
     A context manager. Attributes: ``path``, ``height``, ``width``, ``bands`` (1-based, in the
     order fed), ``band_note`` (one sentence where the choice of bands is worth saying, else ''),
-    ``dtype``, ``crs``, ``transform``, ``gsd``, ``georeferenced``, ``gcps``, and ``info``, the
-    ``RasterInfo`` that holds the last six.
+    ``validity`` (what says where there is imagery), ``dtype``, ``crs``, ``transform``, ``gsd``,
+    ``georeferenced``, ``gcps``, and ``info``, the ``RasterInfo`` that holds the last six.
 
     Args:
         path: anything GDAL reads.
-        bands: explicit 1-based bands; repetition and alpha bands are allowed.
+        bands: explicit 1-based bands; repetition is allowed. A band that is named is imagery,
+            near infrared that is tagged alpha too: its zeros are then no void.
         band_count: bands needed.
 
     Raises:
@@ -68,10 +69,12 @@ class RasterReader:
             self.info = info = describe(self._dataset)
             if bands is not None:
                 self.bands = named_bands(bands, info.band_count, band_count, str(path))
-                self.band_note = ""
+                self.validity = Validity(self._dataset, self.bands)
+                self.band_note = self.validity.note
             else:
                 kinds = self._dataset.colorinterp
                 self.bands, self.band_note = choose_bands(kinds, band_count, str(path))
+                self.validity = Validity(self._dataset, self.bands)
         except BaseException:
             self._dataset.close()
             raise
@@ -95,10 +98,9 @@ class RasterReader:
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window.
 
-        A pixel is valid where the file's dataset mask is set: an alpha above 0, a set internal
-        mask, or, with nodata, at least one band of the file that differs from its nodata (black
-        in one band only is a colour, not a gap). NaN and infinity are never valid. Void pixels
-        of a float image are 0 in all bands, whatever the file has there.
+        A pixel is valid where mask, nodata and alpha say so (see ``bands.Validity``). NaN and
+        infinity are never valid. Void pixels of a float image are 0 in all bands, whatever the
+        file has there.
 
         Args:
             window: inside the raster.
@@ -112,7 +114,7 @@ class RasterReader:
             ValueError: the window reaches outside the raster.
         """
         image = read_window(self._dataset, window, list(self.bands))
-        valid = read_window(self._dataset, window, None) > 0
+        valid = self.validity.read(window)
         if np.issubdtype(image.dtype, np.floating):
             valid &= np.isfinite(image).all(axis=-1)
             # NaN, or a nodata of -3.4e38, would run through all sums of a network.
@@ -143,10 +145,10 @@ class LabelReader:
     ``target_under_void``: whether a window read so far has targets on disk where it is void, so
     that the pixels alone do not say what the mask is.
 
-    On disk a label is {0, 1} or {0, 255}, nonzero = target. Void is where the file's dataset
-    mask is 0 (nodata, alpha, internal mask), whatever value stands there. Bands beside alpha
-    must agree everywhere, as they do in a grey picture saved as RGB: that has one reading,
-    while picking a band of a coloured class map would be a guess.
+    On disk a label is {0, 1} or {0, 255}, nonzero = target. Void is where nodata, alpha or a mask
+    says so (see ``bands.Validity``), whatever value stands there. Bands beside alpha must agree
+    everywhere, as they do in a grey picture saved as RGB: that has one reading, while picking a
+    band of a coloured class map would be a guess.
 
     Args:
         path: anything GDAL reads.
@@ -164,11 +166,10 @@ class LabelReader:
         self._dataset = open_raster(path)
         try:
             self.info = describe(self._dataset)
-            self._bands = [
-                band
-                for band, kind in enumerate(self._dataset.colorinterp, start=1)
-                if kind != ColorInterp.alpha
-            ]
+            kinds = enumerate(self._dataset.colorinterp, start=1)
+            # Alpha alone is a band like any other.
+            self._bands = [band for band, kind in kinds if kind != ColorInterp.alpha] or [1]
+            self._validity = Validity(self._dataset, self._bands)
             self._refuse_nodata_zero()
         except BaseException:
             self._dataset.close()
@@ -203,7 +204,7 @@ class LabelReader:
             ValueError: the window reaches outside the raster.
         """
         bands = read_window(self._dataset, window, self._bands)
-        valid = read_window(self._dataset, window, None) > 0
+        valid = self._validity.read(window)
         values = bands[..., 0]
         if len(self._bands) > 1 and (bands[valid] != values[valid][:, None]).any():
             raise LabelError(

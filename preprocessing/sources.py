@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ from tqdm import tqdm
 
 from preprocessing.errors import DatasetError
 from preprocessing.geometry import geographic_bounds, geographic_corners
-from preprocessing.patch_store import hash_file
-from preprocessing.raster_access import RasterInfo, raster_info
+from preprocessing.patch_store import PatchSettings, hash_file
+from preprocessing.rasters import RasterInfo, RasterReader
 from preprocessing.scenes import Scene
 
-DTYPES = ("uint8", "uint16")
-"""Of the pixels that can be trained on; augmentation knows the range of these alone."""
+DTYPES = ("uint8", "uint16", "int16", "float32")
+"""Of the pixels that can be trained on; float32, in which they are scaled, holds all of them."""
 
 SHARED_GROUND = 1e-3
 """Scenes that share more of the smaller one's ground are no mere neighbours."""
@@ -24,33 +25,56 @@ SHARED_GROUND = 1e-3
 _SIDECARS = (".dbf", ".prj", ".shx")
 
 
-def check_scenes(scenes: Sequence[Scene]) -> list[RasterInfo]:
+def check_scenes(scenes: Sequence[Scene], settings: PatchSettings) -> list[RasterInfo]:
     """Refuse what can be refused without reading the scenes whole.
 
+    Args:
+        scenes: training and validation scenes.
+        settings: which bands are taken of each.
+
     Returns:
-        What the scenes' images are, in the order of the scenes.
+        What the scenes' images are, in the order of the scenes; their dtype is that of the bands
+        that are taken.
 
     Raises:
-        DatasetError: no scene of one split, a dtype that cannot be trained on, or several.
-        RasterError: an image that cannot be opened.
+        DatasetError: no scene of one split, two of one name, a dtype that cannot be trained on,
+            or several.
+        RasterError: an image that cannot be opened, or has not the bands.
     """
     for split in ("train", "validation"):
         if not any(scene.split == split for scene in scenes):
             raise DatasetError(f"no {split} scene among {len(scenes)}; name other validation tiles")
-    infos = [raster_info(scene.image) for scene in scenes]
+    _refuse_namesakes(scenes)
+    infos = [_info(scene, settings) for scene in scenes]
     for scene, info in zip(scenes, infos, strict=True):
         if info.dtype not in DTYPES:
-            source = shlex.quote(str(scene.image))
             raise DatasetError(
-                f"{scene.image}: pixels are {info.dtype}, {' or '.join(DTYPES)} can be trained "
-                f"on; `gdal_translate -ot Byte -scale LOW HIGH 0 255 {source} OUT.tif` makes such "
-                "a file (one LOW and HIGH for all scenes), -ot UInt16 keeps more steps"
+                f"{scene.image}: pixels are {info.dtype}, {', '.join(DTYPES[:-1])} and "
+                f"{DTYPES[-1]} can be trained on; `gdal_translate -ot Float32 "
+                f"{shlex.quote(str(scene.image))} OUT.tif` makes such a file (of all scenes)"
             )
     dtypes = {info.dtype: scene.name for scene, info in zip(scenes, infos, strict=True)}
     if len(dtypes) > 1:
         named = ", ".join(f"{name} is {dtype}" for dtype, name in sorted(dtypes.items()))
         raise DatasetError(f"scenes of different dtypes: {named}; convert them to one")
     return infos
+
+
+def _refuse_namesakes(scenes: Sequence[Scene]) -> None:
+    """Scenes are told apart by name: in figures, in pictures, and when they are found again."""
+    known: dict[str, Scene] = {}
+    for scene in scenes:
+        other = known.setdefault(scene.name, scene)
+        if other is not scene:
+            raise DatasetError(
+                f"two scenes are named {scene.name}: {other.image} and {scene.image}; rename one "
+                "of them together with its label"
+            )
+
+
+def _info(scene: Scene, settings: PatchSettings) -> RasterInfo:
+    with RasterReader(scene.image, settings.band_numbers, settings.bands) as reader:
+        return replace(reader.info, dtype=reader.dtype)
 
 
 def describe_scenes(scenes: Sequence[Scene], infos: Sequence[RasterInfo]) -> list[dict]:

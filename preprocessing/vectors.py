@@ -58,7 +58,7 @@ def vector_files(polygons: Path) -> Path | list[Path]:
 
 
 def read_features(path: Path | str, where: str | None, layer: str | None) -> geopandas.GeoDataFrame:
-    """The features of a vector file, one or more, in a known CRS.
+    """The features of a vector file in a known CRS; none is a case, and needs no CRS.
 
     Args:
         path: anything GDAL reads; a GeoJSON without a CRS of its own is in EPSG:4326.
@@ -66,8 +66,8 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
         layer: the layer, where the file has several.
 
     Raises:
-        PolygonError: no vector file, a table, several layers, no features, no CRS, or a filter
-            that does not work or that nothing passes.
+        PolygonError: no vector file, a table, several layers, no CRS, or a filter that does not
+            work.
     """
     try:
         with warnings.catch_warnings():
@@ -80,18 +80,17 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
     except _PYOGRIO_ERRORS as error:
         if where is None:
             raise PolygonError(f"{path}: cannot be read: {_words(error)}") from error
-        fields = pyogrio.read_info(path, layer=layer)["fields"].tolist()
+        held = pyogrio.read_info(path, layer=layer, force_feature_count=True)
+        if not held["features"]:
+            # A GeoJSON without features has no fields that a filter could name.
+            return geopandas.GeoDataFrame(geometry=[])
         raise PolygonError(
             f"{path}: the filter {where!r} does not work; one reads like \"building\" = 'yes', "
-            f"and the fields are {', '.join(fields) or 'none'}"
+            f"and the fields are {', '.join(held['fields'].tolist()) or 'none'}"
         ) from error
     if not isinstance(features, geopandas.GeoDataFrame):
         raise PolygonError(f"{path}: is a table without geometries; polygons are needed")
-    if features.empty:
-        raise PolygonError(
-            f"{path}: " + ("holds no features" if where is None else f"none passes {where!r}")
-        )
-    if features.crs is None:
+    if features.crs is None and not features.empty:
         remedy = "beside it goes a .prj" if Path(path).suffix.lower() == ".shp" else "it lacks one"
         raise PolygonError(
             f"{path}: no CRS is known ({remedy}); "

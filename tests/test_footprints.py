@@ -15,6 +15,7 @@ from affine import Affine
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from preprocessing.errors import LabelError, OutputError, RasterError
@@ -36,9 +37,9 @@ TOUCHING = np.array(
 CORNER_HOLE = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
 
 
-def write(path, mask, transform=UTM, crs="EPSG:32633"):
+def write(path, mask, transform=UTM, crs="EPSG:32633", gcps=()):
     crs = CRS.from_string(crs) if crs else None
-    info = RasterInfo(*mask.shape, 1, "uint8", crs, transform, None, crs is not None)
+    info = RasterInfo(*mask.shape, 1, "uint8", crs, transform, None, crs is not None, gcps)
     with MaskWriter(path, info) as file:
         file.write(Window(0, 0, *mask.shape), mask)
     return path
@@ -197,6 +198,80 @@ def test_without_crs_footprints_are_in_pixels(tmp_path):
 def test_a_crs_without_an_affine_is_no_place(tmp_path):
     frame, note = footprints(write(tmp_path / "a.tif", square(), Affine.identity()))
     assert "no affine" in note and frame.crs is None and frame.area_px.tolist() == [300]
+
+
+# Ground control points
+
+
+def control_points(pixels, place):
+    return tuple(GroundControlPoint(r, c, *place(c, r)) for c, r in pixels)
+
+
+@pytest.mark.parametrize("transform", [UTM, SOUTH_UP, ROTATED])
+def test_control_points_of_an_affine_place_as_the_affine_does(tmp_path, transform):
+    by_affine, _ = footprints(write(tmp_path / "a.tif", square(), transform))
+    corners = [(0, 0), (40, 0), (40, 40), (0, 40)]
+    gcps = control_points(corners, lambda c, r: transform @ (c, r))
+    frame, note = footprints(write(tmp_path / "b.tif", square(), gcps=gcps))
+    assert "an affine fitted to its 4 ground control points" in note
+    assert frame.crs.to_epsg() == 4326 and list(frame.columns) == list(by_affine.columns)
+    assert frame.area_m2[0] == pytest.approx(by_affine.area_m2[0], rel=1e-6)
+    # Degrees: a tenth of a millimetre.
+    assert frame.geometry[0].hausdorff_distance(by_affine.geometry[0]) < 1e-9
+
+
+def test_long_edges_follow_ground_that_bends(tmp_path):
+    def place(column, row):
+        return 500_000 + column / 2, 5_000_000 - row / 2 + 40 * (column / 500 - 1) ** 2
+
+    grid = [(c, r) for r in (0, 20, 40) for c in range(0, 1001, 200)]
+    mask = np.zeros((40, 1000), np.uint8)
+    mask[10:30] = 1
+    path = write(tmp_path / "a.tif", mask, gcps=control_points(grid, place))
+    frame, note = footprints(path, min_area_m2=1)
+    assert "order 2" in note and len(frame) == 1
+    x, y = np.array(frame.to_crs("EPSG:32633").geometry[0].exterior.coords).T
+    # The ends lie 40 m, 80 pixels, above the middle; no edge takes the short cut.
+    top = 5_000_000 - 5 + 40 * ((x - 500_000) / 250 - 1) ** 2
+    assert len(x) > 30 and np.minimum(abs(y - top), abs(y - top + 10)).max() < 1e-2
+    # Sheared, so 1000 x 20 pixels of 0.25 m2 still, but for UTM's scale.
+    assert frame.area_m2[0] == pytest.approx(5000 / 0.9996**2, rel=1e-3)
+
+
+def test_outlines_stay_valid_on_ground_that_bends(tmp_path):
+    def place(column, row):
+        u, v = column / 30 - 1, row / 30 - 1
+        return 500_000 + 15 * u + 2 * u * u + u * v, 5_000_000 - 15 * v + 2 * v * v
+
+    grid = [(c, r) for r in range(0, 61, 15) for c in range(0, 61, 15)]
+    mask = np.random.default_rng(0).integers(0, 2, (60, 60), np.uint8)
+    path = write(tmp_path / "a.tif", mask, gcps=control_points(grid, place))
+    frame, note = footprints(path)
+    assert "order 2" in note and len(frame) > 100
+    assert frame.geometry.is_valid.all() and (frame.area_m2 > 0).all()
+    assert frame.geometry.geom_type.unique().tolist() == ["Polygon"]
+
+
+@pytest.mark.parametrize(
+    ("places", "crs", "words"),
+    [
+        ([(0, 0), (40, 40)], "EPSG:32633", "control points that give it no place"),
+        ([(0, 0), (20, 20), (40, 40)], "EPSG:32633", "control points that give it no place"),
+        ([(0, 0), (40, 0), (0, 40)], None, "no CRS"),
+    ],
+)
+def test_control_points_that_place_nothing_leave_pixels(tmp_path, places, crs, words):
+    gcps = control_points(places, lambda c, r: UTM @ (c, r))
+    frame, note = footprints(write(tmp_path / "a.tif", square(), crs=crs, gcps=gcps))
+    assert words in note and "pixels" in note and "\n" not in note
+    assert frame.crs is None and frame.area_px.tolist() == [300]
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_no_footprints_by_control_points_are_a_frame_too(tmp_path, fill):
+    gcps = control_points([(0, 0), (9, 0), (0, 9)], lambda c, r: UTM @ (c, r))
+    frame, _ = footprints(write(tmp_path / "a.tif", np.full((9, 9), fill, np.uint8), gcps=gcps))
+    assert len(frame) == 0 and frame.crs.to_epsg() == 4326 and "area_m2" in frame
 
 
 # GeoJSON

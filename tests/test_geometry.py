@@ -1,10 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.transform import GCPTransformer
 
-from preprocessing.geometry import geographic_corners, ground_sample_distance
+from preprocessing.geometry import (
+    fit_control_points,
+    geographic_corners,
+    ground_sample_distance,
+)
 
 A = 6378137.0
 E2 = 0.00669437999014
@@ -108,3 +117,130 @@ def test_no_place_on_earth_has_no_corners():
     assert geographic_corners(site, transform, 10, 10) is None
     beyond = _centred(1e13, 1e13, 0.3, 10)
     assert geographic_corners(CRS.from_epsg(32633), beyond, 10, 10) is None
+
+
+# Ground control points
+
+UTM = CRS.from_epsg(32633)
+HEIGHT, WIDTH = 400, 600
+CORNERS = [(0, 0), (WIDTH, 0), (WIDTH, HEIGHT), (0, HEIGHT)]
+GRID = [(c, r) for r in (0, 90, 210, 400) for c in (0, 200, 380, 600)]
+TURNED = Affine(0.26, 0.15, 500_000, 0.15, -0.26, 5_000_000)
+
+
+def points_at(pixels, place, off=0.0, seed=0):
+    """Control points at (column, row), moved about by ``off`` in the units of the CRS."""
+    random = np.random.default_rng(seed)
+    places = [np.array(place(*pixel)) + off * random.normal(size=2) for pixel in pixels]
+    return [
+        GroundControlPoint(row=r, col=c, x=x, y=y)
+        for (c, r), (x, y) in zip(pixels, places, strict=True)
+    ]
+
+
+def bent(column, row):
+    """A place on ground that the affine alone would miss by up to 4 m, or 13 pixels."""
+    x, y = TURNED @ (column, row)
+    u, v = 2 * column / WIDTH - 1, 2 * row / HEIGHT - 1
+    return x + 4 * u * v, y + 3 * u * u - 2 * v * v
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    angle=st.floats(0, 360),
+    pixel=st.floats(0.05, 50),
+    oblong=st.floats(0.5, 2),
+    south_up=st.booleans(),
+    count=st.integers(3, 30),
+    seed=st.integers(0, 99),
+)
+def test_points_of_an_affine_give_that_affine(angle, pixel, oblong, south_up, count, seed):
+    turned = Affine.translation(400_000, 3_000_000) @ Affine.rotation(angle)
+    transform = turned @ Affine.scale(pixel, oblong * pixel * (1 if south_up else -1))
+    random = np.random.default_rng(seed)
+    elsewhere = random.uniform((0, 0), (WIDTH, HEIGHT), (count - 3, 2))
+    pixels = [*CORNERS[:3], *map(tuple, elsewhere)]
+    fit = fit_control_points(points_at(pixels, lambda *p: transform @ p), UTM, HEIGHT, WIDTH)
+    probes = random.uniform((0, 0), (WIDTH, HEIGHT), (20, 2))
+    expected = [transform @ tuple(probe) for probe in probes]
+    np.testing.assert_allclose(fit(probes), expected, atol=1e-4 * pixel, rtol=0)
+    exact = ground_sample_distance(UTM, transform, HEIGHT, WIDTH)
+    assert fit.gsd == pytest.approx(exact, rel=1e-6) and fit.points == count
+    assert fit.residual_m is None or fit.residual_m < 1e-3 * pixel
+
+
+@pytest.mark.parametrize(("pixels", "order"), [(CORNERS[:3], 1), (GRID[:5], 1), (GRID, 2)])
+def test_equal_to_gdal_s_fit_of_the_same_order(pixels, order):
+    points = points_at(pixels, bent, off=0.02)
+    fit = fit_control_points(points, UTM, HEIGHT, WIDTH)
+    assert fit.order == order
+    probes = np.random.default_rng(1).uniform((0, 0), (WIDTH, HEIGHT), (50, 2))
+    with GCPTransformer(points) as gdal:
+        xs, ys = gdal.xy(probes[:, 1], probes[:, 0], offset="ul")
+    np.testing.assert_allclose(fit(probes), np.stack([xs, ys], 1), atol=1e-4, rtol=0)
+
+
+def test_order_2_where_the_ground_bends_and_only_there():
+    curved = fit_control_points(points_at(GRID, bent), UTM, HEIGHT, WIDTH)
+    assert curved.order == 2 and curved.residual_m < 1e-6
+    np.testing.assert_allclose(curved(np.array(GRID)), [bent(*p) for p in GRID], atol=1e-6, rtol=0)
+    # Points that are not exact: order 2 would follow their errors out to the corners.
+    straight = points_at(GRID[1:9], lambda *p: TURNED @ p, off=0.5)
+    assert fit_control_points(straight, UTM, HEIGHT, WIDTH).order == 1
+
+
+def test_the_residual_is_that_of_points_left_out():
+    points = points_at(GRID, bent, off=0.3)
+    fit = fit_control_points(points, UTM, HEIGHT, WIDTH)
+    squares = []
+    for left_out in points:
+        others = [point for point in points if point is not left_out]
+        other = fit_control_points(others, UTM, HEIGHT, WIDTH)
+        assert other.order == fit.order == 2
+        (place,) = other(np.array([[left_out.col, left_out.row]]))
+        squares.append(((place - (left_out.x, left_out.y)) ** 2).sum())
+    assert fit.residual_m == pytest.approx(math.sqrt(np.mean(squares)), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "off", "words"),
+    [
+        (CORNERS[:3], 0, ["an affine", "its 3 ground control points, too few to say how well"]),
+        (CORNERS, 0.01, ["an affine", "its 4 ", "less than a pixel"]),
+        (GRID, 2, ["its 16 ", " m off, ", " pixels; `gdalwarp -tps -t_srs EPSG:4326 IN OUT`"]),
+    ],
+)
+def test_the_note_says_how_well_the_points_agree(pixels, off, words):
+    fit = fit_control_points(points_at(pixels, lambda *p: TURNED @ p, off), UTM, HEIGHT, WIDTH)
+    assert all(word in fit.note for word in words), fit.note
+    assert "\n" not in fit.note and "e-" not in fit.note and fit.note.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        points_at(CORNERS[:2], bent),
+        points_at([(p, p) for p in range(0, 400, 50)], bent),
+        points_at(CORNERS, lambda c, r: (500_000 + c, 5_000_000)),
+        points_at(GRID, bent, off=1000),
+        points_at(CORNERS, lambda c, r: (500_000 + c, math.nan)),
+        # Across the antimeridian in UTM's neighbour zones, or two files' points in one.
+        [*points_at(GRID[:8], bent), *points_at(GRID[8:], lambda c, r: (c, r))],
+    ],
+)
+def test_points_that_give_no_place(points):
+    assert fit_control_points(points, UTM, HEIGHT, WIDTH) is None
+
+
+def test_points_without_a_crs_give_no_place():
+    site = CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]')
+    points = points_at(GRID, bent)
+    assert fit_control_points(points, None, HEIGHT, WIDTH) is None
+    assert fit_control_points(points, site, HEIGHT, WIDTH) is None
+
+
+def test_polynomials_that_fold_the_raster_are_not_taken():
+    """Twice the width back over the same ground: points agree, and no affine comes near."""
+    points = points_at(GRID, lambda c, r: (500_000 + (c - 300) ** 2 / 300, 5_000_000 - r))
+    assert fit_control_points(points, UTM, HEIGHT, WIDTH) is None

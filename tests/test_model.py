@@ -94,11 +94,36 @@ def test_scaling_by_hand():
     np.testing.assert_allclose(np.ravel(scaled), [-1, 0, 1], atol=1e-6)
 
 
+def test_bands_are_clipped_where_there_are_limits():
+    model = tiny(bands=2, band_offset=10, band_scale=5, band_limits=[(0, 20), (-5, 15)])
+    pixels = np.array([-9999, 10, 3e38, 3e38], np.float32).reshape(1, 1, 2, 2)
+    scaled = model.get_layer("scaling")(pixels)
+    np.testing.assert_allclose(np.asarray(scaled)[0, 0], [[-2, 0], [2, 1]], atol=1e-6)
+    assert model.count_params() == tiny(bands=2).count_params()
+    for policy in ("mixed_bfloat16", "mixed_float16"):
+        limited = tiny(band_limits=[(0, 300)] * 3, dtype=policy)
+        garbage = random_pixels(1, 16, 16, 3).astype(np.float32)
+        garbage[0, 3, 4] = 3e38, -3e38, 1e30
+        assert np.isfinite(limited(garbage)).all()
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_float_pixels_reach_the_scaling_as_they_are(policy):
+    """Neighbouring bfloat16 numbers near 8000 are 32 apart: those of a hill are one."""
+    pixels = (8000 + random_pixels(1, 16, 16, 1) / 64).astype(np.float32)
+    high = tiny(bands=1, band_offset=8002, band_scale=2, dtype=policy)
+    low = tiny(bands=1, band_offset=2, band_scale=2, dtype=policy)
+    np.testing.assert_allclose(
+        high.predict_on_batch(pixels), low.predict_on_batch(pixels - 8000), atol=5e-3
+    )
+    assert np.ptp(high.predict_on_batch(pixels)) > 0.05
+
+
 def test_raw_pixels_of_every_dtype_give_the_same():
     model = tiny()
     pixels = random_pixels(1, 16, 16, 3)
     expected = np.asarray(model(pixels))
-    for dtype in ("uint16", "int32", "float32", "float64"):
+    for dtype in ("uint16", "int16", "int32", "float32", "float64"):
         np.testing.assert_array_equal(model(pixels.astype(dtype)), expected)
 
 
@@ -231,12 +256,14 @@ def test_configuration_round_trip_gives_equal_predictions():
         downsample_from="block_input",
         band_offset=[1.0, 2.0],
         band_scale=[3.0, 4.0],
+        band_limits=[(0, 200), (5.5, 90)],
         name="mine",
         dtype="mixed_bfloat16",
     )
     again = JointNet.from_config(model.get_config())
     assert again.get_config() == model.get_config()
     assert (again.name, again.dtype_policy.name) == ("mine", "mixed_bfloat16")
+    assert again.band_limits == [[0, 200], [5.5, 90]]
     again.set_weights(model.get_weights())
     pixels = random_pixels(1, 16, 16, 2)
     np.testing.assert_array_equal(again(pixels), model(pixels))
@@ -244,7 +271,9 @@ def test_configuration_round_trip_gives_equal_predictions():
 
 @pytest.mark.parametrize(("groups", "growth_rates"), [(8, (8, 16, 24)), ("doubling", (32,) * 3)])
 def test_saved_and_loaded_safely(tmp_path, groups, growth_rates):
-    model = tiny(groups=groups, growth_rates=growth_rates, band_offset=[1, 2, 3])
+    limits = [(0, 99), (0, 150), (20, 255)]
+    arguments = {"band_offset": [1, 2, 3], "band_limits": limits}
+    model = tiny(groups=groups, growth_rates=growth_rates, **arguments)
     pixels = random_pixels(1, 16, 16, 3)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -265,6 +294,8 @@ def test_saved_and_loaded_safely(tmp_path, groups, growth_rates):
         ({"band_scale": 0}, "band_scale must not be 0; got 0"),
         ({"band_scale": [1, 0, 1]}, r"band_scale must not be 0; got \[1, 0, 1\]"),
         ({"band_scale": [1, 2]}, r"band_scale must be one number or 3, .*; got \[1, 2\]"),
+        ({"band_limits": [(0, 1)]}, "limits must have one pair for each of 3 bands"),
+        ({"band_limits": [(1, 0)] * 3}, r"limits must be pairs of \(low, high\)"),
         ({"band_offset": [1]}, r"band_offset must be one number or 3, .*; got \[1\]"),
         ({"bridge_filters": 0}, "filters"),
     ],

@@ -1,5 +1,6 @@
 """The patch store on disk: what it holds, what it needs to be read, what it refuses."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -156,6 +157,31 @@ def test_a_split_may_have_no_patches(store):
     np.save(store / "validation" / "masks.npy", np.zeros((0, 16, 16), np.uint8))
     opened = open_store(store)
     assert len(opened.validation) == 0 and opened.validation.extents.shape == (0, 2)
+
+
+def test_the_settings_of_a_store_of_an_earlier_version_are_complete(store):
+    expected = dataclasses.asdict(PatchSettings(32, 16, 16))
+    assert open_store(store).manifest["settings"] == expected
+    manifest = json.loads((store / "manifest.json").read_text())
+    # It knew of no band numbers, limits and percentiles.
+    for key in ("band_limits", "band_percentiles"):
+        del manifest[key]
+    del manifest["settings"]["band_numbers"]
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    assert open_store(store).manifest["settings"] == expected
+
+
+@pytest.mark.parametrize(
+    ("bands", "numbers"), [(3, (1, 2)), (1, (0,)), (2, (1, -1)), (0, ()), (1, ())]
+)
+def test_band_numbers_that_cannot_be_are_refused(bands, numbers):
+    with pytest.raises(ValueError, match=f"band_numbers must be {bands} numbers from 1"):
+        PatchSettings(bands=bands, band_numbers=numbers)
+
+
+def test_band_numbers_survive_json():
+    settings = PatchSettings(bands=2, band_numbers=(4, 1))
+    assert PatchSettings(**json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 
 # What is refused
@@ -380,7 +406,14 @@ def test_a_manifest_that_lacks_something_is_damaged(store, route):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("scenes", None), ("splits", []), ("scenes", [1]), ("dtype", "colour")]
+    ("key", "value"),
+    [
+        ("scenes", None),
+        ("splits", []),
+        ("scenes", [1]),
+        ("dtype", "colour"),
+        ("settings", {"patches": 3}),
+    ],
 )
 def test_a_manifest_of_other_kinds_of_values_is_damaged(store, key, value):
     change(store / "manifest.json", key, value)

@@ -319,13 +319,105 @@ def test_band_statistics_are_of_valid_training_pixels_each_once(tmp_path, two):
     assert store.manifest["band_std"] == pytest.approx(pixels.std(0).tolist())
 
 
-def test_rasters_of_16_bits_stay_as_they_are(tmp_path):
+def test_a_band_s_limits_and_percentiles_stand_in_the_manifest(tmp_path, two):
+    percentiles = build(tmp_path, two).manifest["band_percentiles"]
+    pixels = read_tif(two[0].image).reshape(-1, 3).astype(float)
+    assert list(percentiles) == ["0", "0.1", "2", "50", "98", "99.9", "100"]
+    for share, found in percentiles.items():
+        assert found == pytest.approx(np.percentile(pixels, float(share), axis=0).tolist())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor", "origin"),
+    [(np.uint16, 8, 0), (np.int16, 100, -9000), (np.float32, 1 / 255, 0), (np.float32, 30, -400)],
+)
+def test_rasters_of_any_depth_stay_as_they_are(tmp_path, dtype, factor, origin):
     for number, name in enumerate("ab"):
         image, mask = squares(20, 20, seed=number)
-        write_scene(tmp_path, name, image.astype(np.uint16) * 257, mask, ground(number))
-    store = build(tmp_path, [scene(tmp_path, "a", "train"), scene(tmp_path, "b", "validation")])
-    assert store.train.images.dtype == np.uint16 and store.manifest["dtype"] == "uint16"
-    assert store.train.images.max() > 255
+        deep = (image.astype(np.float64) * factor + origin).astype(dtype)
+        write_scene(tmp_path, name, deep, mask, ground(number))
+    scenes = [scene(tmp_path, "a", "train"), scene(tmp_path, "b", "validation")]
+    store = build(tmp_path, scenes)
+    assert store.manifest["dtype"] == np.dtype(dtype).name
+    for patches in (store.train, store.validation):
+        assert isinstance(patches.images, np.memmap) and patches.images.dtype == dtype
+    np.testing.assert_array_equal(store.train.images[0][:20, :20], read_tif(scenes[0].image))
+    # Noise about two levels: all of it lies inside of the limits.
+    pixels = read_tif(scenes[0].image).reshape(-1, 3).astype(np.float64)
+    low, high = np.array(store.manifest["band_limits"]).T
+    assert (low < pixels.min(0)).all() and (high > pixels.max(0)).all()
+    assert store.manifest["band_mean"] == pytest.approx(pixels.mean(0).tolist(), rel=1e-4)
+    assert store.manifest["band_std"] == pytest.approx(pixels.std(0).tolist(), rel=1e-4)
+
+
+def test_a_fill_value_that_is_not_declared_leaves_nothing(tmp_path, two):
+    for number, one in enumerate(two):
+        image, mask = squares(20, 24, seed=number)
+        image = image.astype(np.float32)
+        image[:3] = -9999
+        write_scene(one.image.parents[1], one.name, image, mask, ground(number))
+    assert "are -9999, a fill value" in refusal(RasterError, tmp_path, two)
+    for one in two:
+        with rasterio.open(one.image, "r+") as file:
+            file.nodata = -9999
+    store = build(tmp_path, two)
+    assert (store.train.masks[0][:3] == 255).all() and store.train.images.min() >= 0
+
+
+def five_bands(tmp_path: Path) -> list:
+    """Two scenes whose bands are 1 to 5 times a picture's first, with zeros in the fourth."""
+    for number, name in enumerate("ab"):
+        image, mask = squares(20, 20, seed=number)
+        image = image[..., :1] // 6 * np.arange(1, 6, dtype=np.uint8)
+        image[2:5, 2:5, 3] = 0
+        write_scene(tmp_path, name, image, mask * 255, ground(number), ALPHA="NO")
+    return [scene(tmp_path, "a", "train"), scene(tmp_path, "b", "validation")]
+
+
+@pytest.mark.parametrize("numbers", [(5,), (3, 1), (4, 4, 2, 1, 3, 5)])
+def test_named_bands_are_cut_in_the_order_named(tmp_path, numbers):
+    scenes = five_bands(tmp_path)
+    cutting = PatchSettings(16, 16, 16, bands=len(numbers), band_numbers=numbers)
+    store = build(tmp_path, scenes, cutting)
+    image = read_tif(scenes[0].image)[..., [number - 1 for number in numbers]]
+    np.testing.assert_array_equal(store.train.images[0], image[:16, :16])
+    assert store.manifest["bands"] == len(numbers) == len(store.manifest["band_mean"])
+    assert store.settings == cutting
+    found, _, _ = load_scene(scenes[0], len(numbers), numbers)
+    np.testing.assert_array_equal(found, image)
+
+
+def test_a_named_band_that_is_tagged_alpha_is_imagery(tmp_path):
+    """Near infrared, whose zeros are water and no void."""
+    scenes = five_bands(tmp_path)
+    for one in scenes:
+        with rasterio.open(one.image, "r+") as file:
+            file.colorinterp = [*file.colorinterp[:3], rasterio.enums.ColorInterp.alpha] + [
+                rasterio.enums.ColorInterp.undefined
+            ]
+    named = PatchSettings(16, 16, 16, bands=4, band_numbers=(1, 2, 3, 4))
+    store = build(tmp_path, scenes, named)
+    assert (store.train.images[0][2:5, 2:5, 3] == 0).all()
+    assert (store.train.masks[0] != 255).all()
+    # By colour interpretation, it is where there is imagery.
+    chosen = build_store(tmp_path / "other", scenes, PatchSettings(16, 16, 16))
+    assert (chosen.train.masks[0][2:5, 2:5] == 255).all()
+
+
+def test_bands_that_are_not_there_are_refused_before_any_hashing(tmp_path, two, monkeypatch):
+    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    with pytest.raises(RasterError, match=r"bands \(1, 2, 4\) named, the file has 1 to 3"):
+        build(tmp_path, two, PatchSettings(16, 16, 16, band_numbers=(1, 2, 4)))
+    with pytest.raises(RasterError, match="has 3 bands, the model takes 4"):
+        build(tmp_path, two, PatchSettings(16, 16, 16, bands=4))
+
+
+def test_scenes_of_one_name_are_refused_and_both_named(tmp_path, two):
+    write_scene(tmp_path / "other", "a", *squares(20, 24, seed=7), ground(7))
+    other = scene(tmp_path / "other", "a", "train")
+    message = refusal(DatasetError, tmp_path, [*two, other])
+    assert message.startswith("two scenes are named a: ")
+    assert str(two[0].image) in message and str(other.image) in message
 
 
 def test_the_stated_resolution_is_used_for_rasters_without_one(tmp_path):
@@ -499,11 +591,11 @@ def test_a_store_is_never_overwritten(tmp_path, two):
 def test_an_exception_half_way_leaves_nothing(tmp_path, two, monkeypatch, error):
     read = []
 
-    def fail_at_the_second(one, bands):
+    def fail_at_the_second(one, *bands):
         if read:
             raise error("half-way")
         read.append(one)
-        return load_scene(one, bands)
+        return load_scene(one, *bands)
 
     monkeypatch.setattr(patches_module, "load_scene", fail_at_the_second)
     before = sorted(tmp_path.rglob("*"))
@@ -544,13 +636,13 @@ def test_a_raster_s_own_resolution_comes_before_the_stated_one(tmp_path, two):
 
 def test_a_polygon_error_names_the_scene_and_the_file_once(tmp_path, two):
     path = tmp_path / "all.geojson"
-    path.write_text('{"type": "FeatureCollection", "features": []}')
+    path.write_text('{"type": "FeatureCollection", "features": [')
     odd = dataclasses.replace(two[0], label=path, label_kind="polygons")
     message = refusal(PolygonError, tmp_path, [odd, two[1]])
     assert message.count(str(odd.image)) == 1 and message.count(str(path)) == 1
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint32])
 def test_dtypes_that_cannot_be_trained_on_are_refused_before_any_hashing(
     tmp_path, two, monkeypatch, dtype
 ):
@@ -559,8 +651,10 @@ def test_dtypes_that_cannot_be_trained_on_are_refused_before_any_hashing(
         image, mask = squares(20, 24, seed=number)
         write_scene(one.image.parents[1], one.name, image.astype(dtype), mask, ground(number))
     message = refusal(DatasetError, tmp_path, two)
-    assert message.startswith(f"{two[0].image}: pixels are {np.dtype(dtype)}, uint8 or uint16")
-    assert "`gdal_translate -ot Byte -scale " in message and "-ot UInt16" in message
+    assert message.startswith(
+        f"{two[0].image}: pixels are {np.dtype(dtype)}, uint8, uint16, int16 and float32 can be"
+    )
+    assert f"`gdal_translate -ot Float32 {two[0].image} OUT.tif`" in message
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_any_hashing(tmp_path, two, monkeypatch):

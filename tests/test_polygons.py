@@ -30,7 +30,7 @@ from shapely.geometry import (
 
 from preprocessing.errors import DatasetError, PolygonError
 from preprocessing.geometry import ground_sample_distance
-from preprocessing.polygons import polygon_scenes, rasterise, read_polygons
+from preprocessing.polygons import PolygonCounts, polygon_scenes, rasterise, read_polygons
 from preprocessing.raster_access import RasterInfo
 from preprocessing.rasters import raster_info, read_label
 
@@ -290,10 +290,10 @@ def test_a_filter_that_does_not_work_is_one_line(tmp_path, name, where):
     assert "\n" not in str(caught.value) and where in str(caught.value)
 
 
-def test_a_filter_that_nothing_passes_is_said(tmp_path):
+def test_a_filter_that_nothing_passes_leaves_background(tmp_path):
     path = write(tmp_path / "a.gpkg", [place(box(1, 1, 4, 4))], building=["yes"])
-    with pytest.raises(PolygonError, match="none passes"):
-        read_polygons(path, info_of(), where="building = 'no'")
+    polygons, counts = read_polygons(path, info_of(), where="building = 'no'")
+    assert len(polygons) == 0 and (counts.read, counts.used) == (0, 0)
 
 
 def test_one_of_several_layers_has_to_be_named(tmp_path):
@@ -390,6 +390,16 @@ def test_a_raster_between_the_polygons_of_a_town_is_an_empty_scene(tmp_path):
     assert not rasterise_file(path, info_of()).any()
 
 
+def test_what_passes_a_filter_may_lie_in_other_rasters_of_the_file(tmp_path):
+    shapes = [place(box(1, 1, 4, 4)), place(box(1000, 0, 1010, 10))]
+    path = write(tmp_path / "a.gpkg", shapes, building=["no", "yes"])
+    polygons, counts = read_polygons(path, info_of(), where="building = 'yes'")
+    assert len(polygons) == 0 and (counts.read, counts.outside) == (1, 1)
+    path = write(tmp_path / "b.gpkg", [place(box(1000, 0, 1010, 10))] * 2, building=["no", "yes"])
+    with pytest.raises(PolygonError, match="all 2 polygons lie outside the raster"):
+        read_polygons(path, info_of(), where="building = 'yes'")
+
+
 def test_a_shapefile_without_crs_is_refused_and_says_what_works(tmp_path):
     path = write(tmp_path / "a.shp", [place(box(1, 1, 4, 4))])
     (tmp_path / "a.prj").unlink()
@@ -405,13 +415,46 @@ def test_metres_in_a_geojson_without_crs_are_refused(tmp_path):
         read_polygons(path, info_of())
 
 
-@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.shp"])
-def test_a_file_without_features_is_refused(tmp_path, name):
+@pytest.mark.parametrize("where", [None, "building = 'yes'"])
+@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.shp", "a.fgb"])
+def test_a_file_without_features_is_background(tmp_path, name, where):
     path = tmp_path / name
-    frame = geopandas.GeoDataFrame({"id": []}, geometry=[], crs="EPSG:32633")
+    frame = geopandas.GeoDataFrame({"building": []}, geometry=[], crs="EPSG:32633")
     frame.to_file(path, geometry_type="Polygon")
-    with pytest.raises(PolygonError, match="holds no features"):
-        read_polygons(path, info_of())
+    polygons, counts = read_polygons(path, info_of(), where)
+    assert len(polygons) == 0 and counts == PolygonCounts(read=0)
+    assert not rasterise(polygons, info_of()).any()
+
+
+@pytest.mark.parametrize("geometry", [None, LineString(), Polygon(), GeometryCollection()])
+def test_features_without_geometry_are_background(tmp_path, geometry):
+    path = tmp_path / "a.geojson"
+    mapping = None if geometry is None else shapely.geometry.mapping(geometry)
+    feature = {"type": "Feature", "properties": {}, "geometry": mapping}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature] * 2}))
+    polygons, counts = read_polygons(path, info_of())
+    assert len(polygons) == 0 and (counts.read, counts.dropped, counts.used) == (2, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "epsg"),
+    [
+        ("urn:ogc:def:crs:OGC:1.3:CRS84", 4326),
+        ("urn:ogc:def:crs:EPSG::4326", 4326),
+        ("urn:ogc:def:crs:EPSG::3857", 3857),
+        ("EPSG:3857", 3857),
+        (None, 4326),
+    ],
+)
+def test_the_crs_that_an_old_geojson_names_is_believed(tmp_path, name, epsg):
+    info = info_of(20, 30, MERCATOR, "EPSG:3857")
+    square = geopandas.GeoSeries([place(box(2, 3, 8, 9), MERCATOR)], crs=3857).to_crs(epsg)
+    member = None if name is None else {"type": "name", "properties": {"name": name}}
+    feature = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(square[0])}
+    content = {"type": "FeatureCollection", "crs": member, "features": [feature]}
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    mask = rasterise_file(tmp_path / "a.geojson", info)
+    assert mask[3:9, 2:8].all() and mask.sum() == 36
 
 
 def test_points_are_refused(tmp_path):

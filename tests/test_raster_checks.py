@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 
 from jointnet.raster_checks import check_raster
 from preprocessing.errors import RasterError
@@ -79,6 +81,79 @@ def test_no_place_on_the_ground_is_said(tmp_path, placed, words):
     assert "pixel coordinates" in note and "0.3 m per pixel" in note
 
 
+def placed_by(pixels, off=0.0):
+    """Control points at (column, row), moved about by so many metres."""
+    random = np.random.default_rng(0)
+    transform = Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)
+    places = [np.array(transform @ pixel) + off * random.normal(size=2) for pixel in pixels]
+    gcps = [GroundControlPoint(r, c, *place) for (c, r), place in zip(pixels, places, strict=True)]
+    return {"gcps": gcps, "transform": None}
+
+
+CORNERS = [(0, 0), (30, 0), (30, 20), (0, 20)]
+
+
+@pytest.mark.parametrize(
+    ("off", "words"), [(0.01, "less than a pixel"), (0.5, "pixels; `gdalwarp")]
+)
+def test_a_place_by_ground_control_points_is_said(tmp_path, off, words):
+    grid = [*CORNERS, (15, 10), (15, 0), (15, 20), (0, 10), (30, 10)]
+    path = write_image(tmp_path / "a.tif", blotches(20, 30), **placed_by(grid, off))
+    note, *others = notes(path, gsd=None)
+    assert note.startswith("Placed by an affine fitted to its 9 ground control points")
+    assert words in note and not others
+
+
+def test_ground_control_points_give_the_ground_distance(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(20, 30), **placed_by(CORNERS))
+    assert [note.split(" ")[0] for note in notes(path)] == ["Placed"]
+    (_, note) = notes(path, gsd=1.0)
+    assert note.startswith("0.3 m per pixel, the model was trained at 1 m")
+
+
+def test_ground_control_points_that_give_no_place_are_said(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(20, 30), **placed_by(CORNERS[:2]))
+    (note,) = notes(path)
+    assert note.startswith("2 ground control points that give no place") and "pixel coord" in note
+
+
+def test_rational_polynomials_are_not_used(tmp_path):
+    path = write_image(tmp_path / "a.tif", blotches(20, 30), crs=None, transform=None)
+    one, line, sample = ("0 " * at + "1" + " 0" * (19 - at) for at in (0, 2, 1))
+    tags = {"LINE_NUM_COEFF": line, "SAMP_NUM_COEFF": sample}
+    tags |= {"LINE_DEN_COEFF": one, "SAMP_DEN_COEFF": one}
+    tags |= {f"{name}_OFF": "5" for name in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")}
+    tags |= {f"{name}_SCALE": "5" for name in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")}
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns="RPC", **tags)
+    (note,) = notes(path)
+    assert note.startswith("Only RPCs, which are not used (`gdalwarp -rpc ")
+    assert "pixel coordinates" in note
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_near_infrared_tagged_alpha_is_said(tmp_path, dtype):
+    image = blotches(60, 70, 4).astype(dtype)
+    path = write_image(tmp_path / "a.tif", image, photometric="RGB", ALPHA="YES")
+    (note,) = notes(path, dtype=np.dtype(dtype).name)
+    assert note.startswith("Band 4 is tagged alpha, so its zeros are void, but varies as imagery")
+    assert "`gdal_edit.py -colorinterp_4 undefined FILE`" in note
+    # What the command does.
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [*file.colorinterp[:3], ColorInterp.undefined]
+    assert notes(path, dtype=np.dtype(dtype).name) == []
+    assert notes(path, bands=4, dtype=np.dtype(dtype).name)[0].startswith("Bands taken: 1 (red)")
+
+
+def test_near_infrared_tagged_alpha_is_fed_where_it_is_named(tmp_path):
+    image = blotches(60, 70, 4)
+    path = write_image(tmp_path / "a.tif", image, photometric="RGB", ALPHA="YES")
+    (note,) = notes(path, [1, 2, 3, 4], bands=4)
+    assert note.startswith("Band 4 is tagged alpha and fed as imagery")
+    with pytest.raises(RasterError, match="3 bands beside alpha, the model takes 4; `--bands 1,2"):
+        notes(path, bands=4)
+
+
 @pytest.mark.parametrize(
     ("count", "bands", "words"), [(1, None, "1 band"), (2, None, "2 bands"), (3, [1, 2], "2 bands")]
 )
@@ -148,9 +223,9 @@ def test_a_model_of_another_dtype_gives_no_recipe_that_would_be_a_guess(tmp_path
 @pytest.mark.parametrize(
     ("void", "dtype"),
     [
-        *itertools.product(["nothing", "nodata", "mask"], [np.uint16, np.int16, np.float32]),
-        # To GDAL, bands of other dtypes are no alpha.
-        ("alpha", np.uint16),
+        *itertools.product(
+            ["nothing", "nodata", "mask", "alpha"], [np.uint16, np.int16, np.float32]
+        ),
     ],
 )
 def test_the_command_named_works(tmp_path, void, dtype):
@@ -162,7 +237,7 @@ def test_the_command_named_works(tmp_path, void, dtype):
         options["nodata"] = -9999 if dtype is np.float32 else 0
         image[10:20] = options["nodata"]
     if void == "alpha":
-        alpha = np.full((40, 50, 1), 65_535, dtype)
+        alpha = np.full((40, 50, 1), 65_535 if dtype is np.uint16 else 255, dtype)
         alpha[10:20] = 0
         image, options = np.concatenate([image, alpha], axis=2), {"ALPHA": "YES"}
     path = write_image(tmp_path / "a.tif", image, photometric="RGB", **options)

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -126,6 +127,27 @@ def test_ground_control_points_are_carried_on(tmp_path):
         (p.row, p.col, p.x, p.y) for p in points
     ]
     assert written.crs == info.crs and not written.georeferenced
+
+
+def test_ground_control_points_without_a_crs_are_carried_on(tmp_path):
+    points = [GroundControlPoint(r, c, 10 + c, 50 - r) for r, c in ((0, 0), (0, 60), (50, 0))]
+    info = like(50, 60, Affine.identity(), None, tuple(points))
+    written = raster_info(write(tmp_path / "a.tif", blobs(50, 60), info=info))
+    assert len(written.gcps) == 3 and written.crs is None and written.gsd is None
+
+
+def test_rational_polynomials_are_carried_on(tmp_path):
+    one, line, sample = ("0 " * at + "1" + " 0" * (19 - at) for at in (0, 2, 1))
+    tags = {"LINE_NUM_COEFF": line, "SAMP_NUM_COEFF": sample}
+    tags |= {"LINE_DEN_COEFF": one, "SAMP_DEN_COEFF": one}
+    tags |= {f"{name}_OFF": "25" for name in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")}
+    tags |= {f"{name}_SCALE": "50" for name in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")}
+    bare = like(50, 60, Affine.identity(), None)
+    info = dataclasses.replace(bare, rpcs=tuple(tags.items()))
+    written = raster_info(write(tmp_path / "a.tif", blobs(50, 60), info=info))
+    assert tags.items() <= dict(written.rpcs).items()
+    # In the file itself, which goes without what lies beside it.
+    assert os.listdir(tmp_path) == ["a.tif"] and not bare.rpcs
 
 
 def test_windows_in_any_order_and_overlapping(tmp_path):

@@ -10,12 +10,30 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 
 from preprocessing.errors import LabelError, RasterError
 from preprocessing.rasters import LabelReader, RasterReader, raster_info, read_image, read_label
 from preprocessing.tiling import Window
 
 UTM = Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)
+ONE = [1.0] + [0.0] * 19
+RPCS = RPC(
+    height_off=100,
+    height_scale=100,
+    lat_off=45.1,
+    long_off=10.1,
+    lat_scale=0.01,
+    long_scale=0.01,
+    line_off=50,
+    samp_off=60,
+    line_scale=50,
+    samp_scale=60,
+    line_den_coeff=ONE,
+    samp_den_coeff=ONE,
+    line_num_coeff=[0.0, 0.0, -1.0] + [0.0] * 17,
+    samp_num_coeff=[0.0, 1.0] + [0.0] * 18,
+)
 
 
 def save(path, bands, mask=None, colours=None, **profile):
@@ -121,6 +139,34 @@ def test_nan_is_never_valid(tmp_path):
     assert np.argwhere(~valid).tolist() == [[1, 1], [4, 3]]
 
 
+def test_alpha_of_any_dtype_and_with_nodata_is_validity(tmp_path):
+    pixels = ramp(4, dtype=np.int16)
+    pixels[3] = 1
+    pixels[3, 0, 0] = 0
+    pixels[:3, 1, 1] = -1
+    path = save(tmp_path / "a.tif", pixels, photometric="RGB", alpha="yes", nodata=-1)
+    image, valid = read_image(path)
+    assert image.shape == (5, 4, 3)
+    assert np.argwhere(~valid).tolist() == [[0, 0], [1, 1]]
+
+
+def test_near_infrared_tagged_alpha_is_imagery_where_it_is_named(tmp_path):
+    """The one way for training scenes too, which are read by this."""
+    pixels = ramp(4)
+    pixels[3, 2, 2] = 0
+    pixels[:, 4, 3] = 255
+    path = save(tmp_path / "a.tif", pixels, photometric="RGB", alpha="yes", nodata=255)
+    image, valid = read_image(path, bands=[1, 2, 3, 4], band_count=4)
+    np.testing.assert_array_equal(image, np.moveaxis(pixels, 0, -1))
+    assert np.argwhere(~valid).tolist() == [[4, 3]]
+    with RasterReader(path, [1, 2, 3, 4], 4) as reader:
+        assert "Band 4 is tagged alpha and fed as imagery" in reader.band_note
+    with pytest.raises(RasterError, match=r"3 bands beside alpha.*`--bands 1,2,3,4`"):
+        read_image(path, band_count=4)
+    _, valid = read_image(path)
+    assert np.argwhere(~valid).tolist() == [[2, 2], [4, 3]]
+
+
 def test_all_void_is_read(tmp_path):
     _, valid = read_image(save(tmp_path / "a.tif", np.zeros((3, 4, 4), np.uint8), nodata=0))
     assert not valid.any()
@@ -181,15 +227,32 @@ def test_a_crs_without_affine_and_an_affine_without_crs_have_no_gsd(tmp_path):
     assert only_affine.transform == UTM
 
 
-def test_ground_control_points_give_the_crs_and_no_place(tmp_path):
+def test_ground_control_points_give_the_crs_and_the_ground_distance(tmp_path):
     points = [GroundControlPoint(r, c, 10 + c, 50 - r) for r, c in ((0, 0), (0, 4), (5, 0))]
     info = raster_info(save(tmp_path / "a.tif", ramp(), gcps=points, crs="EPSG:4326"))
-    assert info.crs.to_epsg() == 4326 and not info.georeferenced and info.gsd is None
+    assert info.crs.to_epsg() == 4326 and not info.georeferenced
+    # A degree at 47.5 degrees north: 75.3 km along the parallel, 111.2 km along the meridian.
+    assert info.gsd == pytest.approx((75_300 * 111_200) ** 0.5, rel=2e-3)
     assert [(p.row, p.col, p.x, p.y) for p in info.gcps] == [
         (0, 0, 10, 50),
         (0, 4, 14, 50),
         (5, 0, 10, 45),
     ]
+
+
+def test_two_points_or_points_in_a_line_give_no_place(tmp_path):
+    for places in ([(0, 0), (5, 4)], [(0, 0), (2, 2), (4, 4), (5, 5)]):
+        points = [GroundControlPoint(r, c, 10 + c, 50 - r) for r, c in places]
+        info = raster_info(save(tmp_path / "a.tif", ramp(), gcps=points, crs="EPSG:4326"))
+        assert info.gsd is None and len(info.gcps) == len(places)
+
+
+def test_rational_polynomials_are_known_and_not_used(tmp_path):
+    path = save(tmp_path / "a.tif", ramp(), rpcs=RPCS)
+    info = raster_info(path)
+    assert dict(info.rpcs)["LINE_OFF"] == "50" and info.gsd is None and not info.georeferenced
+    placed = raster_info(save(tmp_path / "b.tif", ramp(), rpcs=RPCS, transform=UTM, crs=32633))
+    assert placed.rpcs == () and placed.georeferenced
 
 
 # Bad input
@@ -329,6 +392,17 @@ def test_void_is_where_the_dataset_mask_is_off(tmp_path):
     alpha = save(tmp_path / "c.tif", np.concatenate([pixels, opaque]), alpha="yes")
     for path in (nodata, mask, alpha):
         np.testing.assert_array_equal(read_label(path), expected, err_msg=path.name)
+
+
+def test_alpha_of_any_dtype_is_void_in_labels(tmp_path):
+    pixels = np.array([[[0, 1, 1]], [[9, 9, 0]]], np.int16)
+    path = save(tmp_path / "a.tif", pixels, alpha="yes", photometric="minisblack")
+    np.testing.assert_array_equal(read_label(path), [[0, 1, 255]])
+
+
+def test_a_label_whose_only_band_is_tagged_alpha(tmp_path):
+    path = save(tmp_path / "a.tif", np.array([[[0, 1, 1]]], np.uint8), colours=[ColorInterp.alpha])
+    np.testing.assert_array_equal(read_label(path), [[0, 1, 1]])
 
 
 def test_void_may_be_255_where_targets_are_1(tmp_path):

@@ -14,15 +14,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from experiments import recipes, training_run
-from experiments.train_jointnet import (
+from experiments.train_jointnet import main
+from experiments.training_command import (
     choose_recipe,
     default_store,
-    main,
     parse_validation,
     polygon_report,
     run_folder,
 )
 from experiments.training_run import prepare_store, refuse_other_scenes, run
+from jointnet import JointNet
 from jointnet.metrics import threshold_mask
 from jointnet.prediction import predict_image
 from jointnet.runs import WEIGHTS, load_run
@@ -474,8 +475,8 @@ def test_options_reach_the_recipe(here, monkeypatch):
         *options.split(),
     )
     assert result.exit_code == 0, result.output
-    (recipe, data, _), (same, store, folder, resume) = called
-    assert recipe == same and store is opened
+    (recipe, data, _), (same, store, folder, resume, network) = called
+    assert recipe == same and store is opened and network is JointNet
     assert (data, folder, resume) == (Path("data"), Path("results/sample"), False)
     assert recipe.variant == "jointnet_half" and recipe.validation == [2, "modelton1"]
     assert recipe.training == replace(

@@ -1,0 +1,166 @@
+"""Measure speed and memory of inference, batches and group normalisation on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.options import RESULTS, Command, overwrite_option
+from jointnet.model import VARIANTS
+from jointnet.runs import environment, write_json
+from preprocessing.errors import RunError
+from preprocessing.outputs import refuse_existing, replacing
+
+PARTS = ("inference", "batches", "normalisation")
+GOALS = {
+    "inference": "bare / end to end 0.9 or more; under 3,000 MB for 5000 x 5000 at full width",
+    "batches": "batches 20 times as fast as full-width training",
+    "normalisation": "none stated; keras.layers.GroupNormalization is what it stands beside",
+}
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def measure(name: str, **arguments: Any) -> dict[str, Any]:
+    """Run one function of ``experiments.measurements`` in a process of its own.
+
+    Raises:
+        RunError: it failed, by not enough memory for example.
+    """
+    words = [sys.executable, "-m", "experiments.measurements", name, json.dumps(arguments)]
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"stopped with code {done.returncode}"
+        raise RunError(f"the measurement of {name} with {arguments} failed: {reason}")
+    return {**arguments, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def inference_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+    """One run over a tile, windows as in the published recipes, narrower networks' half."""
+    window = 512 if variant in ("jointnet", "jointnet_block_input") else 256
+    return [measure("inference", size=size, variant=variant, precision=precision, window=window)]
+
+
+def batches_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+    """Batches of two crops of 256, which 8 GB of memory can train at full width."""
+    sizes = {"crop": 256, "batch": 2}
+    return [measure("batches", variant=variant, precision=precision, repeats=repeats, **sizes)]
+
+
+def normalisation_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+    """Ours and Keras' on an input as in the first block at full width."""
+    return [
+        measure("normalisation", layer=layer, shape=[2, 256, 256, 32], dtype=dtype, repeats=repeats)
+        for dtype in ("float32", "bfloat16")
+        for layer in ("project", "keras")
+    ]
+
+
+def as_markdown(part: str, content: dict) -> str:
+    """The table of one part, with the machine and the command."""
+    machine = content["machine"]
+    return "\n".join(_lines(part, content["rows"], machine)) + "\n"
+
+
+def _lines(part: str, rows: list[dict], machine: dict) -> Iterator[str]:
+    versions = machine["packages"]
+    backend = machine["backend"]
+    yield f"# {part}"
+    yield ""
+    yield (
+        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}; "
+        f"{backend} {versions.get(backend, '')}, keras {versions['keras']}, "
+        f"python {machine['python']}"
+    )
+    yield ""
+    yield f"`python experiments/{machine['command']}`, commit {machine['commit']}"
+    yield ""
+    yield f"Goal: {GOALS[part]}. Times are medians, in seconds."
+    yield ""
+    keys = [key for key, value in rows[0].items() if not isinstance(value, list) or key == "shape"]
+    yield "| | " + " | ".join(str(number) for number in range(1, len(rows) + 1)) + " |"
+    yield "|---|" + "---|" * len(rows)
+    for key in keys:
+        yield f"| {key.replace('_', ' ')} | " + " | ".join(_cell(row[key]) for row in rows) + " |"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    if isinstance(value, list):
+        return " x ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("part", type=click.Choice([*PARTS, "all"]), default="all")
+@click.option("--size", type=click.IntRange(64), default=5000, help="Side of the tile, pixels.")
+@click.option("--variant", type=click.Choice(list(VARIANTS)), default="jointnet", help="Network.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16"]),
+    default="float32",
+    help="Of inference and training.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(1), default=7, help="Of what is timed."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=RESULTS / "benchmark",
+    show_default="results/benchmark",
+    help="Folder of the tables.",
+)
+@overwrite_option
+def main(
+    part: str,
+    size: int,
+    variant: str,
+    precision: str,
+    repeats: int,
+    output: Path,
+    overwrite: bool,
+) -> None:
+    """Measure inference, batches, normalisation, or all, and write tables of JSON and Markdown.
+
+    \b
+    inference      predict_raster on a generated tile against the bare network on as many
+                   windows; peak memory of the process
+    batches        batches with all augmentation, one thread, against training steps on them
+    normalisation  this project's group normalisation against Keras'
+
+    Networks have random weights, and every measurement a process of its own. At full width on two
+    CPU cores the tile of 5000 x 5000 pixels takes about ten minutes.
+    """  # noqa: D301 (click takes the control character itself)
+    parts = PARTS if part == "all" else (part,)
+    files = {(p, kind): output / f"{p}.{kind}" for p in parts for kind in ("json", "md")}
+    for path in files.values():
+        refuse_existing(path, overwrite)
+    machine = environment()
+    rows_of = {
+        "inference": inference_rows,
+        "batches": batches_rows,
+        "normalisation": normalisation_rows,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for name in parts:
+        rows = rows_of[name](size, variant, precision, repeats)
+        content = {"goal": GOALS[name], "machine": machine, "rows": rows}
+        write_json(files[name, "json"], content)
+        text = as_markdown(name, content)
+        with replacing(files[name, "md"], overwrite=True) as beside:
+            beside.write_text(text, encoding="utf-8")
+        click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""What ``experiments/benchmark.py`` measures, each in a process of its own.
+
+``python -m experiments.measurements NAME '{"size": 1024}'`` runs one function and prints what it
+returns as JSON, with the greatest memory that the process ever held.
+"""
+
+import json
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from jointnet.batches import TrainingBatches
+from jointnet.model import JointNet
+from jointnet.prediction import WindowGrid
+from jointnet.runs import Run, jit_setting
+from jointnet.settings import TrainingSettings
+from layers import GroupNormalization
+from preprocessing.augmentation import STRONG
+from preprocessing.patch_store import PatchSet
+
+LAYERS = {"project": GroupNormalization, "keras": keras.layers.GroupNormalization}
+
+
+class TimedNetwork:
+    """A network that is timed, and answers with the brightness of the image.
+
+    The network computes every window, but has random weights; brightness in its place gives
+    masks and footprints about as many and as large as those of buildings.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self.seconds = 0.0
+        self.windows = 0
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        """``(batch, height, width, bands)`` uint8 to ``(batch, height, width, 1)``, 0..1."""
+        began = time.perf_counter()
+        answer = np.asarray(self.model.predict_on_batch(images))
+        self.seconds += time.perf_counter() - began
+        self.windows += len(images)
+        return np.where(images[..., :1] > 170, 0.9, 0.1 * answer).astype(np.float32)
+
+
+def inference(size: int, variant: str, precision: str, window: int) -> dict[str, Any]:
+    """``predict_raster`` on a generated tile, and the bare network on as many windows.
+
+    Args:
+        size: side of the tile in pixels.
+        variant: one of ``jointnet.model.VARIANTS``.
+        precision: dtype policy.
+        window: side of a window in pixels; windows overlap by a quarter.
+
+    Returns:
+        Seconds end to end; those in the network during that run; those of the bare network, its
+        batch before and after that run (median) times the number of batches.
+    """
+    from jointnet.raster_prediction import batch_of, predict_raster
+
+    network = TimedNetwork(_network(variant, precision))
+    config = {"bands": 3, "dtype": "uint8", "gsd": 0.3, "window": window, "threshold": 0.5}
+    config |= {"overlap": window // 4, "target": "buildings"}
+    batch = batch_of(window)
+    ready = np.random.default_rng(0).integers(0, 256, (batch, window, window, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        tile = _write_tile(Path(folder) / "tile.tif", size)
+        # The first call builds the graph.
+        network.model.predict_on_batch(ready)
+        bare = _times(lambda: network.model.predict_on_batch(ready), 3)
+        run = Run(Path("random"), network, config)
+        done = predict_raster(run, tile, Path(folder) / "outputs")
+        bare += _times(lambda: network.model.predict_on_batch(ready), 3)
+    windows = len(WindowGrid(size, size, window, window // 4).windows())
+    bare_seconds = statistics.median(bare) * windows / batch
+    return {
+        "pixels": done.pixels,
+        "windows": windows,
+        "batch": batch,
+        "footprints": done.footprints,
+        "seconds_end_to_end": done.seconds,
+        "seconds_in_network": network.seconds,
+        "seconds_bare": bare_seconds,
+        "bare_batch_seconds": bare,
+        "network_share": network.seconds / done.seconds,
+        "bare_to_end_to_end": bare_seconds / done.seconds,
+        "megapixels_per_second": done.pixels / 1e6 / done.seconds,
+    }
+
+
+def batches(crop: int, batch: int, variant: str, precision: str, repeats: int) -> dict[str, Any]:
+    """Batches with all augmentation in one thread, against training steps on them.
+
+    Args:
+        crop: side of a sample in pixels.
+        batch: samples in a batch.
+        variant: one of ``jointnet.model.VARIANTS``.
+        precision: dtype policy of the training.
+        repeats: training steps; four times as many batches.
+
+    Returns:
+        Median seconds of a batch and of a step, megapixels per second of both, their ratio.
+    """
+    settings = TrainingSettings(crop_size=crop, batch_size=batch, precision=precision)
+    model = _network(variant, precision)
+    optimizer, loss = settings.make_optimizer(repeats), settings.make_loss()
+    model.compile(optimizer, loss, jit_compile=jit_setting())
+    with tempfile.TemporaryDirectory() as folder:
+        patches = _patches(Path(folder), 3 * crop // 2)
+        source = TrainingBatches(patches, 0, 0, batch, crop, STRONG, steps=4 * repeats)
+        numbers = iter(range(len(source)))
+        loading = _times(lambda: source[next(numbers)], len(source))
+        images, masks = source[0]
+        model.train_on_batch(images, masks)
+        training = _times(lambda: model.train_on_batch(images, masks), repeats)
+    pixels = batch * crop**2 / 1e6
+    load, step = statistics.median(loading), statistics.median(training)
+    return {
+        "batch_seconds": load,
+        "batch_seconds_range": [min(loading), max(loading)],
+        "step_seconds": step,
+        "step_seconds_range": [min(training), max(training)],
+        "batches_megapixels_per_second": pixels / load,
+        "training_megapixels_per_second": pixels / step,
+        "ratio": step / load,
+    }
+
+
+def normalisation(layer: str, shape: list[int], dtype: str, repeats: int) -> dict[str, Any]:
+    """One group normalisation, forward, and forward with the gradients of all it depends on.
+
+    Args:
+        layer: one of ``LAYERS``.
+        shape: of the input, channels last.
+        dtype: ``"float32"`` or ``"bfloat16"``.
+        repeats: of each.
+
+    Returns:
+        Median seconds of both, and megabytes that the process came to hold by them.
+    """
+    policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
+    normalise = LAYERS[layer](groups=8, epsilon=0.1, dtype=policy)
+    normalise.build(shape)
+    x = keras.random.normal(shape, dtype=dtype)
+    held = peak_megabytes()
+    forward, gradient = _compiled(normalise)
+    for function in (forward, gradient):
+        _wait(function(x))
+    return {
+        "forward_seconds": statistics.median(_times(lambda: _wait(forward(x)), repeats)),
+        "gradient_seconds": statistics.median(_times(lambda: _wait(gradient(x)), repeats)),
+        "megabytes": peak_megabytes() - held,
+    }
+
+
+def peak_megabytes() -> float:
+    """The greatest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _compiled(layer: keras.layers.Layer) -> tuple[Callable, Callable]:
+    """Functions of the input: the output; the gradients of a weighted sum of it."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        state = [v.value for v in layer.trainable_variables]
+
+        def total(values: list, x: Any) -> Any:
+            y = layer.stateless_call(values, [], x)[0].astype("float32")
+            return (y * y).sum()
+
+        forward = jax.jit(lambda x: layer.stateless_call(state, [], x)[0])
+        backward = jax.jit(jax.grad(total, argnums=(0, 1)))
+        return forward, lambda x: backward(state, x)[1]
+    import tensorflow as tf
+
+    @tf.function
+    def gradient(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cast(layer(x), "float32")
+            total = tf.reduce_sum(y * y)
+        found = tape.gradient(total, [x, *(v.value for v in layer.trainable_variables)])
+        # All of them are needed for the first to be there.
+        with tf.control_dependencies(found[1:]):
+            return tf.identity(found[0])
+
+    return tf.function(lambda x: layer(x)), gradient
+
+
+def _wait(result: Any) -> None:
+    """Until a result is there: some backends compute in the background."""
+    keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.ravel(result)[:1], "float32"))
+
+
+def _times(function: Callable[[], Any], repeats: int) -> list[float]:
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def _network(variant: str, precision: str) -> JointNet:
+    keras.utils.set_random_seed(0)
+    model = JointNet.from_variant(variant, dtype=precision)
+    model.compile(jit_compile=jit_setting())
+    return model
+
+
+def _blocks(side: int, seed: int) -> np.ndarray:
+    """``(side, side)`` uint8: bright blocks of 16 pixels, one in seven, on noise."""
+    random = np.random.default_rng(seed)
+    roofs = random.random((-(-side // 16), -(-side // 16))) < 1 / 7
+    noise = random.integers(40, 160, (side, side), np.uint8)
+    bright = np.repeat(np.repeat(roofs, 16, 0), 16, 1)[:side, :side]
+    return np.where(bright, noise // 4 + 200, noise).astype(np.uint8)
+
+
+def _patches(folder: Path, side: int, number: int = 32) -> PatchSet:
+    """Patches in memory maps, as a store has them."""
+    grey = np.stack([_blocks(side, seed) for seed in range(number)])
+    np.save(folder / "images.npy", np.repeat(grey[..., None], 3, axis=-1))
+    np.save(folder / "masks.npy", (grey > 170).astype(np.uint8))
+    return PatchSet(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        masks=np.load(folder / "masks.npy", mmap_mode="r"),
+        extents=np.full((number, 2), side),
+        target_shares=(grey > 170).mean(axis=(1, 2)),
+        valid_shares=np.ones(number),
+        scenes=tuple(f"scene{n}" for n in range(number)),
+    )
+
+
+def _write_tile(path: Path, size: int) -> Path:
+    """A georeferenced tile of three bands, in strips as Inria's are."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    options = {"driver": "GTiff", "height": size, "width": size, "count": 3, "dtype": "uint8"}
+    placed = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 0.3, 0.3)}
+    with rasterio.open(path, "w", **options, **placed) as file:
+        grey = _blocks(size, 0)
+        for band in (1, 2, 3):
+            file.write(grey, band)
+    return path
+
+
+def main(name: str, arguments: str) -> None:
+    """Run one measurement and print it as the last line."""
+    measure = {"inference": inference, "batches": batches, "normalisation": normalisation}[name]
+    result = measure(**json.loads(arguments))
+    print(json.dumps({**result, "peak_megabytes": peak_megabytes()}))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main(*sys.argv[1:])

@@ -1,0 +1,232 @@
+"""Cut images and labels of any layout into a patch store; check a data set; show augmentation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+import click
+
+from experiments import recipes
+from experiments.options import Command, data_option, given, parse_bands, parse_validation
+from experiments.store_report import describe, draw_preview
+from preprocessing.errors import DatasetError, OutputError
+from preprocessing.inria_check import check_inria, check_report
+from preprocessing.layouts import LAYOUTS, choose_features, folder_pairs, layout_scenes
+from preprocessing.outputs import folder_beside
+from preprocessing.patch_store import PatchSettings, PatchStore, open_store
+from preprocessing.patches import build_store
+from preprocessing.scenes import Scene
+
+PATCHES = recipes.open_buildings().patches
+# Options that say how to cut, which a recipe says itself.
+_CUTTING = ("target", "patch_size", "stride", "window", "bands", "gsd")
+
+
+def prepare(output: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
+    """Cut scenes into a patch store that shows some target.
+
+    Args:
+        output: where the store comes to lie; must not exist.
+        scenes: training and validation scenes.
+        settings: how to cut.
+
+    Raises:
+        DatasetError: no training pixel is target; and what ``patches.build_store`` raises.
+        OutputError: the folder exists, or cannot be written.
+    """
+    if output.exists():
+        raise OutputError(f"{output} exists; delete it or name another folder")
+    with folder_beside(output) as beside:
+        store = build_store(beside / output.name, scenes, settings)
+        if not store.train.target_shares.any():
+            raise DatasetError(
+                f"no pixel of the training scenes is {settings.target}: there is nothing to learn; "
+                "are these the right labels (and --where the right filter)?"
+            )
+        store.folder.rename(output)
+    return open_store(output)
+
+
+def _scenes_and_settings(
+    options: dict, where: str | None, buffer_m: float | None
+) -> tuple[list[Scene], PatchSettings, int]:
+    """What the command shall cut and how, and how many images nobody labelled."""
+    images, labels, layout, name = (options[k] for k in ("images", "labels", "layout", "recipe"))
+    data, validation = options["data"], options["validation"]
+    if name is not None:
+        fixed = [f"--{option.replace('_', '-')}" for option in _CUTTING if given(option)]
+        if fixed:
+            raise click.UsageError(f"--recipe {name} says itself what {', '.join(fixed)} would")
+        recipe = recipes.RECIPES[name]()
+        scenes = recipe.scenes(data, validation)
+        return choose_features(scenes, where, buffer_m), recipe.patches, 0
+    settings = _settings(options)
+    if layout is None:
+        if len(images) != len(labels):
+            raise click.UsageError("--images and --labels go together, as often as each other")
+        if given("data"):
+            raise click.UsageError("--data goes with --layout, --recipe or --check")
+        scenes, unlabelled = folder_pairs(images, labels, validation, options["gsd"])
+    else:
+        if given("gsd"):
+            raise click.UsageError(f"--gsd goes with --images; --layout {layout} says it itself")
+        if layout != "inria" and not given("target"):
+            raise click.UsageError(
+                f"--layout {layout}: say by --target if it is buildings or roads"
+            )
+        scenes, unlabelled = layout_scenes(layout, data, settings.target, validation)
+    return choose_features(scenes, where, buffer_m), settings, unlabelled
+
+
+def _settings(options: dict) -> PatchSettings:
+    """How to cut, where no recipe says it."""
+    size, stride, window = (options[k] for k in ("patch_size", "stride", "window"))
+    if max(window, stride or 1) > size:
+        raise click.UsageError(
+            f"--window {window} and --stride {stride} are at most --patch-size, {size}"
+        )
+    if window % 8:
+        raise click.UsageError(f"--window {window} is no multiple of 8, as the network needs")
+    bands = options["bands"]
+    return PatchSettings(
+        patch_size=size,
+        stride=stride or 2 * size // 3,
+        validation_size=window,
+        bands=PATCHES.bands if bands is None else len(bands),
+        target=options["target"],
+        band_numbers=bands,
+    )
+
+
+def _check(data: Path) -> int:
+    """Check a folder in the Inria layout; 2 where something is wrong with it."""
+    check = check_inria(data)
+    for line in (*check_report(check), *(f"note: {note}" for note in check.notes)):
+        click.echo(line)
+    for problem in check.problems:
+        click.echo(f"problem: {problem}", err=True)
+    return 2 if check.problems else 0
+
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option(
+    "--images",
+    multiple=True,
+    type=_PATH,
+    metavar="FOLDER",
+    help="Folder of images; goes with --labels. Both may be given several times: several data "
+    "sets in one store.",
+)
+@click.option(
+    "--labels",
+    multiple=True,
+    type=_PATH,
+    metavar="PATH",
+    help="Folder of their label rasters or vector files, or one vector file for all.",
+)
+@click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of --data, a known data set.")
+@click.option("--recipe", type=click.Choice(list(recipes.RECIPES)), help="Cut as a recipe does.")
+@data_option
+@click.option(
+    "--output",
+    type=_PATH,
+    metavar="STORE",
+    help="Patch store to write; one that exists is described, where nothing to cut is named.",
+)
+@click.option(
+    "--validation",
+    callback=parse_validation,
+    help="Held back: names or numbers of tiles, or their share, such as 0.2; valid or test of "
+    "Massachusetts.  [default: the data set's own split, else every fifth]",
+)
+@click.option("--where", help="Features that count, in SQL: \"building = 'yes'\".")
+@click.option(
+    "--buffer-m", type=click.FloatRange(0, min_open=True), help="Half width of lines, in metres."
+)
+@click.option("--target", default="buildings", help="What the labels show: buildings, roads, ...")
+@click.option("--patch-size", type=click.IntRange(16), default=PATCHES.patch_size, help="Pixels.")
+@click.option(
+    "--stride",
+    type=click.IntRange(1),
+    show_default="two thirds of the patch size",
+    help="Pixels from patch to patch.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(16),
+    default=PATCHES.validation_size,
+    help="Side of what the network is fed, at most the patch size.",
+)
+@click.option(
+    "--bands",
+    callback=parse_bands,
+    metavar="N,N,N",
+    show_default="red, green and blue as the file marks them, else its first bands",
+    help="Bands to take, counted from 1.",
+)
+@click.option(
+    "--gsd",
+    type=click.FloatRange(0, min_open=True),
+    help="Ground metres per pixel of --images that do not say.",
+)
+@click.option("--check", is_flag=True, help="Check --data in the Inria layout, and cut nothing.")
+@click.option(
+    "--preview",
+    type=_PATH,
+    metavar="PNG",
+    help="Draw what augmentation does to a patch of the store.",
+)
+def main(
+    output: Path | None,
+    where: str | None,
+    buffer_m: float | None,
+    check: bool,
+    preview: Path | None,
+    **options: object,
+) -> int | None:
+    """Cut images and labels into a patch store, to be trained on without them.
+
+    \b
+    python experiments/prepare.py --images tiles --labels masks --output store
+    python experiments/prepare.py --images tiles --labels roads.gpkg --buffer-m 3 --target roads \\
+        --output store
+    python experiments/prepare.py --layout spacenet --data AOI_2_Vegas_Train --target buildings \\
+        --output store
+    python experiments/prepare.py --output store --preview augmented.png
+    python experiments/prepare.py --check --data data
+    """  # noqa: D301 (click takes the control character itself)
+    if check:
+        others = {name for name in click.get_current_context().params if given(name)}
+        if others - {"check", "data"}:
+            raise click.UsageError("--check reads --data and goes with no other option")
+        return _check(options["data"])
+    sources = [options["images"] or options["labels"], options["layout"], options["recipe"]]
+    named = sum(map(bool, sources))
+    if output is None or named > 1:
+        raise click.UsageError(
+            "give --output, and one of --images with --labels, --layout and --recipe; or --check"
+        )
+    if named:
+        scenes, settings, unlabelled = _scenes_and_settings(options, where, buffer_m)
+        store = prepare(output, scenes, settings)
+        if unlabelled:
+            click.echo(f"{unlabelled} images without a label were left out")
+    else:
+        store = open_store(output)
+    for line in describe(store):
+        click.echo(line)
+    if preview is not None:
+        draw_preview(store, preview)
+        click.echo(f"augmentation of one patch: {preview}")
+    recipe = f"--recipe {options['recipe']} " if options["recipe"] else ""
+    click.echo(
+        f"train on it: python experiments/train_jointnet.py {recipe}--store {quote(str(output))}"
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()

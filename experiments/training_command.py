@@ -1,0 +1,207 @@
+"""What the training commands share: their options, and the way from these to a run."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from experiments import recipes, training_run
+from experiments.options import Command, data_option
+from jointnet.model import JointNet
+from jointnet.resnet import ResNetUNet
+from preprocessing.errors import StoreError
+from preprocessing.patch_store import PatchStore
+
+RESULTS = Path("results")
+
+
+def choose_recipe(name: str | None, data: Path, labels: dict) -> recipes.Recipe:
+    """The named recipe; without a name Inria where it lies, else generated scenes.
+
+    Says which of the two it is in one line. ``labels`` are the arguments of ``polygons``.
+    """
+    if name == "polygons":
+        return recipes.polygons(**labels)
+    if any(value is not None for value in labels.values()):
+        raise click.UsageError("--where and --buffer-m belong to --recipe polygons")
+    if name is not None:
+        return recipes.RECIPES[name]()
+    images = data / "AerialImageDataset" / "train" / "images"
+    if images.is_dir():
+        click.echo(
+            f"Training on Inria in {images} (recipe inria_buildings): meant for a GPU, days on a "
+            "CPU; --recipe sample takes minutes."
+        )
+        return recipes.inria_buildings()
+    click.echo(
+        f"No Inria in {images}: training on generated sample scenes instead "
+        "(recipe sample); README.md says how to get Inria."
+    )
+    return recipes.sample()
+
+
+def polygon_report(store: PatchStore) -> list[str]:
+    """One line on what became of the polygons of a store's scenes; none without polygons."""
+    counts = [s["polygons"] for s in store.manifest["scenes"] if s.get("polygons")]
+    if not counts:
+        return []
+    totals = {name: sum(count[name] for count in counts) for name in counts[0]}
+    named = ", ".join(f"{number} {name}" for name, number in totals.items())
+    return [f"polygons of {len(counts)} scenes: {named}"]
+
+
+def run_folder(base: str, name: str | None, resume: bool) -> Path:
+    """Folder of the run: as named, else ``base`` with the first free number.
+
+    With ``resume`` it is the latest that exists.
+    """
+    if name is not None:
+        return RESULTS / name
+    folder, number = RESULTS / base, 1
+    while (following := RESULTS / (base if number == 1 else f"{base}-{number}")).exists():
+        folder, number = following, number + 1
+    return folder if resume else following
+
+
+def default_store(recipe: recipes.Recipe, data: Path, *labels: object) -> Path:
+    """A store folder of its own for each way to cut and label, so that none passes for another."""
+    key = json.dumps([dataclasses.asdict(recipe.patches), recipe.validation, *labels])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+    return data / "patches" / f"{recipe.name}-{digest}"
+
+
+def parse_run(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no plain folder name: runs lie directly in results/."""
+    if value is not None and (Path(value).name != value or not value):
+        raise click.BadParameter(f"{value!r} is no plain name; runs lie directly in results/")
+    return value
+
+
+def parse_validation(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> list[int | str] | None:
+    """Split ``"1,2,austin7"`` into tile indices and names."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise click.BadParameter("give tile numbers or names, such as 1,2 or austin1,chicago3")
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+_OPTIONS = (
+    click.option(
+        "--recipe",
+        "name",
+        type=click.Choice(list(recipes.RECIPES)),
+        help="What to train.  [default: inria_buildings where Inria lies in the data folder, "
+        "else sample]",
+    ),
+    data_option,
+    click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        help="Patch store to train from; cut from the data where it does not exist.  "
+        "[default: a folder in <data>/patches named after recipe and split]",
+    ),
+    click.option(
+        "--run",
+        callback=parse_run,
+        help="Name of the run folder in results/.  [default: named after the recipe]",
+    ),
+    click.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
+    click.option(
+        "--validation", callback=parse_validation, help="Tiles held back: 1,2 or austin1,..."
+    ),
+    click.option("--where", help="Polygons that count, in SQL: \"building = 'yes'\"."),
+    click.option(
+        "--buffer-m", type=click.FloatRange(0, min_open=True), help="Half width of lines."
+    ),
+    click.option("--epochs", type=click.IntRange(1), help="Another number of epochs."),
+    click.option("--steps", type=click.IntRange(1), help="Another number of batches per epoch."),
+    click.option("--batch-size", type=click.IntRange(1), help="Another batch size."),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "mixed_bfloat16"]),
+        help="Another precision; mixed_bfloat16 is faster and takes half of the memory.",
+    ),
+    click.option(
+        "--early-stopping", type=click.IntRange(1), help="Stop after N epochs without gain."
+    ),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Another seed."),
+)
+
+
+def training_command(function: Callable[..., None]) -> click.Command:
+    """Make a command of a function that gives the options on to ``train_by_options``.
+
+    What the network has for options of its own stands under this decorator as ``click.option``.
+    """
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return click.command(cls=Command, context_settings={"show_default": True})(function)
+
+
+def train_by_options(
+    network: type[JointNet] | type[ResNetUNet],
+    adapt: Callable[[recipes.Recipe], recipes.Recipe],
+    suffix: str = "",
+    *,
+    name: str | None,
+    data: Path,
+    store: Path | None,
+    run: str | None,
+    resume: bool,
+    validation: list[int | str] | None,
+    where: str | None,
+    buffer_m: float | None,
+    steps: int | None,
+    **overrides: int | str | None,
+) -> None:
+    """Choose the recipe, cut or open its patches, and train.
+
+    Args:
+        network: class of the network.
+        adapt: what the network's own options do to the recipe.
+        suffix: what the names of the network's run folders have after the recipe's.
+        name: name of the recipe, None to choose one by the data.
+        data: folder of the data sets.
+        store: patch store, None for one in the data folder.
+        run: name of the run folder, None for one after the recipe.
+        resume: go on with a run.
+        validation: what is held back, None for the recipe's split.
+        where: see ``recipes.polygons``.
+        buffer_m: see ``recipes.polygons``.
+        steps: batches per epoch, None for the recipe's.
+        overrides: training settings that differ from the recipe's, None for those that do not.
+
+    Raises:
+        JointNetError: of every kind, see ``training_run``.
+        click.UsageError: options that do not go together.
+    """
+    recipe = choose_recipe(name, data, {"where": where, "buffer_m": buffer_m})
+    changes = {**overrides, "steps_per_epoch": steps}
+    recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
+    recipe = dataclasses.replace(adapt(recipe), validation=validation)
+    folder = run_folder(recipe.name + suffix, run, resume)
+    training_run.check_folder(folder, resume)
+    if store is not None and store.exists() and (validation, where, buffer_m) != (None, None, None):
+        raise StoreError(
+            f"{store} exists, its split and labels are fixed; leave --validation, --where and "
+            "--buffer-m out, or name another store"
+        )
+    cut = store or default_store(recipe, data, where, buffer_m)
+    patches = training_run.prepare_store(recipe, data, cut)
+    if store is None:
+        # A store that was named may be all there is, on a machine without the data.
+        training_run.refuse_other_scenes(patches, recipe, data)
+    click.echo(
+        f"{len(patches.train)} training and {len(patches.validation)} validation patches in "
+        f"{cut}; the run is written to {folder}"
+    )
+    for line in polygon_report(patches):
+        click.echo(line)
+    training_run.run(recipe, patches, folder, resume, network)

@@ -1,0 +1,286 @@
+"""ResNetUNet, the control: a residual encoder (He et al. 2016, CVPR) and the decoder of the U-Net.
+
+The decoder is that of Ronneberger et al. 2015 (MICCAI, figure 1) over the five resolutions of the
+encoder: upsampling, concatenation with the encoder's output of that size, two 3x3 convolutions.
+"""
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from jointnet.model import _per_band as per_band
+from layers import BandScaling, BilinearUpsampling
+
+# Residual blocks of the encoder's four stages, by its name in ``keras.applications``.
+BACKBONES: dict[str, tuple[int, int, int, int]] = {
+    "ResNet50": (3, 4, 6, 3),
+    "ResNet101": (3, 4, 23, 3),
+    "ResNet152": (3, 8, 36, 3),
+    "ResNet50V2": (3, 4, 6, 3),
+    "ResNet101V2": (3, 4, 23, 3),
+    "ResNet152V2": (3, 8, 36, 3),
+}
+# Red, green, blue of 8-bit images: the mean that keras.applications subtracts, and the standard
+# deviation that torchvision divides by, on the same scale.
+IMAGENET_MEAN = (123.68, 116.779, 103.939)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+# Of the batch normalisations' moving averages. Keras' own 0.99 still holds a quarter of its initial
+# values after 140 steps, when recipes for a CPU have long been validated.
+MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable(package="jointnet")
+class ResNetUNet(keras.Model):
+    """ResNet encoder of ``keras.applications`` with a U-Net decoder; interface of ``JointNet``.
+
+    The decoder has five stages: bilinear x2, concatenation with the encoder's output of that size
+    (none at full size), and twice 3x3 convolution, batch normalisation, ReLU.
+
+    The network is fed raw pixels, and its first layer scales them to mean 0 and standard deviation
+    1 by the statistics of the bands. A second layer brings three bands, taken for red, green and
+    blue, to ImageNet's mean and standard deviation and to the channel order and units in which
+    the encoder was pretrained, so that ``"imagenet"`` weights meet what they were made for
+    whatever the imagery's depth and contrast. Without statistics that is
+    ``keras.applications``' own ``preprocess_input`` exactly. Other numbers of bands reach the
+    encoder as the first layer scales them.
+
+    In training, statistics are those of the batch; at prediction, moving averages over the last
+    batches of training. An output pixel then depends on what the convolutions see, and no more.
+
+    Args:
+        bands: bands of the input.
+        backbone: a name in ``BACKBONES``.
+        weights: the encoder's initial weights: None for random ones, ``"imagenet"``, which
+            ``keras.applications`` downloads once, or a weights file of its encoder without the
+            classifier. The configuration names them as ``initial_weights`` for the record, and a
+            network that is built from its configuration loads none.
+        decoder_filters: channels of the decoder's five stages, from deep to full size.
+        band_offset: mean of each band: one number or one per band. None stands for ImageNet's
+            where there are three bands, else for 127.5.
+        band_scale: standard deviation of each band: one number or one per band. None as above.
+        band_limits: (low, high) that each band is clipped to before that, one pair per band; None
+            to clip nothing.
+        name: name of the model.
+        dtype: dtype policy; scaling and the final sigmoid are float32 under each.
+
+    Call arguments:
+        inputs: ``(batch, height, width, bands)`` raw pixels of any numeric dtype; height and
+            width free multiples of 32 (see ``jointnet.padding``).
+
+    Returns:
+        ``(batch, height, width, 1)`` float32 probabilities of the target class, 0..1.
+
+    Raises:
+        ValueError: an argument outside what is named above, or weights that cannot be downloaded,
+            read or used; the message says what would work.
+    """
+
+    MULTIPLE = 32
+
+    def __init__(
+        self,
+        bands: int = 3,
+        backbone: str = "ResNet50",
+        weights: str | Path | None = None,
+        decoder_filters: Sequence[int] = (256, 128, 64, 32, 16),
+        band_offset: float | Sequence[float] | None = None,
+        band_scale: float | Sequence[float] | None = None,
+        band_limits: Sequence[tuple[float, float]] | None = None,
+        name: str = "resnet_unet",
+        dtype: str | dict[str, Any] | keras.DTypePolicy | None = None,
+    ):
+        if bands < 1:
+            raise ValueError(f"bands must be 1 or more; got {bands}")
+        if backbone not in BACKBONES:
+            raise ValueError(f"unknown backbone {backbone!r}; known: {', '.join(BACKBONES)}")
+        if len(decoder_filters) != 5:
+            raise ValueError(f"decoder_filters must hold five numbers; got {decoder_filters}")
+        if band_offset is None:
+            band_offset = IMAGENET_MEAN if bands == 3 else 127.5
+        if band_scale is None:
+            band_scale = IMAGENET_STD if bands == 3 else 127.5
+        offsets = per_band("band_offset", band_offset, bands)
+        scales = per_band("band_scale", band_scale, bands)
+        if 0 in scales:
+            raise ValueError(f"band_scale must not be 0; got {band_scale}")
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+
+        inputs = keras.Input((None, None, bands), name="pixels")
+        scaling = BandScaling(offsets, scales, band_limits, dtype="float32", name="scaling")
+        x = scaling(inputs)
+        if bands == 3:
+            x = _as_pretrained(x, backbone)
+        encoder = _encoder(backbone, weights, x, policy)
+        for layer in encoder.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = MOMENTUM
+        *skips, x = [encoder.get_layer(level).output for level in _levels(backbone)]
+        for depth, filters in zip((5, 4, 3, 2, 1), decoder_filters, strict=True):
+            x = BilinearUpsampling(dtype=policy, name=f"upsampling_{depth}")(x)
+            if skips:
+                skip = keras.layers.Concatenate(dtype=policy, name=f"skip_{depth}")
+                x = skip([x, skips.pop()])
+            for number in (1, 2):
+                x = _convolution(x, filters, policy, f"decoder_{depth}_{number}")
+        x = keras.layers.Conv2D(1, 1, dtype=policy, name="logits")(x)
+        outputs = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(x)
+        super().__init__(inputs, outputs, name=name)
+        # Keras scales the loss of a model whose own policy is mixed_float16.
+        self.dtype_policy = policy
+        self.bands = bands
+        self.backbone = backbone
+        self.initial_weights = _described(weights)
+        self.decoder_filters = tuple(decoder_filters)
+        self.band_offset = offsets
+        self.band_scale = scales
+        self.band_limits = scaling.limits
+
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        mask: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
+        """Probabilities of raw pixels; see the class.
+
+        Raises:
+            ValueError: a height or width that is no multiple of 32.
+        """
+        sides = tuple(inputs.shape[1:3])
+        if any(side is not None and side % self.MULTIPLE for side in sides):
+            raise ValueError(
+                f"height and width must be multiples of {self.MULTIPLE}; got {sides[0]} x "
+                f"{sides[1]}; jointnet.padding.pad_to_multiple makes them so"
+            )
+        return super().call(inputs, training=training, mask=mask)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, with ``initial_weights`` in place of ``weights``."""
+        return {
+            "bands": self.bands,
+            "backbone": self.backbone,
+            "initial_weights": self.initial_weights,
+            "decoder_filters": self.decoder_filters,
+            "band_offset": self.band_offset,
+            "band_scale": self.band_scale,
+            "band_limits": self.band_limits,
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "ResNetUNet":
+        """The network of a configuration with random weights; nothing is read or downloaded."""
+        arguments = dict(config)
+        initial_weights = arguments.pop("initial_weights", None)
+        model = cls(**arguments)
+        model.initial_weights = initial_weights
+        return model
+
+    @classmethod
+    def from_variant(cls, variant: str, **overrides: Any) -> "ResNetUNet":
+        """The network of a backbone, one of ``BACKBONES``, with other arguments as given.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        return cls(**{"backbone": variant, **overrides})
+
+
+def _levels(backbone: str) -> list[str]:
+    """Names of the encoder's layers whose outputs are the last of 1/2, 1/4 .. 1/32 of the size."""
+    blocks = BACKBONES[backbone]
+    if backbone.endswith("V2"):
+        # A stage's last block is the one that halves the size; its first layers still have it.
+        within = [f"conv{n}_block{blocks[n - 2]}_preact_relu" for n in (2, 3, 4)]
+        return ["conv1_conv", *within, "post_relu"]
+    return ["conv1_relu", *(f"conv{n}_block{blocks[n - 2]}_out" for n in (2, 3, 4, 5))]
+
+
+def _as_pretrained(x: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
+    """Standardised red, green and blue as the encoder saw them in pretraining, float32.
+
+    The V2 encoders were trained on ImageNet's pixels mapped from 0..255 to -1..1, the others on
+    blue, green, red with the mean subtracted.
+    """
+    if backbone.endswith("V2"):
+        offset = [(127.5 - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+        scale = [127.5 / s for s in IMAGENET_STD]
+    else:
+        x = keras.ops.flip(x, axis=-1)
+        offset, scale = [0.0] * 3, [1 / s for s in reversed(IMAGENET_STD)]
+    return BandScaling(offset, scale, dtype="float32", name="as_pretrained")(x)
+
+
+def _encoder(
+    backbone: str, weights: str | Path | None, x: keras.KerasTensor, policy: keras.DTypePolicy
+) -> keras.Model:
+    """The encoder on top of ``x``, with its initial weights."""
+    build = getattr(keras.applications, backbone)
+    if weights is None:
+        with _global_policy(policy):
+            return build(include_top=False, weights=None, input_tensor=x)
+    bands = x.shape[-1]
+    if weights == "imagenet" and bands != 3:
+        raise ValueError(
+            f'weights="imagenet" need 3 bands; got {bands}; leave weights out, or give a weights '
+            f"file of an encoder of {bands} bands"
+        )
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise ValueError(f'weights must be None, "imagenet" or a file; {weights} is none')
+    try:
+        with _global_policy(policy), warnings.catch_warnings():
+            # Where parts of a file do not fit, Keras may only warn, and leave them random.
+            warnings.filterwarnings("error", "Skipping")
+            return build(include_top=False, weights=str(weights), input_tensor=x)
+    except Exception as error:  # noqa: BLE001 (a failed download raises a plain Exception)
+        line = (str(error).strip() or repr(error)).splitlines()[0]
+        name = f"{backbone.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        if weights == "imagenet":
+            raise ValueError(
+                f"the ImageNet weights of {backbone} cannot be downloaded ({line}); give the path "
+                f"of {name} as weights, or leave weights out"
+            ) from None
+        raise ValueError(
+            f"{weights} does not fit {backbone} of {bands} bands without its classifier ({line}); "
+            f"{name} of keras.applications would, for 3 bands"
+        ) from None
+
+
+@contextlib.contextmanager
+def _global_policy(policy: keras.DTypePolicy) -> Iterator[None]:
+    """The global dtype policy, which alone decides that of the layers of keras.applications."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _convolution(
+    x: keras.KerasTensor, filters: int, policy: keras.DTypePolicy, name: str
+) -> keras.KerasTensor:
+    """3x3 convolution, batch normalisation, ReLU."""
+    # The normalisation takes out what a bias would add.
+    x = keras.layers.Conv2D(
+        filters, 3, padding="same", use_bias=False, dtype=policy, name=f"{name}_conv"
+    )(x)
+    x = keras.layers.BatchNormalization(momentum=MOMENTUM, dtype=policy, name=f"{name}_norm")(x)
+    return keras.layers.Activation("relu", dtype=policy, name=f"{name}_relu")(x)
+
+
+def _described(weights: str | Path | None) -> str | None:
+    """Initial weights as the configuration names them: a file without its folder, by content."""
+    if weights is None or weights == "imagenet":
+        return weights
+    with Path(weights).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{Path(weights).name} (sha256 {digest})"

@@ -1,0 +1,289 @@
+"""Whether a folder in the Inria layout is whole, and how its buildings are spread.
+
+Where all places are cities of the official data set (see ``preprocessing.inria``) and no tile is
+cut into patches, the folder is held against it: 36 tiles of 5000 x 5000 pixels of each city,
+three bands of uint8, 0.3 m. Elsewhere the same figures are notes. A file that cannot be trained
+on is a problem everywhere.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from preprocessing.errors import DatasetError, JointNetError, RasterError
+from preprocessing.inria import (
+    CITIES,
+    GSD,
+    TILE_SIZE,
+    TILES_PER_CITY,
+    TileName,
+    parse_stem,
+    train_folder,
+)
+from preprocessing.raster_access import RasterInfo, raster_info
+from preprocessing.rasters import LabelReader, RasterReader
+from preprocessing.scenes import images_in
+from preprocessing.sources import DTYPES
+from preprocessing.tiling import VOID, Window
+
+PATCH_SIZE = 512
+COVERAGE_BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Upper ends, the first of which is no target at all."""
+
+# Share by which the ground resolution may differ: what a projection's scale adds is less.
+_GSD_TOLERANCE = 0.02
+# Pixels by which image and label may lie apart: rounded corners are less.
+_APART = 0.5
+
+
+@dataclass
+class InriaCheck:
+    """What was found in a folder.
+
+    Attributes:
+        folder: the folder that holds ``images`` and ``gt``.
+        official: whether it was held against the official data set.
+        images: images found.
+        labels: labels found.
+        problems: one line each; a file is named by its path.
+        notes: what differs from the official data set without being wrong, one line each.
+        tiles: readable labels by place.
+        target: target pixels by place.
+        valid: pixels that are not void by place.
+        coverage: patches of ``PATCH_SIZE`` by their share of target, one number per entry of
+            ``COVERAGE_BINS``; those at the far edges may be smaller, those all void are left out.
+    """
+
+    folder: Path
+    official: bool
+    images: int
+    labels: int
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tiles: dict[str, int] = field(default_factory=dict)
+    target: dict[str, int] = field(default_factory=dict)
+    valid: dict[str, int] = field(default_factory=dict)
+    coverage: np.ndarray = field(default_factory=lambda: np.zeros(len(COVERAGE_BINS), int))
+
+
+def check_inria(root: Path | str) -> InriaCheck:
+    """Read every pixel of a folder in the Inria layout, and say what is wrong with it.
+
+    Memory stays flat, a few rows of one file at a time.
+
+    Args:
+        root: the folder that holds ``images`` and ``gt``, or ``train``, or
+            ``AerialImageDataset``.
+
+    Raises:
+        DatasetError: there is no such folder, or no raster in it.
+    """
+    folder = train_folder(root)
+    images, labels = images_in(folder / "images"), images_in(folder / "gt")
+    if not images and not labels:
+        raise DatasetError(f"{folder}: images and gt hold no rasters")
+    pairs = {image.stem: image for image in images}
+    tiles = {path.stem: tile for path in [*images, *labels] if (tile := _parse(path))}
+    official = bool(tiles) and all(t.place in CITIES and t.patch is None for t in tiles.values())
+    check = InriaCheck(folder, official, len(images), len(labels))
+    check.problems += _names(images, labels)
+    check.problems += _missing(set(tiles)) if official else ()
+    for path in tqdm(images, desc="reading images", unit="image", disable=None):
+        with _problems_to(check):
+            check.problems += _read_image(path, official)
+    for path in tqdm(labels, desc="reading labels", unit="label", disable=None):
+        with _problems_to(check):
+            place = tiles[path.stem].place if path.stem in tiles else path.stem
+            _read_label(path, place, check)
+            if path.stem in pairs:
+                check.problems += _disagreement(pairs[path.stem], path)
+    if not official:
+        check.notes += _differences(images, tiles.values())
+    return check
+
+
+def check_report(check: InriaCheck) -> list[str]:
+    """The figures of a check as lines for a screen, without its problems and notes."""
+    lines = [f"{check.images} images and {check.labels} labels in {check.folder}"]
+    if not any(check.valid.values()):
+        return lines
+    width = max(len("overall"), *map(len, check.tiles))
+    lines.append(f"{'place':<{width}}  {'tiles':>5}  {'target':>7}")
+    for place in sorted(check.tiles):
+        share = check.target[place] / max(check.valid[place], 1)
+        lines.append(f"{place:<{width}}  {check.tiles[place]:>5}  {share:>7.1%}")
+    share = sum(check.target.values()) / sum(check.valid.values())
+    lines.append(f"{'overall':<{width}}  {sum(check.tiles.values()):>5}  {share:>7.1%}")
+    lines.append(f"share of target  patches of {PATCH_SIZE} px")
+    lower = ["none", *(f"{low:.0%} to {high:.0%}" for low, high in pairwise(COVERAGE_BINS))]
+    for name, count in zip(lower, check.coverage, strict=True):
+        part = count / check.coverage.sum()
+        lines.append(f"{name:>15}  {count:>6} {part:>6.1%}  {'#' * round(40 * part)}".rstrip())
+    return lines
+
+
+@contextmanager
+def _problems_to(check: InriaCheck) -> Iterator[None]:
+    """Errors in the block become a problem of the check."""
+    try:
+        yield
+    except JointNetError as error:
+        check.problems.append(" ".join(str(error).split()))
+
+
+def _parse(path: Path) -> TileName | None:
+    try:
+        return parse_stem(path.stem)
+    except DatasetError:
+        return None
+
+
+def _names(images: list[Path], labels: list[Path]) -> Iterator[str]:
+    """Names that are none, that two files share, or that only one side has."""
+    for mine, others, missing in ((images, labels, "label"), (labels, images, "image")):
+        stems = {path.stem for path in others}
+        seen: dict[str, Path] = {}
+        for path in mine:
+            if _parse(path) is None:
+                yield f"{path}: is no tile name; expected <place><index>, such as austin1"
+            elif path.stem not in stems:
+                yield f"{path}: has no {missing} of its name"
+            if path.stem in seen:
+                yield f"{path}: shares its name with {seen[path.stem].name}; keep one of them"
+            seen[path.stem] = path
+
+
+def _missing(names: set[str]) -> Iterator[str]:
+    """Tiles of the official data set of which neither image nor label is there."""
+    for city in CITIES:
+        expected = [f"{city}{number}" for number in range(1, TILES_PER_CITY + 1)]
+        absent = [name for name in expected if name not in names]
+        if len(absent) == len(expected):
+            yield f"{city}: none of its {len(expected)} tiles is there"
+        elif absent:
+            yield f"{city}: {len(absent)} of {len(expected)} tiles missing: {', '.join(absent)}"
+
+
+def _rows(height: int, width: int) -> Iterator[Window]:
+    """Full-width windows, each one row of patches."""
+    for row in range(0, height, PATCH_SIZE):
+        yield Window(row, 0, min(PATCH_SIZE, height - row), width)
+
+
+def _read_image(path: Path, official: bool) -> Iterator[str]:
+    """Read an image whole; yields what is wrong with it.
+
+    Raises:
+        RasterError: it cannot be read.
+    """
+    info = raster_info(path)
+    every = range(1, info.band_count + 1)
+    low, high = [], []
+    with RasterReader(path, every, info.band_count) as reader:
+        for window in _rows(reader.height, reader.width):
+            image, _ = reader.read(window)
+            low.append(image.min())
+            high.append(image.max())
+    if min(low) == max(high):
+        yield f"{path}: all its pixels are {min(low)}"
+    if info.dtype not in DTYPES:
+        yield f"{path}: pixels are {info.dtype}, {' or '.join(DTYPES)} can be trained on"
+    if not official:
+        return
+    if (info.height, info.width) != (TILE_SIZE, TILE_SIZE):
+        yield (
+            f"{path}: has {info.width} x {info.height} pixels, an official tile {TILE_SIZE} x "
+            f"{TILE_SIZE}"
+        )
+    if (info.band_count, info.dtype) != (3, "uint8"):
+        yield f"{path}: has {info.band_count} band(s) of {info.dtype}, an official tile 3 of uint8"
+    if info.gsd is not None and abs(info.gsd / GSD - 1) > _GSD_TOLERANCE:
+        yield f"{path}: a pixel spans {info.gsd:.3g} m, of an official tile {GSD} m"
+
+
+def _read_label(path: Path, place: str, check: InriaCheck) -> None:
+    """Read a label whole, and count its target.
+
+    Raises:
+        RasterError, LabelError: it cannot be read, or holds other values than a label.
+    """
+    target = valid = 0
+    coverage = np.zeros_like(check.coverage)
+    with LabelReader(path) as reader:
+        columns = np.arange(0, reader.width, PATCH_SIZE)
+        for window in _rows(reader.height, reader.width):
+            mask = reader.read(window)
+            targets = np.add.reduceat((mask == 1).sum(axis=0), columns)
+            pixels = np.add.reduceat((mask != VOID).sum(axis=0), columns)
+            target += int(targets.sum())
+            valid += int(pixels.sum())
+            shares = targets[pixels > 0] / pixels[pixels > 0]
+            bins = np.searchsorted(COVERAGE_BINS, shares)
+            coverage += np.bincount(bins, minlength=len(COVERAGE_BINS))
+    check.tiles[place] = check.tiles.get(place, 0) + 1
+    check.target[place] = check.target.get(place, 0) + target
+    check.valid[place] = check.valid.get(place, 0) + valid
+    check.coverage += coverage
+
+
+def _disagreement(image: Path, label: Path) -> Iterator[str]:
+    """How an image and its label differ in size and place.
+
+    Raises:
+        RasterError: one of them cannot be opened.
+    """
+    one, other = raster_info(image), raster_info(label)
+    if (one.height, one.width) != (other.height, other.width):
+        yield (
+            f"{label}: has {other.width} x {other.height} pixels, its image {one.width} x "
+            f"{one.height}"
+        )
+    elif one.georeferenced and other.georeferenced and not _together(one, other):
+        yield f"{label}: lies elsewhere than its image by its CRS and affine"
+
+
+def _together(one: RasterInfo, other: RasterInfo) -> bool:
+    """Whether corners lie within half a pixel of each other."""
+    if one.crs != other.crs:
+        return False
+    to_pixels = ~one.transform @ other.transform
+    corners = ((0, 0), (one.width, one.height))
+    return all(
+        abs(moved - place) < _APART
+        for corner in corners
+        for moved, place in zip(to_pixels @ corner, corner, strict=True)
+    )
+
+
+def _differences(images: list[Path], tiles: Iterable[TileName]) -> Iterator[str]:
+    """How the readable images of another data set differ from the official one."""
+    places = Counter(tile.place for tile in tiles)
+    named = ", ".join(f"{place} {count}" for place, count in sorted(places.items()))
+    yield f"not the official data set ({TILES_PER_CITY} tiles of {', '.join(CITIES)}): {named}"
+    infos = []
+    for path in images:
+        with suppress(RasterError):
+            infos.append(raster_info(path))
+    if not infos:
+        return
+    areas = sorted((info.height * info.width, info.width, info.height) for info in infos)
+    (_, *least), (_, *most) = areas[0], areas[-1]
+    if least != [TILE_SIZE] * 2 or most != [TILE_SIZE] * 2:
+        yield (
+            f"tiles have {least[0]} x {least[1]} to {most[0]} x {most[1]} pixels, "
+            f"official ones {TILE_SIZE} x {TILE_SIZE}"
+        )
+    kinds = sorted({f"{info.band_count} of {info.dtype}" for info in infos} - {"3 of uint8"})
+    if kinds:
+        yield f"some have {', '.join(kinds)} bands, official ones 3 of uint8"
+    known = [info.gsd for info in infos if info.gsd is not None]
+    if known and max(abs(gsd / GSD - 1) for gsd in known) > _GSD_TOLERANCE:
+        yield f"pixels span {min(known):.3g} to {max(known):.3g} m, official ones {GSD} m"
+    if len(known) < len(infos):
+        yield f"{len(infos) - len(known)} of {len(infos)} images are not georeferenced"
