@@ -110,9 +110,7 @@ def _cell(value: Any) -> str:
     default="float32",
     help="Of inference and training.",
 )
-@click.option(
-    "--repeats", type=click.IntRange(1), default=7, help="Of what is timed."
-)
+@click.option("--repeats", type=click.IntRange(1), default=7, help="Of what is timed.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

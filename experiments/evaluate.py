@@ -16,6 +16,7 @@ from experiments.options import (
     overwrite_option,
 )
 from experiments.recipes import RECIPES
+from experiments.stored import STORED
 from jointnet.evaluation import (
     THRESHOLDS,
     LabelledImage,
@@ -46,6 +47,11 @@ def validation_scenes(run: Run, data: Path) -> list[Scene]:
         DatasetError: the data folder has not the layout that the recipe reads.
     """
     name = run.config["recipe"]["name"]
+    if name == STORED:
+        raise RunError(
+            f"{run.folder} was trained on a patch store, which does not say where its scenes lie "
+            "now; predict them with infer.py and compare with --predictions and --labels"
+        )
     if name not in RECIPES:
         raise RunError(f"{run.folder} was trained by an unknown recipe {name!r}")
     try:

@@ -11,6 +11,7 @@ from experiments.options import (
     data_option,
     model_option,
     overwrite_option,
+    parse_bands,
     threshold_option,
 )
 from jointnet.raster_checks import check_raster
@@ -67,20 +68,6 @@ def _images_at(place: Path) -> list[Path]:
     stems = {image.stem for image in images}
     outputs = {stem + kind for stem in stems for kind in (MASK, OVERLAY, PROBABILITIES)}
     return [image for image in images if image.name not in outputs]
-
-
-def parse_bands(
-    context: click.Context, option: click.Parameter, value: str | None
-) -> list[int] | None:
-    """Turn ``"4,3,2"`` into numbers.
-
-    Raises:
-        click.BadParameter: something else than numbers from 1 with commas between them.
-    """
-    parts = value.split(",") if value is not None else []
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} are no band numbers from 1; write them as in 4,3,2")
-    return [int(part) for part in parts] or None
 
 
 def summary(done: RasterPrediction, target: str) -> str:

@@ -9,6 +9,9 @@ from preprocessing.errors import DatasetError
 from preprocessing.normalisation import value_range
 from preprocessing.patch_store import PatchStore
 
+STORED = "store"
+"""Name of the recipe, and of its run folders."""
+
 PIXELS_PER_BATCH = 4 * 256**2
 """Of ``open_buildings``: what two CPU cores and 4 GB of memory can do."""
 
@@ -33,7 +36,7 @@ def stored_recipe(store: PatchStore) -> Recipe:
     crop = settings.validation_size
     return replace(
         base,
-        name="store",
+        name=STORED,
         scenes=_no_scenes,
         patches=settings,
         training=replace(

@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 from experiments import recipes, training_run
-from experiments.options import Command, data_option
+from experiments.options import Command, data_option, parse_validation
+from experiments.stored import stored_recipe
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from preprocessing.errors import StoreError
-from preprocessing.patch_store import PatchStore
+from preprocessing.patch_store import PatchStore, open_store
 
 RESULTS = Path("results")
 
@@ -80,25 +81,13 @@ def parse_run(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
-def parse_validation(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> list[int | str] | None:
-    """Split ``"1,2,austin7"`` into tile indices and names."""
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",") if part.strip()]
-    if not parts:
-        raise click.BadParameter("give tile numbers or names, such as 1,2 or austin1,chicago3")
-    return [int(part) if part.isdigit() else part for part in parts]
-
-
 _OPTIONS = (
     click.option(
         "--recipe",
         "name",
         type=click.Choice(list(recipes.RECIPES)),
-        help="What to train.  [default: inria_buildings where Inria lies in the data folder, "
-        "else sample]",
+        help="What to train.  [default: what --store holds, if it exists; else inria_buildings "
+        "where Inria lies in the data folder, else sample]",
     ),
     data_option,
     click.option(
@@ -155,7 +144,7 @@ def train_by_options(
     store: Path | None,
     run: str | None,
     resume: bool,
-    validation: list[int | str] | None,
+    validation: list[int | str] | float | None,
     where: str | None,
     buffer_m: float | None,
     steps: int | None,
@@ -167,7 +156,7 @@ def train_by_options(
         network: class of the network.
         adapt: what the network's own options do to the recipe.
         suffix: what the names of the network's run folders have after the recipe's.
-        name: name of the recipe, None to choose one by the data.
+        name: name of the recipe, None to choose one by the store or the data.
         data: folder of the data sets.
         store: patch store, None for one in the data folder.
         run: name of the run folder, None for one after the recipe.
@@ -182,7 +171,15 @@ def train_by_options(
         JointNetError: of every kind, see ``training_run``.
         click.UsageError: options that do not go together.
     """
-    recipe = choose_recipe(name, data, {"where": where, "buffer_m": buffer_m})
+    if isinstance(validation, float):
+        raise click.UsageError(
+            f"--validation {validation}: name tiles, such as 1,2; shares are for prepare.py"
+        )
+    labels = {"where": where, "buffer_m": buffer_m}
+    if name is None and store is not None and store.exists():
+        recipe = stored_recipe(open_store(store))
+    else:
+        recipe = choose_recipe(name, data, labels)
     changes = {**overrides, "steps_per_epoch": steps}
     recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
     recipe = dataclasses.replace(adapt(recipe), validation=validation)

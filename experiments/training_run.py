@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -26,6 +26,7 @@ from jointnet.runs import (
 )
 from jointnet.training import train
 from preprocessing.errors import RunError, StoreError
+from preprocessing.normalisation import value_range
 from preprocessing.patch_store import PatchStore, open_store, validation_scenes
 
 
@@ -45,10 +46,10 @@ def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
     """
     if folder.exists():
         store = open_store(folder)
-        if store.manifest["settings"] != asdict(recipe.patches):
+        if store.settings != recipe.patches:
             raise StoreError(
-                f"{folder} was cut with {store.manifest['settings']}, the recipe asks for "
-                f"{asdict(recipe.patches)}; delete it or name another folder with --store"
+                f"{folder} was cut with {store.settings}, the recipe asks for {recipe.patches}; "
+                "delete it or name another folder with --store"
             )
         return store
     from preprocessing.patches import build_store
@@ -95,9 +96,16 @@ def run(
     Raises:
         RunError: the folder holds a run already; or, with ``resume``, none, or one of another
             configuration or other data; or the network cannot be built as the recipe has it.
+        StoreError: no training pixel is target.
         TrainingError: the loss is not finite.
     """
+    if not store.train.target_shares.any():
+        raise StoreError(
+            f"{store.folder}: no training pixel is {recipe.patches.target}, there is nothing to "
+            "learn; are these the right labels (and --where the right filter)?"
+        )
     keras.utils.set_random_seed(recipe.training.seed)
+    recipe = _with_value_range(recipe, store)
     model = _build(recipe, store, network)
     config = describe_run(recipe, model, store)
     check_folder(folder, resume)
@@ -132,11 +140,21 @@ def _build(
             bands=store.manifest["bands"],
             band_offset=store.manifest["band_mean"],
             band_scale=store.manifest["band_std"],
+            band_limits=store.manifest.get("band_limits"),
             dtype=recipe.training.precision,
             **recipe.network,
         )
     except ValueError as error:
         raise RunError(f"{network.__name__} cannot be built: {error}") from None
+
+
+def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
+    """The recipe, with the range of the store's pixels for its augmentation if it states none."""
+    augmentation = recipe.training.augmentation
+    if augmentation.value_range is not None:
+        return recipe
+    stated = replace(augmentation, value_range=value_range(store.manifest))
+    return recipe.with_training(augmentation=stated)
 
 
 def check_folder(folder: Path, resume: bool) -> None:
@@ -223,6 +241,7 @@ def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore
         "network": describe_network(model),
         "parameters": model.count_params(),
         "bands": store.manifest["bands"],
+        "band_numbers": recipe.patches.band_numbers,
         "dtype": store.manifest["dtype"],
         "gsd": store.manifest["gsd"],
         "target": recipe.patches.target,

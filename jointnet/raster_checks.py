@@ -19,6 +19,11 @@ GSD_TOLERANCE = 0.25
 _SAMPLE = 1_000_000
 
 
+def bands_of(run: Run, bands: Sequence[int] | None) -> Sequence[int] | None:
+    """The 1-based bands to feed: as given, else as named in training; None for neither."""
+    return bands or run.config.get("band_numbers")
+
+
 def check_raster(
     run: Run, image: str | os.PathLike, bands: Sequence[int] | None = None
 ) -> list[str]:
@@ -27,7 +32,7 @@ def check_raster(
     Args:
         run: the network.
         image: anything GDAL reads.
-        bands: explicit 1-based bands; None to choose by colour interpretation.
+        bands: explicit 1-based bands; None as in ``bands_of``.
 
     Returns:
         Notes of one line each, without the raster's name: which bands were taken where that is
@@ -40,7 +45,7 @@ def check_raster(
     """
     from preprocessing.rasters import RasterReader
 
-    with RasterReader(image, bands, run.config["bands"]) as reader:
+    with RasterReader(image, bands_of(run, bands), run.config["bands"]) as reader:
         if reader.dtype != run.config["dtype"]:
             raise RasterError(
                 f"{image}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "

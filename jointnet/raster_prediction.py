@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from jointnet.metrics import threshold_mask
 from jointnet.prediction import WindowGrid, predict_strips
-from jointnet.raster_checks import check_raster
+from jointnet.raster_checks import bands_of, check_raster
 from jointnet.raster_outputs import (
     FOOTPRINTS,
     MASK,
@@ -89,7 +89,8 @@ def predict_raster(
         run: the network, from ``jointnet.runs.load_run``.
         image: anything GDAL reads, of any size, in the dtype that the network was trained on.
         folder: where the outputs go; made where it is missing.
-        bands: 1-based bands to feed; None to choose by colour interpretation.
+        bands: 1-based bands to feed; None for those named in training, else by colour
+            interpretation.
         threshold: probability from which a pixel is target, 0..1; None for the run's own.
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         overwrite: replace outputs that exist.
@@ -112,6 +113,7 @@ def predict_raster(
     image = Path(image)
     check_outputs([image], folder, probabilities, overwrite)
     notes = check_raster(run, image, bands)
+    bands = bands_of(run, bands)
     threshold = run.config["threshold"] if threshold is None else threshold
     batch_size = batch_of(run.config["window"]) if batch_size is None else batch_size
     paths = output_paths(image, folder, probabilities)

@@ -179,6 +179,7 @@ def _refuse_missing(manifest: dict) -> None:
         if not needed <= set(entry):
             raise KeyError(", ".join(sorted(needed - set(entry))))
 
+
 @dataclass(frozen=True)
 class StoredScene:
     """A validation scene put together again from its patches.

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -68,8 +68,8 @@ def lay_out(root: Path, names: dict[str, list[str]] = NAMES) -> Path:
         ("....w ..... ..w.. .....", "....x ..... ..... ....."),
         # White in two bands only is a colour.
         ("yyy.. yww.. .....", "..... ..... ....."),
-        # Specks in a margin go with it, roofs that are a little darker stay.
-        ("wswww wwsbb wwsbb ..s..", "xxxxx xxx.. xxx.. ..x.."),
+        # What is a little darker than white is imagery.
+        ("wswww wwsbb wwsbb ..s..", "x.xxx xx... xx... ....."),
         # Ground enclosed by white is imagery.
         ("wwww w..w wwww", "xxxx x..x xxxx"),
         ("www www", "xxx xxx"),
@@ -112,9 +112,10 @@ def flooded(white: np.ndarray) -> np.ndarray:
         reached = grown
 
 
+@settings(deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.booleans()))
 def test_it_is_a_flood_from_outside(white):
-    image = np.repeat(np.where(white, 250, 249).astype(np.uint8)[..., None], 3, axis=2)
+    image = np.repeat(np.where(white, 255, 254).astype(np.uint8)[..., None], 3, axis=2)
     np.testing.assert_array_equal(white_border(image), flooded(white))
 
 
@@ -222,8 +223,8 @@ def test_white_of_other_data_sets_is_imagery(tmp_path):
 
 def test_a_store_counts_no_pixel_of_the_margin(tmp_path):
     scenes = massachusetts_scenes(lay_out(tmp_path / "roads"))
-    settings = PatchSettings(patch_size=8, stride=8, validation_size=8, target="roads")
-    store = build_store(tmp_path / "store", scenes, settings)
+    cutting = PatchSettings(patch_size=8, stride=8, validation_size=8, target="roads")
+    store = build_store(tmp_path / "store", scenes, cutting)
     # 4 x 5 of 8 x 8 pixels lie in the scene and in no margin.
     np.testing.assert_allclose(store.train.valid_shares, 20 / 64)
     np.testing.assert_allclose(store.train.target_shares, 5 / 20)
@@ -244,10 +245,10 @@ def test_the_real_tiles_are_void_as_stated_and_their_maps_go_on_there(real_data)
         drawn += int((read_label(scene.label)[white] == 1).sum())
         _, mask, _ = load_scene(scene, 3)
         np.testing.assert_array_equal(mask == 255, white)
-        # The margin went in one piece, with its specks.
+        # The margin went in one piece, but for specks that are not exactly white.
         _, _, regions, _ = cv2.connectedComponentsWithStats((~white).astype(np.uint8), None, 4)
         sizes = regions[1:, cv2.CC_STAT_AREA]
-        assert sizes[sizes < 64].sum() < 100
+        assert sizes[sizes < 64].sum() < 5000
     assert 0.2 < min(shares) and max(shares) < 0.71
     assert drawn > 100_000
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.errors import DatasetError
@@ -67,6 +67,7 @@ def test_a_share_is_taken_at_even_distances(share, expected):
     assert held_back(scenes(*(f"a{n}" for n in range(10))), share) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(2, 200), st.floats(0.001, 0.999))
 def test_a_share_is_met_to_the_nearest_tile(count, share):
     listed = scenes(*(f"b{n:03}_0" for n in range(count)))

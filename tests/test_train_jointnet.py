@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from experiments import recipes, training_run
+from experiments.options import parse_validation
 from experiments.train_jointnet import main
 from experiments.training_command import (
     choose_recipe,
     default_store,
-    parse_validation,
     polygon_report,
     run_folder,
 )
@@ -536,6 +536,7 @@ recipes.RECIPES["tiny"] = lambda: recipes.Recipe(
         schedule="cosine", weight_decay=0.01, loss="cross_entropy+dice",
     ),
 )
+from experiments.options import parse_validation
 from experiments.train_jointnet import main
 from jointnet.runs import load_run
 
