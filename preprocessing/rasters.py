@@ -147,8 +147,9 @@ class LabelReader:
 
     On disk a label is {0, 1} or {0, 255}, nonzero = target. Void is where nodata, alpha or a mask
     says so (see ``bands.Validity``), whatever value stands there. Bands beside alpha must agree
-    everywhere, as they do in a grey picture saved as RGB: that has one reading, while picking a
-    band of a coloured class map would be a guess.
+    everywhere, as they do in a grey picture saved as RGB, or the target has one colour on black,
+    as the red buildings of Massachusetts maps: both have one reading, while picking a band of a
+    map of many colours would be a guess.
 
     Args:
         path: anything GDAL reads.
@@ -163,6 +164,7 @@ class LabelReader:
         self.path = Path(path)
         self.target_under_void = False
         self._seen: set[int] = set()
+        self._colour: np.ndarray | None = None
         self._dataset = open_raster(path)
         try:
             self.info = describe(self._dataset)
@@ -205,17 +207,25 @@ class LabelReader:
         """
         bands = read_window(self._dataset, window, self._bands)
         valid = self._validity.read(window)
-        values = bands[..., 0]
-        if len(self._bands) > 1 and (bands[valid] != values[valid][:, None]).any():
-            raise LabelError(
-                f"{self.path}: its {len(self._bands)} bands differ, a label has one; "
-                "`gdal_translate -b 1 IN OUT` keeps the first"
-            )
+        values = self._one_band(bands, valid)
         self._check(values[valid])
         mask = (values != 0).astype(np.uint8)
         self.target_under_void |= bool(mask[~valid].any())
         mask[~valid] = VOID
         return mask
+
+    def _one_band(self, bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """The values of bands that agree, or of those that are not black throughout."""
+        values = bands.max(axis=-1)
+        marked = bands[valid & (bands != 0).any(axis=-1)]
+        if bands.shape[-1] > 1 and len(marked):
+            self._colour = marked[0] > 0 if self._colour is None else self._colour
+            if (marked != np.where(self._colour, marked.max(axis=1, keepdims=True), 0)).any():
+                raise LabelError(
+                    f"{self.path}: its {len(self._bands)} bands differ, a label has one; "
+                    "`gdal_translate -b 1 IN OUT` keeps the first"
+                )
+        return values
 
     def _refuse_nodata_zero(self) -> None:
         """Nodata 0 is what gdal_rasterize writes by habit; it would leave only targets valid."""

@@ -428,6 +428,21 @@ def test_grey_saved_as_rgb_is_a_label_and_colours_are_none(tmp_path):
         read_label(save(tmp_path / "b.tif", grey))
 
 
+def test_one_colour_on_black_is_a_label_and_two_are_none(tmp_path):
+    red = np.zeros((3, 2, 2), np.uint8)
+    red[0] = [[0, 255], [255, 0]]
+    np.testing.assert_array_equal(read_label(save(tmp_path / "a.tif", red)), red[0] // 255)
+    red[:, 1, 1] = [0, 255, 0]
+    path = save(tmp_path / "b.tif", red)
+    with pytest.raises(LabelError, match="3 bands differ"):
+        read_label(path)
+    # Also where each window has one colour alone.
+    with LabelReader(path) as reader:
+        np.testing.assert_array_equal(reader.read(Window(0, 0, 1, 2)), [[0, 1]])
+        with pytest.raises(LabelError, match="3 bands differ"):
+            reader.read(Window(1, 1, 1, 1))
+
+
 def test_a_jpeg_label_says_to_threshold_it(tmp_path):
     noise = np.random.default_rng(0).integers(0, 2, (1, 32, 32), np.uint8) * 255
     for driver, options in (("JPEG", {}), ("GTiff", {"compress": "jpeg"})):

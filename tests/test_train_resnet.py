@@ -82,9 +82,9 @@ def test_weights_that_cannot_be_downloaded_are_refused_before_patches_are_cut(he
 
 
 def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
-    called = []
+    opened, called = trained().store, []
     monkeypatch.setattr(training_run, "run", lambda *arguments: called.append(arguments))
-    monkeypatch.setattr(training_run, "prepare_store", lambda *arguments: trained().store)
+    monkeypatch.setattr(training_run, "prepare_store", lambda *arguments: opened)
     monkeypatch.setattr(training_run, "refuse_other_scenes", lambda *arguments: None)
     (here / "w.h5").touch()
     result = call(
@@ -94,7 +94,7 @@ def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
     assert result.exit_code == 0, result.output
     (found, store, folder, resume, network) = called[0]
     sample = recipes.sample()
-    assert (store, folder, resume) == (trained().store, Path("results/sample_resnet"), False)
+    assert (store, folder, resume) == (opened, Path("results/sample_resnet"), False)
     assert network is ResNetUNet
     assert (found.variant, found.network) == ("ResNet101V2", {"weights": "w.h5"})
     assert found.training == replace(sample.training, epochs=3, precision="float32")
