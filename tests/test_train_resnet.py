@@ -140,8 +140,8 @@ def test_a_run_of_one_network_is_not_resumed_with_the_other(tmp_path):
 def test_a_run_is_interrupted_resumed_and_predicts_a_raster(here, monkeypatch):
     """By the command, all the way; what resumes has the statistics that were saved."""
     store = tiny_store(here, PATCHES)
-    monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)
-    arguments = ["--recipe", "tiny", "--store", store.folder, "--run", "control"]
+    monkeypatch.setitem(recipes.RECIPES, "sample", recipe)
+    arguments = ["--recipe", "sample", "--store", store.folder, "--run", "control"]
     save, saved = Checkpoints.save, []
 
     def save_and_end(self, model, state):
