@@ -148,11 +148,10 @@ def test_masks_are_measured_against_polygons_and_what_became_of_them_is_said(tmp
     result = evaluate(*arguments, "--where", "kind = 'barn'", "--overwrite")
     assert "austin1: 0 of 0 polygons used" in result.stdout
     assert json.loads((found / "evaluation.json").read_text())["summary"][2]["precision"] == 0
-    for options, expected in (
-        (("--where", "kind = 'road'"), "lie outside the raster"),
-        (("--where", "colour = 'red'"), "the filter"),
-    ):
-        assert expected in error(evaluate(*arguments, *options, "--overwrite"))
+    # Nor is there a road on these tiles, though the file has one elsewhere.
+    result = evaluate(*arguments, "--where", "kind = 'road'", "--overwrite")
+    assert "austin1: 0 of 1 polygons used" in result.stdout
+    assert "the filter" in error(evaluate(*arguments, "--where", "colour = 'red'", "--overwrite"))
 
 
 def test_help_says_what_is_measured():

@@ -308,7 +308,7 @@ def test_a_store_is_cut_once_and_opened_after_that(tmp_path):
 def test_a_store_of_other_settings_is_refused_with_both(tmp_path):
     tiny_store(tmp_path)
     other = replace(tiny_recipe(), patches=replace(PATCHES, stride=32))
-    with pytest.raises(StoreError, match=r"'stride': 16.*the recipe asks for .*'stride': 32"):
+    with pytest.raises(StoreError, match=r"stride=16.*the recipe asks for .*stride=32"):
         prepare_store(other, tmp_path / "data", tmp_path / "store")
 
 
