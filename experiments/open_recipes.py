@@ -67,7 +67,7 @@ def open_roads() -> Recipe:
     the tiles, half from the crops. The loss is that of ``open_buildings``: with the focal loss
     few pixels reach the threshold of 0.6 (results/README.md).
     Command: ``python experiments/train_jointnet.py --recipe open_roads --data DATA``
-    Time: about 100 minutes on 2 cores. Score: see README.md.
+    Time: 114 minutes on 2 cores that were busy with other work too. Score: see README.md.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
