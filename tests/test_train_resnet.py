@@ -12,10 +12,12 @@ from click.testing import CliRunner, Result
 from experiments import recipes, train_jointnet, train_resnet, training_run
 from jointnet import JointNet, ResNetUNet
 from jointnet.checkpoints import Checkpoints
+from jointnet.prediction import predict_image
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError
 from preprocessing.patch_store import PatchSettings
+from preprocessing.rasters import read_image
 from tests.training_fixtures import tiny_recipe, tiny_store, trained
 
 # Windows that the encoder can halve five times.
@@ -184,5 +186,7 @@ def test_a_run_is_interrupted_resumed_and_predicts_a_raster(here, monkeypatch):
     assert done.pixels == 40 * 25
     with rasterio.open(here / "out" / "ashby1_probabilities.tif") as file:
         probabilities = file.read(1)
-    assert probabilities.shape == (40, 25) and np.isfinite(probabilities).all()
-    assert 0 < probabilities.min() <= probabilities.max() < 1
+    pixels, _ = read_image(image)
+    expected = predict_image(run.model.predict_on_batch, pixels, None, 32, 8)
+    np.testing.assert_array_equal(probabilities, expected)
+    assert np.isfinite(probabilities).all() and probabilities.shape == (40, 25)
