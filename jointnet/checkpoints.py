@@ -60,10 +60,13 @@ class Checkpoints:
         """Whether there is a state to go on from."""
         return (self.folder / "state.json").is_file()
 
-    def save(self, model: keras.Model, state: TrainingState) -> None:
-        """Write network, optimizer and state; older files go once the new ones count."""
+    def save_best(self, model: keras.Model, state: TrainingState) -> None:
+        """Write the network if its epoch, the state's last, is the best so far."""
         if state.best == state.history[-1]:
             _save_weights(model, self.folder / BEST)
+
+    def save(self, model: keras.Model, state: TrainingState) -> None:
+        """Write network, optimizer and state; older files go once the new ones count."""
         last = f"epoch_{state.epoch:05d}.weights.h5"
         _save_weights(model, self.folder / last)
         write_json(self.folder / "state.json", {"last": last, **asdict(state)})

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from preprocessing.tiling import Window, cut, starts
+from preprocessing.tiling import Window, cut, fill_void, starts
 
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -77,6 +77,7 @@ def predict_windows(
 
     The batch always has ``batch_size`` windows (the last is filled up), so that a network is
     compiled once and a pixel's value does not depend on where its window stands in the list.
+    Void pixels are fed as the mean of the window's valid ones (``tiling.fill_void``).
 
     Args:
         windows: square windows of one size.
@@ -95,7 +96,7 @@ def predict_windows(
         raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
     loaded = ((window, *read(window)) for window in windows)
     while group := list(islice(loaded, batch_size)):
-        images = [image for _, image, valid in group if valid.any()]
+        images = [fill_void(image, valid) for _, image, valid in group if valid.any()]
         if images:
             filled = images + [images[-1]] * (batch_size - len(images))
             results = iter(np.asarray(predict(np.stack(filled)), np.float32)[..., 0])
@@ -163,6 +164,8 @@ def predict_strips(
     def read_mirrored(window: Window) -> tuple[np.ndarray, np.ndarray]:
         inside = window.clipped(grid.height, grid.width)
         image, valid = read(inside)
+        if inside == window:
+            return image, valid
         moved = Window(window.row - inside.row, window.column - inside.column, *_size(window))
         return cut(image, moved), cut(valid, moved)
 

@@ -25,6 +25,8 @@ class TrainingSettings:
         schedule: ``"constant"``, or ``"cosine"`` (falls to 0 at the last step).
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: decoupled weight decay (Loshchilov and Hutter 2019); 0 is plain Adam.
+        weight_average: momentum of an exponential moving average of the weights (Polyak and
+            Juditsky 1992), 0..1, such as 0.99; it is what is validated and kept. 0 is none.
         loss: ``"dice"`` (buildings in the paper's implementation), ``"focal"`` (roads; gamma 2,
             alpha ``focal_alpha``) or ``"cross_entropy+dice"``.
         target_weight: see ``TrainingBatches``.
@@ -51,6 +53,7 @@ class TrainingSettings:
     schedule: str = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
+    weight_average: float = 0.0
     loss: str = "dice"
     target_weight: float = 0.0
     source_shares: dict[str, float] | None = None
@@ -83,7 +86,7 @@ class TrainingSettings:
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
-        for name in ("target_weight", "threshold", "focal_alpha"):
+        for name in ("target_weight", "threshold", "focal_alpha", "weight_average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1; got {getattr(self, name)}")
 
@@ -101,7 +104,7 @@ class TrainingSettings:
         return WeightedSumLoss([BinaryFocalLoss(gamma=0.0, alpha=0.5), DiceLoss()], [2.0, 1.0])
 
     def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
-        """Adam with the schedule over ``total_steps`` batches."""
+        """Adam with the schedule over ``total_steps`` batches, and the average of the weights."""
         rate = self.learning_rate
         if self.schedule == "cosine":
             decay = max(total_steps - self.warmup_steps, 1)
@@ -113,8 +116,11 @@ class TrainingSettings:
             )
         elif self.warmup_steps:
             rate = keras.optimizers.schedules.PolynomialDecay(0.0, self.warmup_steps, rate)
+        average = (
+            {"use_ema": True, "ema_momentum": self.weight_average} if self.weight_average else {}
+        )
         if self.weight_decay:
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay)
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **average)
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             return optimizer
-        return keras.optimizers.Adam(rate)
+        return keras.optimizers.Adam(rate, **average)

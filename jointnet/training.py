@@ -51,6 +51,22 @@ class StepWatch(keras.callbacks.Callback):
         self.bar.update()
 
 
+class LastWeights(keras.callbacks.Callback):
+    """Remembers the weights that the last step left.
+
+    Where the optimizer averages the weights, ``fit`` ends by putting the average in their place;
+    the next epoch goes on from the weights themselves.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Copy the weights."""
+        self.weights = [np.copy(weight) for weight in self.model.get_weights()]
+
+    def restore(self) -> None:
+        """Put them back."""
+        self.model.set_weights(self.weights)
+
+
 def train(
     model: keras.Model,
     store: PatchStore,
@@ -108,7 +124,8 @@ def train(
             # One call of fit per epoch: its batches come from an object that knows its epoch.
             # Keras would shuffle the batches, from a state that no checkpoint holds.
             watch = StepWatch(batches, bar)
-            fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
+            last = LastWeights()
+            fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[watch, last])
             record = {
                 "epoch": epoch + 1,
                 "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
@@ -122,6 +139,8 @@ def train(
                     "lower the learning rate"
                 )
             state.history.append(record)
+            checkpoints.save_best(model, state)
+            last.restore()
             checkpoints.save(model, state)
             write_csv(Path(folder) / "history.csv", state.history)
             log.write(epoch + 1, record)

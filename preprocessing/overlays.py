@@ -90,8 +90,15 @@ def _cell_sums(layers: np.ndarray, factor: int) -> np.ndarray:
     """Sums over cells of ``factor`` x ``factor``; those at the far edges may be smaller."""
     if factor == 1:
         return layers
-    rows = np.add.reduceat(layers, np.arange(0, layers.shape[0], factor), axis=0)
-    return np.add.reduceat(rows, np.arange(0, layers.shape[1], factor), axis=1)
+    # Slices added to each other: several times faster than ``np.add.reduceat``.
+    for axis in (0, 1):
+        along = np.moveaxis(layers, axis, 0)
+        sums = along[::factor].copy(order="K")
+        for start in range(1, factor):
+            part = along[start::factor]
+            sums[: len(part)] += part
+        layers = np.moveaxis(sums, 0, axis)
+    return layers
 
 
 def _marked(picture: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_st
 from preprocessing.polygons import rasterise, read_polygons
 from preprocessing.scenes import Scene
 from preprocessing.sources import check_scenes, describe_scenes
-from preprocessing.tiling import VOID, Window, cover, cut, cut_mask
+from preprocessing.tiling import VOID, Window, cover, cut, cut_mask, fill_void
 
 
 def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict | None]:
@@ -127,6 +127,9 @@ def validation_patches(
 def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
     """Cut scenes into a patch store, written beside and renamed when complete.
 
+    Pixels without imagery are stored as the mean of the others in their patch, as they are fed
+    at prediction (``tiling.fill_void``).
+
     The manifest names, per scene, the files with size, time of change (``mtime_ns``) and
     SHA-256, those beside a Shapefile as ``sidecars``; height, width, split, ground resolution
     (``gsd``, metres, the raster's own where it has one); ``bounds`` (west, south, east, north)
@@ -183,8 +186,9 @@ def _write(
     for number, scene in enumerate(
         tqdm(scenes, desc="cutting patches", unit="scene", disable=None)
     ):
-        loaded = load_scene(scene, settings.bands, settings.band_numbers)
-        image, mask, described[number]["polygons"] = loaded
+        loaded = load_pair(scene, settings.bands, settings.band_numbers)
+        image, label, valid, described[number]["polygons"] = loaded
+        mask = np.where(valid, label, np.uint8(VOID))
         if scene.split == "train":
             statistics.update(image, mask != VOID)
             patches = (
@@ -196,7 +200,9 @@ def _write(
         images, masks = arrays[scene.split]
         for window, patch, patch_mask in patches:
             position = len(records[scene.split])
-            images[position], masks[position] = patch, patch_mask
+            # Where only the label is void there is imagery to see.
+            images[position] = fill_void(patch, cut(valid, window))
+            masks[position] = patch_mask
             records[scene.split].append(_record(number, window, mask.shape, patch_mask))
     if not any(patch["valid_share"] for patch in records["train"]):
         raise DatasetError("no pixel of the training scenes is valid in both image and label")

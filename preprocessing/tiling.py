@@ -133,3 +133,24 @@ def cut_mask(mask: np.ndarray, window: Window) -> np.ndarray:
     top, left = inside.row - window.row, inside.column - window.column
     patch[top : top + inside.height, left : left + inside.width] = mask[inside.slices]
     return patch
+
+
+def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The image as a network is fed it: void pixels at the mean of the valid ones, per band.
+
+    Networks that normalise over the whole window see every pixel of it. A black or white margin
+    left as it is shifts their statistics and draws an edge where the imagery only ends.
+
+    Args:
+        image: ``(height, width, bands)``, any dtype; its void pixels may hold anything.
+        valid: ``(height, width)`` bool, where there is imagery.
+
+    Returns:
+        Same shape and dtype; the image itself where all of it is valid or none.
+    """
+    if valid.all() or not valid.any():
+        return image
+    mean = image[valid].mean(axis=0, dtype=np.float64)
+    if image.dtype.kind in "iu":
+        mean = np.rint(mean)
+    return np.where(valid[..., None], image, mean.astype(image.dtype))

@@ -94,6 +94,7 @@ def test_best_and_last_are_kept_and_nothing_else(tmp_path):
     best = None
     for scores in ([0.1], [0.1, 0.9], [0.1, 0.9, 0.3], [0.1, 0.9, 0.3, 0.9]):
         step(model)
+        checkpoints.save_best(model, TrainingState(history(*scores)))
         checkpoints.save(model, TrainingState(history(*scores)))
         if len(scores) == 2:
             best = model.get_weights()
@@ -125,6 +126,7 @@ def test_a_run_killed_while_saving_goes_on_from_the_epoch_before(tmp_path, monke
     """Best weights, last weights, state.json: each of the three may be where it ends."""
     model, checkpoints = network(), Checkpoints(tmp_path)
     step(model)
+    checkpoints.save_best(model, TrainingState(history(0.1)))
     checkpoints.save(model, TrainingState(history(0.1)))
     before = values(model)
     step(model)
@@ -142,12 +144,14 @@ def test_a_run_killed_while_saving_goes_on_from_the_epoch_before(tmp_path, monke
 
             patch.setattr(keras.Model, "save_weights", save_half)
         with pytest.raises(KeyboardInterrupt):
+            checkpoints.save_best(model, TrainingState(history(0.1, 0.2)))
             checkpoints.save(model, TrainingState(history(0.1, 0.2)))
     other = network(seed=1)
     assert Checkpoints(tmp_path).restore(other).epoch == 1
     assert same(values(other), before)
     # The next save clears up.
     step(other)
+    Checkpoints(tmp_path).save_best(other, TrainingState(history(0.1, 0.2)))
     Checkpoints(tmp_path).save(other, TrainingState(history(0.1, 0.2)))
     assert names(tmp_path) == [BEST, "epoch_00002.weights.h5", "state.json"]
 

@@ -23,6 +23,7 @@ from preprocessing.inria import inria_scenes
 from preprocessing.patch_store import PatchSettings, PatchStore
 from preprocessing.patches import (
     build_store,
+    load_pair,
     load_scene,
     training_windows,
     validation_patches,
@@ -595,9 +596,9 @@ def test_an_exception_half_way_leaves_nothing(tmp_path, two, monkeypatch, error)
         if read:
             raise error("half-way")
         read.append(one)
-        return load_scene(one, *bands)
+        return load_pair(one, *bands)
 
-    monkeypatch.setattr(patches_module, "load_scene", fail_at_the_second)
+    monkeypatch.setattr(patches_module, "load_pair", fail_at_the_second)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(error):
         build(tmp_path, two)
@@ -692,3 +693,27 @@ def test_void_of_a_float_raster_holds_nothing_that_spreads(tmp_path, nodata):
     found, found_mask, _ = load_scene(scene(tmp_path, "a", "train"), 3)
     assert found[2, 3].tolist() == [0, 0, 0] and np.abs(found).max() < 256
     assert np.argwhere(found_mask == 255).tolist() == [[2, 3]]
+
+
+def test_void_imagery_is_stored_as_the_mean_of_its_patch_and_void_labels_as_they_are(tmp_path):
+    """A black margin would shift what a network normalises over; see tiling.fill_void."""
+    scenes = []
+    for number, split in enumerate(("train", "validation")):
+        image, mask = squares(8, 8, seed=number)
+        image = np.maximum(image, 1)
+        image[:3], label = 0, mask * 255
+        label[:, 6:] = 77
+        write_scene(tmp_path, split, image, label, ground(number), nodata=0)
+        with rasterio.open(tmp_path / "gt" / f"{split}.tif", "r+") as file:
+            file.nodata = 77
+        scenes.append(scene(tmp_path, split, split))
+    settings = PatchSettings(patch_size=8, stride=8, validation_size=8)
+    store = build_store(tmp_path / "store", scenes, settings)
+    for one, patches in zip(scenes, (store.train, store.validation), strict=True):
+        image = read_tif(one.image)
+        np.testing.assert_array_equal(patches.images[0, 3:], image[3:])
+        mean = np.rint(image[3:].reshape(-1, 3).mean(axis=0))
+        np.testing.assert_array_equal(patches.images[0, :3], np.tile(mean, (3, 8, 1)))
+        void = np.zeros((8, 8), bool)
+        void[:3], void[:, 6:] = True, True
+        np.testing.assert_array_equal(patches.masks[0] == 255, void)

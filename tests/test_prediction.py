@@ -142,7 +142,7 @@ def test_windows_without_a_valid_pixel_are_not_predicted():
     network = Recorder()
     probabilities = predict_image(network, image, valid, window=8, overlap=0, batch_size=1)
     assert len(network.batches) == 1
-    np.testing.assert_array_equal(network.batches[0][0], image[:8, :8])
+    np.testing.assert_array_equal(network.batches[0][0], np.tile(image[5, 3], (8, 8, 1)))
     np.testing.assert_array_equal(np.argwhere(~np.isnan(probabilities)), [[5, 3]])
 
 
@@ -155,14 +155,32 @@ def test_an_all_void_image_is_not_predicted_and_all_void():
     assert np.isnan(probabilities).all()
 
 
+@pytest.mark.parametrize("void", [0, 255])
+def test_what_void_pixels_hold_is_not_seen(void):
+    """A margin of any colour is fed as the mean of what the window shows beside it."""
+    image = np.full((2, 2, 3), void, np.uint8)
+    image[0] = [[10, 20, 30], [20, 40, 61]]
+    valid = np.array([[True, True], [False, False]])
+    fed = []
+
+    def network(images: np.ndarray) -> np.ndarray:
+        fed.append(images)
+        return np.full((*images.shape[:3], 1), 0.5, np.float32)
+
+    found = predict_image(network, image, valid, window=2, overlap=0, batch_size=1)
+    expected = [[[10, 20, 30], [20, 40, 61]], [[15, 30, 46], [15, 30, 46]]]
+    np.testing.assert_array_equal(fed, [[expected]])
+    np.testing.assert_array_equal(found, [[0.5, 0.5], [np.nan, np.nan]])
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 25), st.integers(1, 25), window_and_overlap(least=4), st.integers(0, 9))
 def test_void_is_not_a_number_and_valid_pixels_are_as_without_it(height, width, sizes, seed):
     image = random_image(height, width)
     valid = np.random.default_rng(seed).random((height, width)) < 0.1
-    probabilities = predict_image(local_network, image, valid, *sizes)
+    probabilities = predict_image(lambda batch: batch[..., :1], image, valid, *sizes)
     np.testing.assert_array_equal(np.isnan(probabilities), ~valid)
-    np.testing.assert_allclose(probabilities[valid], untiled(image)[valid], atol=1e-5)
+    np.testing.assert_allclose(probabilities[valid], image[valid][:, 0], atol=1e-5)
 
 
 @settings(deadline=None, max_examples=40)

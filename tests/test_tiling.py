@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.patches import validation_patches
-from preprocessing.tiling import Window, cover, cut, cut_mask, mirror, starts
+from preprocessing.tiling import Window, cover, cut, cut_mask, fill_void, mirror, starts
 
 sides = st.integers(1, 40)
 
@@ -157,3 +157,25 @@ def test_validation_patches_hold_each_valid_pixel_once_and_stitch_to_the_mask(
     np.testing.assert_array_equal(stitched, mask)
     np.testing.assert_array_equal(counted, mask != 255)
     np.testing.assert_array_equal(mask, before)
+
+
+# Void as it is fed
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_void_becomes_the_mean_of_the_valid_pixels_band_by_band(dtype):
+    image = np.array([[[0, 10], [255, 7]], [[3, 20], [1, 30]]], dtype)
+    valid = np.array([[True, False], [True, True]])
+    filled = fill_void(image, valid)
+    assert filled.dtype == image.dtype
+    # 0, 3, 1 and 10, 20, 30: 4 / 3, rounded where the dtype has no fractions, and 20.
+    first = 4 / 3 if dtype == "float32" else 1
+    np.testing.assert_allclose(filled[0, 1], [first, 20], rtol=1e-6)
+    np.testing.assert_array_equal(filled[valid], image[valid])
+    assert image[0, 1].tolist() == [255, 7]
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_nothing_is_filled_where_all_is_valid_or_nothing(value):
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    np.testing.assert_array_equal(fill_void(image, np.full((2, 2), value)), image)

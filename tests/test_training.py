@@ -136,6 +136,22 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_batches(tmp_path, monkeypatch
     assert len(set(losses)) == 3
 
 
+def test_the_average_of_the_weights_is_judged_and_kept_and_the_weights_go_on(tmp_path, monkeypatch):
+    """Two epochs of one step: the average begins with the weights after the first step."""
+    settings = tiny_training(epochs=2, steps_per_epoch=1, learning_rate=0.1)
+    plain = script_scores(monkeypatch, 0.1, 0.9)
+    train(linear_network(), memory_store(), settings, tmp_path / "plain")
+    averaged, model = script_scores(monkeypatch, 0.1, 0.9), linear_network()
+    train(model, memory_store(), replace(settings, weight_average=0.75), tmp_path / "averaged")
+    assert not same(*plain)
+    expected = [0.75 * first + 0.25 * second for first, second in zip(*plain, strict=True)]
+    for found in (averaged[1], model.get_weights()):
+        assert all(np.allclose(a, b, atol=1e-7) for a, b in zip(found, expected, strict=True))
+    assert same(averaged[0], plain[0])
+    Checkpoints(tmp_path / "averaged" / "checkpoints").restore(model)
+    assert same(model.get_weights(), plain[1])
+
+
 # Early stopping
 
 
@@ -225,7 +241,7 @@ from tests.training_fixtures import memory_store, small_network, tiny_training
 mode, folder = sys.argv[1], Path(sys.argv[2])
 settings = tiny_training(
     epochs=4, steps_per_epoch=3, schedule="cosine", warmup_steps=2, learning_rate=0.01,
-    weight_decay=0.05, loss="cross_entropy+dice", target_weight=0.5,
+    weight_decay=0.05, loss="cross_entropy+dice", target_weight=0.5, weight_average=0.8,
 )
 
 def run(seed, resume):
