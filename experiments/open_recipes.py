@@ -41,11 +41,11 @@ def open_buildings() -> Recipe:
         training=TrainingSettings(
             crop_size=256,
             batch_size=4,
-            epochs=16,
+            epochs=10,
             steps_per_epoch=150,
             learning_rate=1e-3,
             schedule="cosine",
-            warmup_steps=150,
+            warmup_steps=100,
             weight_decay=1e-2,
             weight_average=0.99,
             loss="cross_entropy+dice",
