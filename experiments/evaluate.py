@@ -10,10 +10,12 @@ import click
 from experiments.options import (
     PROBABILITY,
     Command,
+    buffer_option,
     data_option,
     given,
     model_option,
     overwrite_option,
+    where_option,
 )
 from experiments.recipes import RECIPES
 from experiments.stored import STORED
@@ -145,12 +147,8 @@ def _polygon_notes(records: list[SceneCounts]) -> Iterator[str]:
     type=click.Path(path_type=Path),
     help="Folder of their labels: rasters, or vector files; or one vector file for all.",
 )
-@click.option("--where", help="Features of vector labels that count: \"building = 'yes'\".")
-@click.option(
-    "--buffer-m",
-    type=click.FloatRange(0, min_open=True),
-    help="Half width, in metres, of vector labels that are lines.",
-)
+@where_option
+@buffer_option
 @click.option(
     "--threshold",
     "thresholds",

@@ -146,3 +146,11 @@ threshold_option = click.option(
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist already."
 )
+where_option = click.option(
+    "--where", help="Features of vector labels that count, in SQL: \"building = 'yes'\"."
+)
+buffer_option = click.option(
+    "--buffer-m",
+    type=click.FloatRange(0, min_open=True),
+    help="Half width, in metres, of vector labels that are lines.",
+)

@@ -7,7 +7,15 @@ from shlex import quote
 import click
 
 from experiments import recipes
-from experiments.options import Command, data_option, given, parse_bands, parse_validation
+from experiments.options import (
+    Command,
+    buffer_option,
+    data_option,
+    given,
+    parse_bands,
+    parse_validation,
+    where_option,
+)
 from experiments.store_report import describe, draw_preview
 from preprocessing.errors import DatasetError, OutputError
 from preprocessing.inria_check import check_inria, check_report
@@ -142,10 +150,8 @@ _PATH = click.Path(path_type=Path)
     help="Held back: names or numbers of tiles, or their share, such as 0.2; valid or test of "
     "Massachusetts.  [default: the data set's own split, else every fifth]",
 )
-@click.option("--where", help="Features that count, in SQL: \"building = 'yes'\".")
-@click.option(
-    "--buffer-m", type=click.FloatRange(0, min_open=True), help="Half width of lines, in metres."
-)
+@where_option
+@buffer_option
 @click.option("--target", default="buildings", help="What the labels show: buildings, roads, ...")
 @click.option("--patch-size", type=click.IntRange(16), default=PATCHES.patch_size, help="Pixels.")
 @click.option(

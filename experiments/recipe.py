@@ -20,7 +20,8 @@ class Recipe:
         name: name of the recipe.
         scenes: lists the scenes under the data folder, given what is held back for validation
             (tile indices or names; None for the recipe's own split).
-        variant: name of the network's variant, see ``jointnet.model.VARIANTS``.
+        variant: name of the network's variant, see ``jointnet.model.VARIANTS``; for a
+            ``ResNetUNet`` that of its encoder, see ``jointnet.resnet.BACKBONES``.
         patches: how scenes are cut.
         training: how the network is trained.
         network: arguments of the network that differ from the variant's.

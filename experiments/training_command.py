@@ -9,7 +9,13 @@ from pathlib import Path
 import click
 
 from experiments import recipes, training_run
-from experiments.options import Command, data_option, parse_validation
+from experiments.options import (
+    Command,
+    buffer_option,
+    data_option,
+    parse_validation,
+    where_option,
+)
 from experiments.stored import stored_recipe
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
@@ -105,10 +111,8 @@ _OPTIONS = (
     click.option(
         "--validation", callback=parse_validation, help="Tiles held back: 1,2 or austin1,..."
     ),
-    click.option("--where", help="Polygons that count, in SQL: \"building = 'yes'\"."),
-    click.option(
-        "--buffer-m", type=click.FloatRange(0, min_open=True), help="Half width of lines."
-    ),
+    where_option,
+    buffer_option,
     click.option("--epochs", type=click.IntRange(1), help="Another number of epochs."),
     click.option("--steps", type=click.IntRange(1), help="Another number of batches per epoch."),
     click.option("--batch-size", type=click.IntRange(1), help="Another batch size."),

@@ -73,8 +73,8 @@ class JointNet(keras.Model):
     ):
         if bands < 1:
             raise ValueError(f"bands must be 1 or more; got {bands}")
-        offsets = _per_band("band_offset", band_offset, bands)
-        scales = _per_band("band_scale", band_scale, bands)
+        offsets = per_band("band_offset", band_offset, bands)
+        scales = per_band("band_scale", band_scale, bands)
         if len(growth_rates) != 3:
             raise ValueError(f"growth_rates must hold three numbers; got {growth_rates}")
         if downsample_from not in ("block_output", "block_input"):
@@ -178,7 +178,12 @@ class JointNet(keras.Model):
         return cls(**{**VARIANTS[variant], **overrides})
 
 
-def _per_band(argument: str, value: float | Sequence[float], bands: int) -> list[float]:
+def per_band(argument: str, value: float | Sequence[float], bands: int) -> list[float]:
+    """A number for each band, from one for all or one for each.
+
+    Raises:
+        ValueError: another number of values than bands; names the argument.
+    """
     values = [value] * bands if isinstance(value, (int, float)) else list(value)
     if len(values) != bands:
         raise ValueError(f"{argument} must be one number or {bands}, one per band; got {value}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from jointnet.model import _per_band as per_band
+from jointnet.model import per_band
 from layers import BandScaling, BilinearUpsampling
 
 # Residual blocks of the encoder's four stages, by its name in ``keras.applications``.

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import shapely
@@ -111,14 +112,27 @@ def share_ground(one: list | None, other: list | None) -> bool:
     """
     if one is None or other is None:
         return False
-    one, other = np.array(one), np.array(other)
-    for corners in (one, other):
-        # Ground across the antimeridian in one piece, and both scenes on its same side.
-        corners[:, 0] -= 360 * np.round((corners[:, 0] - one[0, 0]) / 360)
-    if (one.max(0) <= other.min(0)).any() or (other.max(0) <= one.min(0)).any():
+    if not _boxes_meet(one, np.array([other]))[0]:
         return False
-    one, other = (shapely.MultiPoint(corners).convex_hull for corners in (one, other))
+    longitude = one[0][0]
+    one, other = (
+        shapely.MultiPoint(_unwrapped(corners, longitude)).convex_hull for corners in (one, other)
+    )
     return one.intersection(other).area > SHARED_GROUND * min(one.area, other.area)
+
+
+def _boxes_meet(one: list, others: np.ndarray) -> np.ndarray:
+    """Whether the box around one scene's corners meets those of others, ``(n, 4, 2)``."""
+    one, others = (_unwrapped(corners, one[0][0]) for corners in (one, others))
+    apart = (one.max(0) <= others.min(1)) | (others.max(1) <= one.min(0))
+    return ~apart.any(axis=1)
+
+
+def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
+    """Corners with ground across the antimeridian in one piece, on the side of a longitude."""
+    corners = np.array(corners, float)
+    corners[..., 0] -= 360 * np.round((corners[..., 0] - longitude) / 360)
+    return corners
 
 
 def _describe(scene: Scene, info: RasterInfo) -> dict:
@@ -168,15 +182,22 @@ def _sidecars(label: Path) -> list[Path]:
 
 
 def _refuse_leaks(described: list[dict]) -> None:
+    held_back = [scene for scene in described if scene["split"] == "validation"]
+    by_hash = {scene["image"]["sha256"]: scene for scene in held_back}
+    placed = [scene for scene in held_back if scene["corners"] is not None]
+    corners = np.array([scene["corners"] for scene in placed], float).reshape(-1, 4, 2)
     for one in (scene for scene in described if scene["split"] == "train"):
-        for other in (scene for scene in described if scene["split"] == "validation"):
-            if one["image"]["sha256"] == other["image"]["sha256"]:
-                reason = "are the same image"
-            elif share_ground(one["corners"], other["corners"]):
-                reason = "show the same ground"
-            else:
-                continue
-            raise DatasetError(
-                f"{one['name']} (train) and {other['name']} (validation) {reason}; "
-                "put both on one side of the split"
-            )
+        if other := by_hash.get(one["image"]["sha256"]):
+            _refuse_leak(one, other, "are the same image")
+        if one["corners"] is None:
+            continue
+        for number in np.flatnonzero(_boxes_meet(one["corners"], corners)):
+            if share_ground(one["corners"], placed[number]["corners"]):
+                _refuse_leak(one, placed[number], "show the same ground")
+
+
+def _refuse_leak(one: dict, other: dict, reason: str) -> NoReturn:
+    raise DatasetError(
+        f"{one['name']} (train) and {other['name']} (validation) {reason}; "
+        "put both on one side of the split"
+    )
