@@ -56,9 +56,10 @@ def batches_rows(size: int, variant: str, precision: str, repeats: int) -> list[
 
 
 def normalisation_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
-    """Ours and Keras' on an input as in the first block at full width."""
+    """Ours and Keras' as in the first block at full width, without its convolutions."""
+    block = {"shape": [2, 256, 256, 32], "depth": 6}
     return [
-        measure("normalisation", layer=layer, shape=[2, 256, 256, 32], dtype=dtype, repeats=repeats)
+        measure("normalisation", layer=layer, **block, dtype=dtype, repeats=repeats)
         for dtype in ("float32", "bfloat16")
         for layer in ("project", "keras")
     ]
@@ -136,11 +137,14 @@ def main(
     batches        batches with all augmentation, one thread, against training steps on them
     normalisation  this project's group normalisation against Keras'
 
-    Networks have random weights, and every measurement a process of its own. At full width on two
-    CPU cores the tile of 5000 x 5000 pixels takes about ten minutes.
+    Files are named after part and precision. Networks have random weights, and every measurement
+    a process of its own. At full width on two CPU cores the tile of 5000 x 5000 pixels takes about
+    ten minutes.
     """  # noqa: D301 (click takes the control character itself)
     parts = PARTS if part == "all" else (part,)
-    files = {(p, kind): output / f"{p}.{kind}" for p in parts for kind in ("json", "md")}
+    # The table of normalisation has both precisions.
+    stems = {p: p if p == "normalisation" else f"{p}_{precision}" for p in parts}
+    files = {(p, kind): output / f"{stems[p]}.{kind}" for p in parts for kind in ("json", "md")}
     for path in files.values():
         refuse_existing(path, overwrite)
     machine = environment()

@@ -44,12 +44,15 @@ def test_batches_are_faster_than_training():
 
 @pytest.mark.parametrize("layer", measurements.LAYERS)
 def test_the_gradient_takes_longer_than_the_forward_pass_alone(layer):
-    found = measurements.normalisation(layer, [2, 128, 128, 16], "float32", 5)
+    found = measurements.normalisation(layer, [2, 128, 128, 16], 2, "float32", 5)
     assert 0 < found["forward_seconds"] < found["gradient_seconds"]
+    # At least the output, 2 MB, and less than what a dozen copies would take.
+    assert 2 < found["gradient_megabytes"] < 200
 
 
 def test_a_measurement_runs_in_a_process_of_its_own():
-    arguments = {"layer": "keras", "shape": [1, 16, 16, 8], "dtype": "float32", "repeats": 1}
+    arguments = {"layer": "keras", "shape": [1, 16, 16, 8], "depth": 1}
+    arguments |= {"dtype": "float32", "repeats": 1}
     found = benchmark.measure("normalisation", **arguments)
     assert found["shape"] == [1, 16, 16, 8]
     # The interpreter with Keras and its backend in memory.
@@ -58,7 +61,9 @@ def test_a_measurement_runs_in_a_process_of_its_own():
 
 def test_a_measurement_that_fails_is_one_line():
     with pytest.raises(RunError, match=r"measurement of normalisation .* failed: .*KeyError") as e:
-        benchmark.measure("normalisation", layer="none", shape=[1], dtype="float32", repeats=1)
+        benchmark.measure(
+            "normalisation", layer="none", shape=[1], depth=1, dtype="float32", repeats=1
+        )
     assert "\n" not in str(e.value)
 
 
@@ -70,10 +75,11 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["all", "--output", str(output)])
     assert done.exit_code == 0, done.output
     for part in PARTS:
-        content = json.loads((output / f"{part}.json").read_text())
+        stem = part if part == "normalisation" else f"{part}_float32"
+        content = json.loads((output / f"{stem}.json").read_text())
         assert content["goal"] == GOALS[part]
         assert content["rows"][0]["name"] == part
-        text = (output / f"{part}.md").read_text()
+        text = (output / f"{stem}.md").read_text()
         assert "Some CPU, 2 cores" in text
         assert "`python experiments/benchmark.py all`, commit abc" in text
     assert len(json.loads((output / "normalisation.json").read_text())["rows"]) == 4
@@ -90,8 +96,8 @@ def test_markdown_has_a_line_per_quantity_and_a_column_per_row():
 
 
 def test_tables_that_exist_stay(tmp_path):
-    (tmp_path / "inference.md").write_text("kept")
+    (tmp_path / "inference_float32.md").write_text("kept")
     done = CliRunner().invoke(main, ["inference", "--output", str(tmp_path)])
     assert done.exit_code == 2
-    assert "inference.md" in done.stderr
-    assert (tmp_path / "inference.md").read_text() == "kept"
+    assert "inference_float32.md" in done.stderr
+    assert (tmp_path / "inference_float32.md").read_text() == "kept"
