@@ -20,7 +20,7 @@ from preprocessing.colour import recolour
 from preprocessing.errors import LabelError, RasterError, TrainingError
 from preprocessing.warping import affine_matrix, dihedral, warp
 
-DTYPES = ("uint8", "uint16", "float32")
+DTYPES = ("uint8", "uint16", "int16", "float32")
 # What strength 1 means where it is no fraction: pixels, and factors of what is added.
 BLUR_SIGMA, SHARPEN_AMOUNT, EMBOSS_AMOUNT = 3.0, 4.0, 2.0
 
@@ -125,7 +125,7 @@ class Augmentation:
         """Change a patch and its mask together.
 
         Args:
-            image: (h, w, bands) uint8, uint16 or float32, raw values.
+            image: (h, w, bands) uint8, uint16, int16 or float32, raw values.
             mask: (h, w) of 0, 1 and 255; of any dtype, uint8 where a change resamples it. Only
                 flips, rotation, scale and shear change it; void stays void.
             rng: source of all randomness; how much is drawn does not depend on the strengths.

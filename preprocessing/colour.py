@@ -25,7 +25,7 @@ def recolour(
     """Bend the tone curve, then turn and stretch the colours, then stretch and shift all bands.
 
     Args:
-        image: (h, w, bands) uint8, uint16 or float32, raw values.
+        image: (h, w, bands) uint8, uint16, int16 or float32, raw values.
         low: bottom of the range of values that the changes refer to.
         high: top of it.
         brightness: added to all bands, as a fraction of the range.
@@ -63,7 +63,7 @@ def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
     Args:
         values: float32 of any shape; overwritten.
-        dtype: uint8, uint16 or float32.
+        dtype: uint8, uint16, int16 or float32.
     """
     if dtype != np.float32:
         limits = np.iinfo(dtype)
@@ -105,4 +105,6 @@ def _tone_curve(
 
     if dtype == np.float32:
         return bend
-    return bend(np.arange(np.iinfo(dtype).max + 1)).__getitem__
+    lowest = np.iinfo(dtype).min
+    table = bend(np.arange(lowest, np.iinfo(dtype).max + 1))
+    return lambda values: table[values if lowest == 0 else values.astype(np.intp) - lowest]

@@ -1,8 +1,9 @@
 """Blur, sharpening, relief, noise, uneven light and lost pixels: what spoils the pixels of a patch.
 
-Every function takes (h, w, bands) of uint8, uint16 or float32, not empty, and returns the same
-shape and dtype in a new array; all bands are changed. Integers are rounded and clipped to their
-dtype's range, float32 is not clipped. Blur, sharpen and emboss need OpenCV, the others numpy alone.
+Every function takes (h, w, bands) of uint8, uint16, int16 or float32, not empty, and returns the
+same shape and dtype in a new array; all bands are changed. Integers are rounded and clipped to
+their dtype's range, float32 is not clipped. Blur, sharpen and emboss need OpenCV, the others numpy
+alone.
 """
 
 import numpy as np

@@ -75,7 +75,7 @@ def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.nd
     mirrored with the rest: between the last pixel centre and the edge a pixel is the last one.
 
     Args:
-        image: (h, w, bands) uint8, uint16 or float32, not empty.
+        image: (h, w, bands) uint8, uint16, int16 or float32, not empty.
         mask: (h, w) uint8 of 0, 1 and 255.
         matrix: (2, 3), see ``affine_matrix``.
 

@@ -77,6 +77,14 @@ def test_gamma_by_hand():
     assert brighter == [0, round((64 * 255) ** 0.5), 255]
 
 
+def test_gamma_of_values_below_zero():
+    """Elevation of -400 to 400 as int16 and as float32."""
+    levels = row((-500,), (-400,), (-200,), (0,), (400,), (500,), dtype=np.int16)
+    deep, real = (recolour(levels.astype(d), -400, 400, gamma=2) for d in ("int16", "f4"))
+    assert deep.ravel().tolist() == [-500, -400, -350, -200, 400, 500]
+    np.testing.assert_array_equal(deep, real)
+
+
 def test_gamma_is_the_same_for_all_dtypes_and_none_outside_the_range():
     levels = row((5,), (10,), (60,), (110,), (200,))
     results = [

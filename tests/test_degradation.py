@@ -16,7 +16,7 @@ from preprocessing.degradation import (
     uneven_light,
 )
 
-HIGH = {np.uint8: 255, np.uint16: 65535, np.float32: 1.0}
+HIGH = {np.uint8: 255, np.uint16: 65535, np.int16: 32767, np.float32: 1.0}
 EVERY = {
     "blur": lambda image, high, rng: blur(image, 1.5),
     "sharpen": lambda image, high, rng: sharpen(image, 2.0),
@@ -40,7 +40,7 @@ def noise(shape=(32, 40, 3), dtype=np.uint8, seed=0) -> np.ndarray:
 
 
 @every_function
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("shape", [(32, 40, 3), (40, 32, 1), (16, 16, 8)])
 def test_shape_dtype_and_what_came_in_are_kept_and_pixels_change(function, dtype, shape):
     image = noise(shape, dtype)
@@ -200,7 +200,7 @@ def test_the_spectrum_falls_with_the_power_of_the_frequency():
     assert slope == pytest.approx(2 * exponent, abs=0.1)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_noise_has_its_deviation_and_no_mean(dtype):
     high = HIGH[dtype]
     image = np.full((128, 128, 3), high / 2, dtype)

@@ -66,7 +66,7 @@ def test_there_is_no_ninth_symmetry(k):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_quarter_turns_are_exact(size, bands, dtype):
     image, mask = noise((*size, bands), dtype), labels(size)
     for quarters in (0, 1, 2, 3, -1):
@@ -89,7 +89,7 @@ def test_half_a_turn_of_any_shape_and_identity_are_exact(shape):
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 8])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 def test_bands_are_warped_alike_and_on_their_own(bands, dtype):
     image, mask = noise((12, 17, bands), dtype), labels((12, 17))
     high = 1 if dtype == np.float32 else np.iinfo(dtype).max
