@@ -93,7 +93,7 @@ def open_roads() -> Recipe:
             epochs=10,
             steps_per_epoch=210,
             warmup_steps=140,
-            weight_average=0.0,
+            weight_average=None,
             augmentation=Augmentation(
                 brightness=0.15, contrast=0.3, saturation=0.4, hue=0.04, gamma=0.3
             ),

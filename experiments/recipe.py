@@ -26,6 +26,8 @@ class Recipe:
         training: how the network is trained.
         network: arguments of the network that differ from the variant's.
         validation: tile indices or names held back, None for the recipe's own split.
+        initial: run folder whose network and weights the training begins with, in place of
+            ``variant``, ``network`` and random weights; None for none.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Recipe:
     training: TrainingSettings
     network: dict[str, Any] = field(default_factory=dict)
     validation: Validation = None
+    initial: Path | None = None
 
     def with_training(self, **changes: Any) -> "Recipe":
         """The recipe with some training settings replaced."""

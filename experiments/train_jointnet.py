@@ -21,7 +21,10 @@ def main(variant: str | None, **options: Any) -> None:
     \b
     python experiments/train_jointnet.py
     python experiments/train_jointnet.py --recipe polygons --data my_town
+    python experiments/train_jointnet.py --recipe open_buildings --from results/open_buildings
     """  # noqa: D301 (click takes the control character itself)
+    if variant is not None and options["initial"] is not None:
+        raise click.UsageError("--from takes the network of that run; leave it or --variant out")
 
     def adapt(recipe: Recipe) -> Recipe:
         return recipe if variant is None else dataclasses.replace(recipe, variant=variant)

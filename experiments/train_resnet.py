@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from experiments.options import given
 from experiments.recipes import Recipe
 from experiments.training_command import train_by_options, training_command
 from jointnet.resnet import BACKBONES, ResNetUNet
@@ -38,6 +39,10 @@ def main(backbone: str, weights: str | None, **options: Any) -> None:
     python experiments/train_resnet.py
     python experiments/train_resnet.py --recipe polygons --data my_town --weights imagenet
     """  # noqa: D301 (click takes the control character itself)
+    if options["initial"] is not None and (given("backbone") or weights is not None):
+        raise click.UsageError(
+            "--from takes the network of that run; leave it or --backbone and --weights out"
+        )
     if weights == "imagenet":
         try:
             # Downloads them, or fails to, before patches are cut for a run that cannot begin.

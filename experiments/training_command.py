@@ -19,6 +19,7 @@ from experiments.options import (
 from experiments.stored import stored_recipe
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
+from jointnet.runs import load_run
 from preprocessing.errors import StoreError
 from preprocessing.patch_store import PatchStore, open_store
 
@@ -107,6 +108,13 @@ _OPTIONS = (
         callback=parse_run,
         help="Name of the run folder in results/.  [default: named after the recipe]",
     ),
+    click.option(
+        "--from",
+        "initial",
+        type=click.Path(path_type=Path),
+        metavar="RUN",
+        help="Begin with the network and weights of another run, such as results/open_buildings.",
+    ),
     click.option("--resume", is_flag=True, help="Go on with a run that was interrupted."),
     click.option(
         "--validation", callback=parse_validation, help="Tiles held back: 1,2 or austin1,..."
@@ -147,6 +155,7 @@ def train_by_options(
     data: Path,
     store: Path | None,
     run: str | None,
+    initial: Path | None,
     resume: bool,
     validation: list[int | str] | float | None,
     where: str | None,
@@ -164,6 +173,7 @@ def train_by_options(
         data: folder of the data sets.
         store: patch store, None for one in the data folder.
         run: name of the run folder, None for one after the recipe.
+        initial: run folder to begin with, None for the recipe's network.
         resume: go on with a run.
         validation: what is held back, None for the recipe's split.
         where: see ``recipes.polygons``.
@@ -186,9 +196,12 @@ def train_by_options(
         recipe = choose_recipe(name, data, labels)
     changes = {**overrides, "steps_per_epoch": steps}
     recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
-    recipe = dataclasses.replace(adapt(recipe), validation=validation)
+    recipe = dataclasses.replace(adapt(recipe), validation=validation, initial=initial)
     folder = run_folder(recipe.name + suffix, run, resume)
     training_run.check_folder(folder, resume)
+    if initial is not None:
+        # Before patches are cut for a run that cannot begin.
+        load_run(initial)
     if store is not None and store.exists() and (validation, where, buffer_m) != (None, None, None):
         raise StoreError(
             f"{store} exists, its split and labels are fixed; leave --validation, --where and "

@@ -1,14 +1,14 @@
 """A recipe run from its scenes to a finished run folder."""
 
-import json
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 
 from experiments.figures import draw_curves, draw_scene
 from experiments.recipes import Recipe
+from experiments.run_record import describe_data, describe_run, refuse_others
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.evaluation import evaluate_scenes, summarise, table
 from jointnet.metrics import threshold_mask
@@ -18,7 +18,6 @@ from jointnet.resnet import ResNetUNet
 from jointnet.runs import (
     WEIGHTS,
     Run,
-    describe_network,
     environment,
     load_run,
     save_weights,
@@ -96,6 +95,7 @@ def run(
     Raises:
         RunError: the folder holds a run already; or, with ``resume``, none, or one of another
             configuration or other data; or the network cannot be built as the recipe has it.
+            Or the run that it is to begin with is none, or of another network or other bands.
         StoreError: no training pixel is target.
         TrainingError: the loss is not finite.
     """
@@ -110,7 +110,7 @@ def run(
     config = describe_run(recipe, model, store)
     check_folder(folder, resume)
     if resume:
-        _refuse_others(folder, config, describe_data(store))
+        refuse_others(folder, config, describe_data(store))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     if not resume:
@@ -127,6 +127,8 @@ def _build(
     recipe: Recipe, store: PatchStore, network: type[JointNet] | type[ResNetUNet]
 ) -> JointNet | ResNetUNet:
     """The recipe's network with random or its initial weights, for the bands of the store."""
+    if recipe.initial is not None:
+        return _begun(recipe, store, network)
     sizes = (recipe.training.crop_size, recipe.patches.validation_size)
     for name, side in zip(("crop_size", "validation_size"), sizes, strict=True):
         if side % network.MULTIPLE:
@@ -146,6 +148,24 @@ def _build(
         )
     except ValueError as error:
         raise RunError(f"{network.__name__} cannot be built: {error}") from None
+
+
+def _begun(
+    recipe: Recipe, store: PatchStore, network: type[JointNet] | type[ResNetUNet]
+) -> JointNet | ResNetUNet:
+    """The network and weights of another run, the scaling of its bands included."""
+    begun = load_run(recipe.initial, recipe.training.precision)
+    if type(begun.model) is not network:
+        raise RunError(
+            f"{recipe.initial} holds a {type(begun.model).__name__}, this command trains "
+            f"{network.__name__}; use the other training command"
+        )
+    takes, found = (
+        f"{of['bands']} bands of {of['dtype']}" for of in (begun.config, store.manifest)
+    )
+    if takes != found:
+        raise RunError(f"{recipe.initial} takes {takes}, {store.folder} has {found}")
+    return begun.model
 
 
 def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
@@ -181,37 +201,6 @@ def check_folder(folder: Path, resume: bool) -> None:
         raise RunError(f"{folder} holds no run to go on with; start one without --resume")
 
 
-def _refuse_others(folder: Path, config: dict, data: dict) -> None:
-    """Refuse to go on with a run of another configuration or on other scenes."""
-    # Through JSON and back, as the file was written: tuples are lists there.
-    wanted = _stated(json.loads(json.dumps(config)))
-    try:
-        found = _stated(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        scenes = json.loads((folder / "data.json").read_text(encoding="utf-8"))["scenes"]
-        differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
-        if [_identity(scene) for scene in scenes] != [_identity(s) for s in data["scenes"]]:
-            differing.append("data")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder} cannot be resumed: {error}; start another run") from None
-    if differing:
-        raise RunError(
-            f"{folder} was begun with another {', '.join(differing)}; resume with the same "
-            "recipe and options, or name another run with --run"
-        )
-
-
-def _stated(content: dict) -> dict:
-    """Without what is None: an option that an earlier version did not know was not used."""
-    inner = {k: _stated(v) if isinstance(v, dict) else v for k, v in content.items()}
-    return {key: value for key, value in inner.items() if value is not None}
-
-
-def _identity(scene: dict) -> list:
-    """What makes a scene of ``data.json`` the same wherever it lies."""
-    keys = ("name", "split", "image_sha256", "label_sha256", "where", "buffer_m")
-    return [*(scene.get(key) for key in keys), scene.get("white_border", False)]
-
-
 def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     """Measure the weights as they were written, on whole validation scenes, and draw them."""
     trained = load_run(folder)
@@ -233,48 +222,3 @@ def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     line = shlex.join(["--model", str(folder), "--image", str(scene.path)])
     print(f"predict with it: python experiments/infer.py {line}")
     return trained
-
-
-def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore) -> dict:
-    """Content of ``config.json``: what using and repeating the network depends on."""
-    return {
-        "network": describe_network(model),
-        "parameters": model.count_params(),
-        "bands": store.manifest["bands"],
-        "band_numbers": recipe.patches.band_numbers,
-        "dtype": store.manifest["dtype"],
-        "gsd": store.manifest["gsd"],
-        "target": recipe.patches.target,
-        "window": recipe.training.crop_size,
-        "overlap": recipe.training.crop_size // 4,
-        "threshold": recipe.training.threshold,
-        "recipe": {
-            "name": recipe.name,
-            "variant": recipe.variant,
-            "validation": recipe.validation,
-            "patches": asdict(recipe.patches),
-            "training": recipe.training.to_dict(),
-        },
-    }
-
-
-def describe_data(store: PatchStore) -> dict:
-    """Content of ``data.json``: which scenes stood on which side, and hashes of all."""
-    return {
-        "manifest_sha256": store.sha256,
-        "patches": {"train": len(store.train), "validation": len(store.validation)},
-        "scenes": [
-            {
-                "name": scene["name"],
-                "split": scene["split"],
-                "height": scene["height"],
-                "width": scene["width"],
-                "where": scene.get("where"),
-                "buffer_m": scene.get("buffer_m"),
-                "white_border": scene.get("white_border", False),
-                "image_sha256": scene["image"]["sha256"],
-                "label_sha256": scene["label"]["sha256"],
-            }
-            for scene in store.manifest["scenes"]
-        ],
-    }

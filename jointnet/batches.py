@@ -88,7 +88,7 @@ class TrainingBatches(keras.utils.PyDataset):
             shares = self.patches.target_shares[usable] + 1e-9
             chances = target_weight * shares / shares.sum() + (1 - target_weight) / patches
             return usable[generator.choice(patches, samples, p=chances)]
-        passes = -(-samples // patches)
+        passes = max(1, -(-samples // patches))
         order = np.concatenate([generator.permutation(patches) for _ in range(passes)])[:samples]
         return usable[order]
 

@@ -85,7 +85,7 @@ class Checkpoints:
             model.optimizer.build(model.trainable_variables)
             load_weights(model, self.folder / content["last"])
             return TrainingState(history=content["history"])
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
             line = (str(error).strip() or repr(error)).splitlines()[0]
             raise RunError(f"{self.folder} cannot be resumed: {line}") from None
 

@@ -1,6 +1,7 @@
 """JointNet (Zhang and Wang 2019, Remote Sensing 11(6):696, figure 2 and table 1)."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import keras
@@ -117,12 +118,12 @@ class JointNet(keras.Model):
         # Keras scales the loss of a model whose own policy is mixed_float16.
         self.dtype_policy = policy
         self.bands = bands
-        self.growth_rates = tuple(growth_rates)
+        self.growth_rates = tuple(int(growth) for growth in growth_rates)
         self.bridge_filters = bridge_filters
         self.groups = groups
         self.downsample_from = downsample_from
-        self.band_offset = band_offset
-        self.band_scale = band_scale
+        self.band_offset = offsets
+        self.band_scale = scales
         self.band_limits = scaling.limits
 
     def call(
@@ -184,7 +185,7 @@ def per_band(argument: str, value: float | Sequence[float], bands: int) -> list[
     Raises:
         ValueError: another number of values than bands; names the argument.
     """
-    values = [value] * bands if isinstance(value, (int, float)) else list(value)
+    values = [value] * bands if isinstance(value, Real) else list(value)
     if len(values) != bands:
         raise ValueError(f"{argument} must be one number or {bands}, one per band; got {value}")
     return [float(number) for number in values]

@@ -158,7 +158,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
     """Load weights, and the optimizer's state where there is one, all of them.
 
     Raises:
-        ValueError, KeyError, OSError: the file is damaged or does not fit the network.
+        ValueError, KeyError, OSError, RuntimeError: the file is damaged or does not fit the
+            network.
     """
     with warnings.catch_warnings():
         # Where parts do not fit, Keras may only warn, and leave them as they were initialised.
@@ -195,7 +196,7 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
         model = build_network(config["network"], dtype)
         load_weights(model, weights)
         model.compile(jit_compile=jit_setting())
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RunError(f"{folder} cannot be loaded: {line}") from None
     return Run(folder, model, config)

@@ -26,7 +26,8 @@ class TrainingSettings:
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: decoupled weight decay (Loshchilov and Hutter 2019); 0 is plain Adam.
         weight_average: momentum of an exponential moving average of the weights (Polyak and
-            Juditsky 1992), 0..1, such as 0.99; it is what is validated and kept. 0 is none.
+            Juditsky 1992), above 0 and below 1, such as 0.99; it is what is validated and kept.
+            None is none.
         loss: ``"dice"`` (buildings in the paper's implementation), ``"focal"`` (roads; gamma 2,
             alpha ``focal_alpha``) or ``"cross_entropy+dice"``.
         target_weight: see ``TrainingBatches``.
@@ -53,7 +54,7 @@ class TrainingSettings:
     schedule: str = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
-    weight_average: float = 0.0
+    weight_average: float | None = None
     loss: str = "dice"
     target_weight: float = 0.0
     source_shares: dict[str, float] | None = None
@@ -86,7 +87,10 @@ class TrainingSettings:
         for name in ("warmup_steps", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
-        for name in ("target_weight", "threshold", "focal_alpha", "weight_average"):
+        average = self.weight_average
+        if average is not None and not 0 < average < 1:
+            raise ValueError(f"weight_average must lie between 0 and 1; got {average}")
+        for name in ("target_weight", "threshold", "focal_alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1; got {getattr(self, name)}")
 
@@ -116,9 +120,9 @@ class TrainingSettings:
             )
         elif self.warmup_steps:
             rate = keras.optimizers.schedules.PolynomialDecay(0.0, self.warmup_steps, rate)
-        average = (
-            {"use_ema": True, "ema_momentum": self.weight_average} if self.weight_average else {}
-        )
+        average = {"use_ema": self.weight_average is not None}
+        if average["use_ema"]:
+            average["ema_momentum"] = self.weight_average
         if self.weight_decay:
             optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **average)
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

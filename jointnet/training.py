@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -126,6 +127,10 @@ def train(
             watch = StepWatch(batches, bar)
             last = LastWeights()
             fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[watch, last])
+            if settings.weight_average is not None:
+                # On JAX a weight and its average share one buffer now, which prediction frees.
+                model.set_weights([np.copy(weight) for weight in model.get_weights()])
+                _settle_statistics(model, batches)
             record = {
                 "epoch": epoch + 1,
                 "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
@@ -178,6 +183,23 @@ def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) 
         losses.extend(keras.ops.convert_to_numpy(per_sample)[has_valid].tolist())
     metrics = {f"validation_{name}": value for name, value in counts.metrics().items()}
     return {"validation_loss": float(np.mean(losses)) if losses else 0.0, **metrics}
+
+
+def _settle_statistics(model: keras.Model, batches: TrainingBatches) -> None:
+    """Let batch normalisations replace the statistics of other weights than the averaged ones."""
+    momentum = max((layer.momentum for layer in _batch_normalisations(model)), default=None)
+    if momentum is not None:
+        # As many as leave one part in twenty of the old.
+        for index in range(math.ceil(math.log(0.05) / math.log(momentum))):
+            model(batches[index % len(batches)][0], training=True)
+
+
+def _batch_normalisations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _batch_normalisations(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            yield layer
 
 
 def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> TrainingBatches:

@@ -93,7 +93,12 @@ class GroupNormalization(keras.layers.Layer):
         root = keras.ops.rsqrt(group_variance + self.epsilon)
         scale = gamma * root
 
-        def gradient(upstream: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
+        def gradient(
+            *arguments: keras.KerasTensor, upstream: keras.KerasTensor | None = None
+        ) -> tuple[keras.KerasTensor, ...]:
+            # Torch gives the arguments of the forward pass, and the gradient by name.
+            if upstream is None:
+                (upstream,) = arguments
             # As that of batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167, section
             # 3), a group in place of the batch: with y the input normalised, before gamma and
             # beta, dx = root * (gamma g - mean(gamma g) - y mean(gamma g y)).

@@ -317,6 +317,14 @@ def test_batches_by_source_are_as_pure_as_others():
     assert patch_numbers(other) != patch_numbers(batches(two_sources(), **settings))
 
 
+@pytest.mark.parametrize("target_weight", [0.0, 0.5])
+def test_a_source_may_have_no_share(target_weight):
+    shares = {"a": 1.0, "b": 0.0}
+    drawn = batches(two_sources(), steps=3, source_shares=shares, target_weight=target_weight)
+    sources = np.array(drawn.patches.sources)[drawn._order]
+    assert set(sources) == {"a"}
+
+
 @pytest.mark.parametrize(
     "shares", [{"a": 1.0}, {"a": 0.5, "b": 0.4}, {"a": 0.5, "c": 0.5}], ids=str
 )

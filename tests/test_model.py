@@ -1,5 +1,6 @@
 """JointNet: size, wiring, precision, saving, and that it learns."""
 
+import json
 import os
 import subprocess
 import sys
@@ -247,6 +248,14 @@ def test_block_input_passes_no_learned_context_down():
         model = tiny(downsample_from=downsample_from)
         bridge = keras.Model(model.input, model.get_layer("bridge").output)
         assert np.array_equal(bridge(pixels), bridge(changed)) is equal
+
+
+def test_numbers_of_numpy_become_plain_ones_in_the_configuration():
+    arguments = {"band_offset": np.array([1, 2.5, 3]), "band_scale": np.float32(2)}
+    model = JointNet(growth_rates=np.array([8, 8, 8]), bridge_filters=8, **arguments)
+    config = json.loads(json.dumps(model.get_config()))
+    assert config["band_offset"] == [1, 2.5, 3] and config["band_scale"] == [2, 2, 2]
+    assert config["growth_rates"] == [8, 8, 8]
 
 
 def test_configuration_round_trip_gives_equal_predictions():

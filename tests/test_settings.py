@@ -124,6 +124,8 @@ def test_without_weight_decay_it_is_plain_adam():
         ("learning_rate", 0.0, "positive"),
         ("warmup_steps", -1, "0 or more"),
         ("weight_decay", -0.1, "0 or more"),
+        ("weight_average", 0.0, "between 0 and 1"),
+        ("weight_average", 1.0, "between 0 and 1; got 1.0"),
         ("target_weight", 1.5, "in 0..1; got 1.5"),
         ("threshold", -0.1, "in 0..1"),
     ],

@@ -429,6 +429,8 @@ def test_help_names_the_recipes_and_the_options():
         (["--recipe", "sample", "--run", "mine", "--resume"], "holds no run to go on with"),
         (["--recipe", "polygons"], "is not a folder"),
         (["--recipe", "inria_buildings"], "no data set of the Inria layout"),
+        (["--recipe", "sample", "--from", "mine"], "mine is not a run folder"),
+        (["--recipe", "sample", "--from", "a", "--variant", "jointnet"], "leave it or --variant"),
         (["--recipe", "sample", "--run", "../mine"], "no plain name"),
         (["--recipe", "sample", "--run", ""], "no plain name"),
         (["--recipe", "open_buildings", "--validation", "1"], "leave --validation out"),
@@ -533,7 +535,7 @@ recipes.RECIPES["tiny"] = lambda: recipes.Recipe(
     patches=PatchSettings(patch_size=32, stride=16, validation_size=16),
     training=TrainingSettings(
         crop_size=16, batch_size=2, epochs=2, steps_per_epoch=2, learning_rate=1e-3,
-        schedule="cosine", weight_decay=0.01, loss="cross_entropy+dice",
+        schedule="cosine", weight_decay=0.01, loss="cross_entropy+dice", weight_average=0.9,
     ),
 )
 from experiments.options import parse_validation

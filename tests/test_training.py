@@ -152,6 +152,24 @@ def test_the_average_of_the_weights_is_judged_and_kept_and_the_weights_go_on(tmp
     assert same(model.get_weights(), plain[1])
 
 
+def test_batch_statistics_are_settled_on_the_epochs_batches():
+    """All pixels are 80: mean 80 and variance 0, but for a twentieth of what was there before."""
+    normalisation = keras.layers.BatchNormalization(momentum=0.5)
+    inner = keras.Sequential([keras.Input((None, None, 3)), normalisation])
+    model = keras.Sequential([keras.Input((None, None, 3)), inner])
+    store = memory_store()
+    store.train.images[:] = 80
+    plain = Augmentation(brightness=0, contrast=0, saturation=0)
+    batches = training._batches(store.train, tiny_training(augmentation=plain), epoch=0)
+    training._settle_statistics(model, batches)
+    mean, variance = (
+        keras.ops.convert_to_numpy(value)
+        for value in (normalisation.moving_mean, normalisation.moving_variance)
+    )
+    assert (mean >= 0.95 * 80).all() and (mean <= 80).all()
+    assert (variance <= 0.05).all()
+
+
 # Early stopping
 
 
