@@ -24,6 +24,7 @@ from preprocessing.outputs import folder_beside
 from preprocessing.patch_store import PatchSettings, PatchStore, open_store
 from preprocessing.patches import build_store
 from preprocessing.scenes import Scene
+from preprocessing.splits import patch_note
 
 PATCHES = recipes.open_buildings().patches
 # Options that say how to cut, which a recipe says itself.
@@ -65,7 +66,13 @@ def _scenes_and_settings(
         fixed = [f"--{option.replace('_', '-')}" for option in _CUTTING if given(option)]
         if fixed:
             raise click.UsageError(f"--recipe {name} says itself what {', '.join(fixed)} would")
-        recipe = recipes.RECIPES[name]()
+        if isinstance(validation, float) and name != "polygons":
+            raise click.UsageError(
+                f"--validation {validation}: --recipe {name} takes tiles, such as 1,2; shares are "
+                "for --images, --layout and --recipe polygons"
+            )
+        features = {"where": where, "buffer_m": buffer_m} if name == "polygons" else {}
+        recipe = recipes.RECIPES[name](**features)
         scenes = recipe.scenes(data, validation)
         return choose_features(scenes, where, buffer_m), recipe.patches, 0
     settings = _settings(options)
@@ -104,6 +111,13 @@ def _settings(options: dict) -> PatchSettings:
         target=options["target"],
         band_numbers=bands,
     )
+
+
+def _training_command(store: PatchStore, recipe: str | None) -> str:
+    """How to train on a store: by the recipe it was cut by, where that takes such a store."""
+    named = recipe is not None and recipes.RECIPES[recipe]().patches == store.settings
+    option = f"--recipe {recipe} " if named else ""
+    return f"python experiments/train_jointnet.py {option}--store {quote(str(store.folder))}"
 
 
 def _check(data: Path) -> int:
@@ -220,6 +234,8 @@ def main(
         store = prepare(output, scenes, settings)
         if unlabelled:
             click.echo(f"{unlabelled} images without a label were left out")
+        if note := patch_note(scenes):
+            click.echo(f"note: {note}")
     else:
         store = open_store(output)
     for line in describe(store):
@@ -227,10 +243,7 @@ def main(
     if preview is not None:
         draw_preview(store, preview)
         click.echo(f"augmentation of one patch: {preview}")
-    recipe = f"--recipe {options['recipe']} " if options["recipe"] else ""
-    click.echo(
-        f"train on it: python experiments/train_jointnet.py {recipe}--store {quote(str(output))}"
-    )
+    click.echo(f"train on it: {_training_command(store, options['recipe'])}")
     return None
 
 

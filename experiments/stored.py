@@ -21,7 +21,8 @@ def stored_recipe(store: PatchStore) -> Recipe:
 
     Source: settings of ``open_roads`` where the target is roads, else of ``open_buildings``.
     Crops have the size of the validation patches, a batch as many pixels as there. Several
-    sources have equal shares of each batch, however many patches they have. The strengths of the
+    sources have equal shares of each batch, however many patches they have, but for those of
+    which no pixel is valid. The strengths of the
     augmentation refer to the values that the store holds, where these are not of 8 bits.
     Data: the store alone.
     Command: ``python experiments/train_jointnet.py --store STORE``
@@ -32,7 +33,8 @@ def stored_recipe(store: PatchStore) -> Recipe:
     """
     settings = store.settings
     base = open_roads() if settings.target == "roads" else open_buildings()
-    sources = sorted({source for source in store.train.sources if source is not None})
+    patches = zip(store.train.sources, store.train.valid_shares, strict=True)
+    sources = sorted({source for source, valid in patches if source is not None and valid})
     crop = settings.validation_size
     return replace(
         base,

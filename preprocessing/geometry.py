@@ -111,6 +111,17 @@ def geographic_corners(
     return corners if all(math.isfinite(v) for corner in corners for v in corner) else None
 
 
+def metres_apart(one: Sequence, other: Sequence) -> float:
+    """The largest distance between corners of two rasters, metres along the WGS 84 ellipsoid.
+
+    Args:
+        one: corners as ``geographic_corners`` gives them.
+        other: the same of the other raster, in the same order.
+    """
+    (longitude, latitude), (east, north) = np.array(one).T, np.array(other).T
+    return float(np.max(_GEOD.inv(longitude, latitude, east, north)[2]))
+
+
 @dataclass(frozen=True, eq=False)
 class ControlPointFit:
     """Polynomials that lead from pixels to the ground, fitted to ground control points.

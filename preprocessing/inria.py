@@ -69,12 +69,12 @@ def inria_scenes(
             ``AerialImageDataset``.
         validation: what is held back for validation: tile indices, which count for every place
             (the default is the official 1 to 5; a place may lack some), and names of tiles such
-            as ``chicago1``. All patches of a tile stand on the same side.
+            as ``chicago1`` or of places. All patches of a tile stand on the same side.
         gsd: ground metres per pixel that the data set states; Inria's own by default.
 
     Raises:
         DatasetError: not the layout; images and labels that do not pair; a stem that is no tile
-            name; a name in ``validation`` that no tile has; no scene left on a side.
+            name; a name in ``validation`` that no tile or place has; no scene left on a side.
     """
     folder = train_folder(root)
     pairs = pair_by_stem(images_in(folder / "images"), images_in(folder / "gt"))
@@ -136,7 +136,7 @@ def train_folder(root: Path | str) -> Path:
 
 
 def _held_back(name: TileName, validation: Collection[int | str]) -> bool:
-    return name.index in validation or name.tile in validation
+    return any(item in validation for item in (name.index, name.tile, name.place))
 
 
 def _check_validation(
@@ -145,7 +145,8 @@ def _check_validation(
     """Refuse a split that names what is not there or leaves a side without scenes."""
     tiles = sorted({name.tile for name in names})
     some = ", ".join(tiles[:5]) + (", ..." if len(tiles) > 5 else "")
-    unknown = [item for item in validation if isinstance(item, str) and item not in tiles]
+    known = {*tiles, *(name.place for name in names)}
+    unknown = [item for item in validation if isinstance(item, str) and item not in known]
     if unknown:
         raise DatasetError(
             f"validation names no tile of {folder}: {', '.join(unknown)}; its tiles are {some}"

@@ -76,12 +76,18 @@ def white_border(image: np.ndarray) -> np.ndarray:
     pixels) to the border counts.
 
     Args:
-        image: ``(height, width, bands)`` of an integer dtype; may be empty.
+        image: ``(height, width, bands)``; may be empty. White is the highest value of an integer
+            dtype. A float dtype has none: there white is 255, as in the data sets themselves, or
+            1 where they were scaled so that no value is above 1.
 
     Returns:
         ``(height, width)`` bool.
     """
-    white = (image == np.iinfo(image.dtype).max).all(axis=-1)
+    if image.dtype.kind in "iu":
+        brightest = np.iinfo(image.dtype).max
+    else:
+        brightest = 255 if (image > 1).any() else 1
+    white = (image == brightest).all(axis=-1)
     if not white.any():
         return white
     count, regions = cv2.connectedComponents(white.astype(np.uint8), connectivity=4)

@@ -10,12 +10,13 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from preprocessing import rasters
-from preprocessing.errors import DatasetError, LabelError, OutputError, PolygonError
+from preprocessing.errors import DatasetError, LabelError, OutputError
+from preprocessing.geometry import geographic_corners, metres_apart
 from preprocessing.massachusetts import white_border
 from preprocessing.normalisation import BandStatistics
 from preprocessing.outputs import folder_beside, require_space
 from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
-from preprocessing.polygons import rasterise, read_polygons
+from preprocessing.polygons import rasterise, scene_polygons
 from preprocessing.scenes import Scene
 from preprocessing.sources import check_scenes, describe_scenes
 from preprocessing.tiling import VOID, Window, cover, cut, cut_mask, fill_void
@@ -33,14 +34,11 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
         (``preprocessing.polygons.PolygonCounts`` as a dictionary), else None.
 
     Raises:
-        RasterError, LabelError, PolygonError: the label cannot be read, or has another size.
+        RasterError, LabelError, PolygonError: the label cannot be read, or has another size or
+            place than the image.
     """
     if scene.label_kind == "polygons":
-        try:
-            polygons, counts = read_polygons(scene.label, info, scene.where, scene.buffer_m)
-        except PolygonError as error:
-            # One file may be the label of all scenes.
-            raise PolygonError(f"{scene.image}: {error}") from error
+        polygons, counts = scene_polygons(scene, info)
         return rasterise(polygons, info), asdict(counts)
     mask = rasters.read_label(scene.label)
     if mask.shape != (info.height, info.width):
@@ -48,7 +46,24 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
             f"{scene.label} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {scene.image} "
             f"{info.width} x {info.height}; label and image must have one size"
         )
+    _refuse_elsewhere(scene, info)
     return mask, None
+
+
+def _refuse_elsewhere(scene: Scene, info: rasters.RasterInfo) -> None:
+    """Raise where a label raster and its image are both placed, and not on the same ground."""
+    label = rasters.raster_info(scene.label)
+    if not (info.georeferenced and label.georeferenced) or info.gsd is None:
+        return
+    placed = [
+        geographic_corners(one.crs, one.transform, one.height, one.width) for one in (info, label)
+    ]
+    if None not in placed and (apart := metres_apart(*placed)) > info.gsd:
+        raise LabelError(
+            f"{scene.label} lies elsewhere than its image {scene.image}: by CRS and affine their "
+            f"corners are up to {apart:.3g} m apart, a pixel spans {info.gsd:.3g} m; is it the "
+            "label of another image, or one of them turned over?"
+        )
 
 
 def load_pair(
@@ -164,6 +179,7 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     try:
         # Around the hashing of gigabytes as well: a folder that cannot be written is found first.
         with folder_beside(folder) as beside:
+            _check_polygons(scenes, infos)
             described = describe_scenes(scenes, infos)
             # Not the folder beside itself, which only its owner may enter.
             made = beside / folder.name
@@ -174,6 +190,13 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return open_store(folder)
+
+
+def _check_polygons(scenes: Sequence[Scene], infos: Sequence[rasters.RasterInfo]) -> None:
+    """Read vector labels once before the work: the last of them may be the one that cannot be."""
+    pairs = [pair for pair in zip(scenes, infos, strict=True) if pair[0].label_kind == "polygons"]
+    for scene, info in tqdm(pairs, desc="checking labels", unit="scene", disable=None):
+        scene_polygons(scene, info)
 
 
 def _write(

@@ -18,8 +18,15 @@ from preprocessing.errors import PolygonError
 from preprocessing.folders import labelled_scenes
 from preprocessing.raster_access import RasterInfo
 from preprocessing.scenes import Scene
+from preprocessing.spacenet import are_chips
 from preprocessing.splits import hold_back
-from preprocessing.vectors import LINE, POLYGON, areas_of, explode, read_features
+from preprocessing.vector_areas import areas_of, nearby
+from preprocessing.vectors import LINE, explode, read_features
+
+_NO_PLACE = (
+    "no polygon has a place in the raster's CRS; are its coordinates those of its CRS? "
+    "A GeoJSON that names none is in degrees of longitude and latitude"
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ def read_polygons(
     where: str | None = None,
     buffer_m: float | None = None,
     layer: str | None = None,
+    areas_needed: bool = True,
 ) -> tuple[np.ndarray, PolygonCounts]:
     """Read the polygons of a vector file that meet a raster, in the raster's CRS.
 
@@ -99,6 +107,9 @@ def read_polygons(
         buffer_m: what lines become polygons by: metres of ground to either side of them, half
             a road's width. Polygons are left as they are.
         layer: the layer, where the file has several.
+        areas_needed: whether features of which none has an area are an error. If not, one such
+            feature, or points alone, are background; several lines are an error anyway, as a
+            width by which they become areas was forgotten.
 
     Returns:
         Polygons, one per part of a feature, as an object array (n,), and what became of the
@@ -118,29 +129,63 @@ def read_polygons(
             "georeference the raster, or give a label raster of its size"
         )
     features = read_features(path, where, layer)
-    shapes = features.geometry.to_numpy()
-    if not shapely.get_num_coordinates(shapes).any():
-        return np.empty(0, object), PolygonCounts(read=len(shapes), dropped=len(shapes))
-    parts, feature, repaired = areas_of(features, info, buffer_m, path)
-    if not len(parts):
-        raise PolygonError(f"{path}: {_nothing_left(shapes, buffer_m)}")
+    nothing = np.empty(0, object), PolygonCounts(len(features.shapes), dropped=len(features.shapes))
+    if not shapely.get_num_coordinates(features.shapes).any():
+        return nothing
+    with_area = features.with_area(buffer_m)
+    if not with_area.any():
+        lines = _lines(features.shapes)
+        if areas_needed or (lines and len(features.shapes) > 1):
+            raise PolygonError(f"{path}: {_without_area(len(features.shapes), lines, buffer_m)}")
+        return nothing
     ground = _footprint(info)
     shapely.prepare(ground)
-    meets, within = shapely.intersects(ground, parts), shapely.contains(ground, parts)
-    if not meets.any() and where is None:
-        _refuse_elsewhere(path, parts, ground, info)
-    elif not meets.any():
-        # Those that pass may well lie elsewhere, in another raster of the same town.
-        read_polygons(path, info, None, buffer_m, layer)
-    with_area, used = len(np.unique(feature)), np.unique(feature[meets])
+    chosen, around = nearby(features, info, buffer_m)
+    parts, feature = areas_of(features, chosen, info, buffer_m)
+    meets = shapely.intersects(ground, parts)
+    if not meets.any() and not around:
+        chosen = with_area
+        parts, feature = areas_of(features, chosen, info, buffer_m)
+        if not len(parts):
+            raise PolygonError(f"{path}: {_NO_PLACE}")
+        meets = shapely.intersects(ground, parts)
+        if not meets.any() and where is None:
+            _refuse_elsewhere(path, parts, ground, info)
+        elif not meets.any():
+            # Those that pass may well lie elsewhere, in another raster of the same town.
+            read_polygons(path, info, None, buffer_m, layer)
+    within = shapely.contains(ground, parts)
+    read, elsewhere = len(features.shapes), features.feature[with_area & ~chosen]
+    used = _among(read, feature[meets])
+    placed = _among(read, feature, elsewhere)
+    beyond = _among(read, feature[~within], elsewhere)
     counts = PolygonCounts(
-        read=len(shapes),
-        repaired=repaired,
-        dropped=len(shapes) - with_area,
-        outside=with_area - len(used),
-        partly=len(np.intersect1d(used, feature[~within])),
+        read=read,
+        repaired=features.repaired,
+        dropped=int((~placed).sum()),
+        outside=int((placed & ~used).sum()),
+        partly=int((used & beyond).sum()),
     )
     return parts[meets], counts
+
+
+def scene_polygons(scene: Scene, info: RasterInfo) -> tuple[np.ndarray, PolygonCounts]:
+    """Read the polygons of a scene's vector file, as ``read_polygons`` does.
+
+    Args:
+        scene: names the file; of numbered chips, which have one each, some may hold nothing but a
+            stray point or line, and are background.
+        info: of the scene's image.
+
+    Raises:
+        PolygonError: as ``read_polygons``; the image is named.
+    """
+    chip = are_chips([scene.image, scene.label])
+    try:
+        return read_polygons(scene.label, info, scene.where, scene.buffer_m, areas_needed=not chip)
+    except PolygonError as error:
+        # One file may be the label of all scenes.
+        raise PolygonError(f"{scene.image}: {error}") from error
 
 
 def rasterise(polygons: Sequence[shapely.Geometry], info: RasterInfo) -> np.ndarray:
@@ -168,24 +213,30 @@ def rasterise(polygons: Sequence[shapely.Geometry], info: RasterInfo) -> np.ndar
     return rasterize(pixels, shape, all_touched=False, dtype=np.uint8)
 
 
+def _among(count: int, *numbers: np.ndarray) -> np.ndarray:
+    """Which of so many features are named by any of these numbers, bool (count,)."""
+    named = np.zeros(count, bool)
+    named[np.concatenate(numbers)] = True
+    return named
+
+
 def _footprint(info: RasterInfo) -> shapely.Polygon:
     """The raster's outline in its CRS; a rotated raster is no upright rectangle there."""
     outline = shapely.box(0, 0, info.width, info.height)
     return shapely.affinity.affine_transform(outline, info.transform.to_shapely())
 
 
-def _nothing_left(shapes: np.ndarray, buffer_m: float | None) -> str:
-    """Why no polygon came out of these features."""
+def _lines(shapes: np.ndarray) -> int:
+    """How many lines these features hold."""
     parts, _ = explode(shapes, np.arange(len(shapes)))
-    kinds = shapely.get_type_id(parts)
-    if (kinds == POLYGON).any():
-        return (
-            "no polygon has a place in the raster's CRS; are its coordinates those of its CRS? "
-            "A GeoJSON that names none is in degrees of longitude and latitude"
-        )
-    if (kinds == LINE).any() and buffer_m is None:
-        return f"holds {(kinds == LINE).sum()} lines and no polygons; buffer_m makes them areas"
-    return f"holds {len(shapes)} feature(s), of which none has an area; polygons are needed"
+    return int((shapely.get_type_id(parts) == LINE).sum())
+
+
+def _without_area(count: int, lines: int, buffer_m: float | None) -> str:
+    """Why so many features give no polygon."""
+    if lines and buffer_m is None:
+        return f"holds {lines} lines and no polygons; buffer_m makes them areas"
+    return f"holds {count} feature(s), of which none has an area; polygons are needed"
 
 
 def _refuse_elsewhere(

@@ -1,8 +1,9 @@
 """What a patch store is cut from: files and their hashes, dtypes, and ground on both sides."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,8 +20,12 @@ from preprocessing.scenes import Scene
 DTYPES = ("uint8", "uint16", "int16", "float32")
 """Of the pixels that can be trained on; float32, in which they are scaled, holds all of them."""
 
-SHARED_GROUND = 1e-3
-"""Scenes that share more of the smaller one's ground are no mere neighbours."""
+SHARED_GROUND = 0.02
+"""Scenes that reach into each other by more of the smaller one's width are no mere neighbours.
+
+Chips may be cut as upright boxes in degrees around squares of a projected grid, as those of
+SpaceNet 1 are, and each then reaches into the next by up to 1 %.
+"""
 
 # Files beside a Shapefile that change what its outlines mean: fields, CRS, index.
 _SIDECARS = (".dbf", ".prj", ".shx")
@@ -86,8 +91,10 @@ def describe_scenes(scenes: Sequence[Scene], infos: Sequence[RasterInfo]) -> lis
             split.
     """
     pairs = zip(scenes, infos, strict=True)
+    # One vector file may be the label of all scenes.
+    file = cache(_file)
     described = [
-        _describe(scene, info)
+        _describe(scene, info, file)
         for scene, info in tqdm(
             pairs, desc="hashing scenes", total=len(scenes), unit="scene", disable=None
         )
@@ -107,18 +114,29 @@ def share_ground(one: list | None, other: list | None) -> bool:
         other: the same of the other scene.
 
     Returns:
-        Whether they share more than ``SHARED_GROUND`` of the smaller one's area, so that the
-        rounding of tile borders does not count; False where one's place is unknown.
+        Whether what they share is wider than ``SHARED_GROUND`` of the smaller one's width (that
+        of the narrowest box around it, turned as need be); False where one's place is unknown.
     """
     if one is None or other is None:
         return False
     if not _boxes_meet(one, np.array([other]))[0]:
         return False
-    longitude = one[0][0]
+    longitude, latitude = one[0]
+    # A degree of longitude is shorter than one of latitude.
+    scale = (max(np.cos(np.radians(latitude)), 1e-6), 1)
     one, other = (
-        shapely.MultiPoint(_unwrapped(corners, longitude)).convex_hull for corners in (one, other)
+        shapely.MultiPoint(_unwrapped(corners, longitude) * scale).convex_hull
+        for corners in (one, other)
     )
-    return one.intersection(other).area > SHARED_GROUND * min(one.area, other.area)
+    return _width(one.intersection(other)) > SHARED_GROUND * min(_width(one), _width(other))
+
+
+def _width(shape: shapely.Geometry) -> float:
+    """The shorter side of the narrowest box around a convex shape; 0 of lines and points."""
+    if not shape.area:
+        return 0.0
+    corners = shapely.get_coordinates(shapely.oriented_envelope(shape))
+    return float(np.hypot(*np.diff(corners[:3], axis=0).T).min())
 
 
 def _boxes_meet(one: list, others: np.ndarray) -> np.ndarray:
@@ -135,16 +153,16 @@ def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
     return corners
 
 
-def _describe(scene: Scene, info: RasterInfo) -> dict:
+def _describe(scene: Scene, info: RasterInfo, file: Callable[[Path], dict]) -> dict:
     placed = (info.crs, info.transform, info.height, info.width)
     return {
         "name": scene.name,
         "place": scene.place,
         "index": scene.index,
         "split": scene.split,
-        "image": _file(scene.image),
-        "label": _file(scene.label),
-        "sidecars": [_file(path) for path in _sidecars(scene.label)],
+        "image": file(scene.image),
+        "label": file(scene.label),
+        "sidecars": [file(path) for path in _sidecars(scene.label)],
         "where": scene.where,
         "buffer_m": scene.buffer_m,
         "white_border": scene.white_border,

@@ -109,7 +109,7 @@ def spacenet_chips(
     scenes, unlabelled = [], []
     for area in areas:
         labels = _first(area, LABEL_FOLDERS[target])
-        files = sorted(labels.glob("*.geojson")) if labels else []
+        files = _geojson_in(labels) if labels else []
         if not files:
             continue
         pairs, without = pair_chips(images_in(_first(area, products)), files)
@@ -151,6 +151,15 @@ def _by_chip(paths: Sequence[Path]) -> dict[tuple[int | None, str], Path]:
             raise DatasetError(f"{files[key]} and {path} are of one chip; keep one of them")
         files[key] = path
     return files
+
+
+def _geojson_in(folder: Path) -> list[Path]:
+    """GeoJSON files, sorted by name; hidden ones, as macOS leaves beside every file, are none."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() == ".geojson" and not path.name.startswith(".")
+    )
 
 
 def _first(area: Path, names: Sequence[str]) -> Path | None:

@@ -1,11 +1,13 @@
-"""Vector files read with GDAL, and the areas that their features cover in a raster's CRS.
+"""Vector files read with GDAL, and their features taken apart into lines and valid polygons.
 
-`polygons` stands on this.
+`vector_areas` and `polygons` stand on this.
 """
 
 import os
 import shlex
 import warnings
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import geopandas
@@ -13,15 +15,14 @@ import numpy as np
 import pyogrio
 import pyproj
 import shapely
-import shapely.affinity
 
 from preprocessing.errors import DatasetError, PolygonError
-from preprocessing.geometry import to_longitude_latitude
-from preprocessing.raster_access import RasterInfo
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 # Type numbers of shapely; higher ones are collections.
 LINE, POLYGON = 1, 3
+# Files beside a Shapefile, without which it reads otherwise.
+_SIDECARS = (".shx", ".dbf", ".prj")
 _PYOGRIO_ERRORS = (
     pyogrio.errors.DataSourceError,
     pyogrio.errors.DataLayerError,
@@ -57,8 +58,38 @@ def vector_files(polygons: Path) -> Path | list[Path]:
     )
 
 
-def read_features(path: Path | str, where: str | None, layer: str | None) -> geopandas.GeoDataFrame:
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of a vector file, taken apart to be laid on one raster after another.
+
+    Attributes:
+        path: of the file, for errors.
+        crs: of the coordinates, None where there are no features.
+        shapes: the geometries as they were read, or None, an object array (n,).
+        parts: their single lines and valid polygons, an object array (m,).
+        feature: number of the feature that each is part of, int (m,).
+        repaired: how many features had an outline repaired.
+        tree: of the parts.
+    """
+
+    path: Path | str
+    crs: pyproj.CRS | None
+    shapes: np.ndarray
+    parts: np.ndarray
+    feature: np.ndarray
+    repaired: int
+    tree: shapely.STRtree
+
+    def with_area(self, buffer_m: float | None) -> np.ndarray:
+        """Which parts have an area: polygons, and lines that are widened; bool (m,)."""
+        kind = shapely.get_type_id(self.parts)
+        return (kind == POLYGON) | (kind == LINE if buffer_m is not None else False)
+
+
+def read_features(path: Path | str, where: str | None, layer: str | None) -> Features:
     """The features of a vector file in a known CRS; none is a case, and needs no CRS.
+
+    What was read last is kept, as one file may be the label of many rasters.
 
     Args:
         path: anything GDAL reads; a GeoJSON without a CRS of its own is in EPSG:4326.
@@ -69,6 +100,32 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
         PolygonError: no vector file, a table, several layers, no CRS, or a filter that does not
             work.
     """
+    file = Path(path)
+    files = [file, *(file.parent / (file.stem + end) for end in _SIDECARS)]
+    stats = [file.stat() for file in files if file.is_file()]
+    stamps = tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+    return _features(path, where, layer, stamps)
+
+
+# With a filter, all features may be asked for too, to see where they lie.
+@lru_cache(maxsize=2)
+def _features(path: Path | str, where: str | None, layer: str | None, stamps: tuple) -> Features:
+    frame = _read(path, where, layer)
+    shapes = frame.geometry.to_numpy()
+    parts, feature = explode(shapes, np.arange(len(shapes)))
+    kind = shapely.get_type_id(parts)
+    areas, of_area = parts[kind == POLYGON], feature[kind == POLYGON]
+    crossed = ~shapely.is_valid(areas)
+    repaired = len(np.unique(of_area[crossed]))
+    # The other method would turn what two loops of an outline both cover into a hole.
+    areas[crossed] = shapely.make_valid(areas[crossed], method="structure", keep_collapsed=False)
+    areas, of_area = explode(areas, of_area)
+    parts = np.concatenate([areas, parts[kind == LINE]])
+    feature = np.concatenate([of_area, feature[kind == LINE]])
+    return Features(path, frame.crs, shapes, parts, feature, repaired, shapely.STRtree(parts))
+
+
+def _read(path: Path | str, where: str | None, layer: str | None) -> geopandas.GeoDataFrame:
     try:
         with warnings.catch_warnings():
             # Rings that do not close are closed.
@@ -99,51 +156,6 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> geo
     return features
 
 
-def areas_of(
-    features: geopandas.GeoDataFrame,
-    info: RasterInfo,
-    buffer_m: float | None,
-    path: Path | str,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The areas that features cover, in a raster's CRS.
-
-    Args:
-        features: with geometries of any kind, and a CRS.
-        info: of the raster.
-        buffer_m: metres of ground to either side by which lines become areas, None to leave
-            them out.
-        path: of the file, for errors.
-
-    Returns:
-        Valid polygons with finite coordinates, an object array (n,); the number of the feature
-        that each is part of, int (n,); and how many features had an outline repaired.
-
-    Raises:
-        PolygonError: no way leads from the features' CRS to the raster's, or, for lines, from
-            there to metres of ground.
-    """
-    shapes, crs = features.geometry.to_numpy(), features.crs
-    parts, feature = explode(shapes, np.arange(len(shapes)))
-    kind = shapely.get_type_id(parts)
-    areas, of_area = parts[kind == POLYGON], feature[kind == POLYGON]
-    crossed = ~shapely.is_valid(areas)
-    repaired = len(np.unique(of_area[crossed]))
-    # The other method would turn what two loops of an outline both cover into a hole.
-    areas[crossed] = shapely.make_valid(areas[crossed], method="structure", keep_collapsed=False)
-    areas, of_area = explode(areas, of_area)
-    areas = _to_crs(areas, crs, info.crs.to_wkt(), path)
-    if buffer_m is not None:
-        lines, of_line = parts[kind == LINE], feature[kind == LINE]
-        metres = _local_metres(info, path)
-        lines = _to_crs(lines, crs, metres, path)
-        known = _finite(lines)
-        bands = _to_crs(shapely.buffer(lines[known], buffer_m), metres, info.crs.to_wkt(), path)
-        areas = np.concatenate([areas, bands])
-        of_area = np.concatenate([of_area, of_line[known]])
-    usable = _finite(areas) & (shapely.get_type_id(areas) == POLYGON)
-    return areas[usable], of_area[usable], repaired
-
-
 def explode(shapes: np.ndarray, feature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Single points, lines and polygons out of collections of any depth, without empty ones.
 
@@ -157,37 +169,6 @@ def explode(shapes: np.ndarray, feature: np.ndarray) -> tuple[np.ndarray, np.nda
         if (shapely.get_type_id(shapes) <= POLYGON).all():
             filled = ~shapely.is_empty(shapes)
             return shapes[filled], feature[filled]
-
-
-def _to_crs(
-    shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS | str, path: Path | str
-) -> np.ndarray:
-    """Shapes in another CRS; coordinates that have no place there become infinite."""
-    try:
-        return geopandas.GeoSeries(shapes, crs=source).to_crs(target).to_numpy()
-    except pyproj.exceptions.ProjError as error:
-        raise PolygonError(
-            f"{path}: no way leads from its CRS ({source.name}) to the raster's; "
-            "state the right one with `ogr2ogr -a_srs EPSG:<code> OUT.gpkg IN`"
-        ) from error
-
-
-def _finite(shapes: np.ndarray) -> np.ndarray:
-    return np.isfinite(shapely.bounds(shapes)).all(axis=-1)
-
-
-def _local_metres(info: RasterInfo, path: Path | str) -> pyproj.CRS:
-    """A CRS whose metres are metres of ground around the raster's centre, at any latitude."""
-    middle = shapely.Point(info.width / 2, info.height / 2)
-    middle = shapely.affinity.affine_transform(middle, info.transform.to_shapely())
-    transformer = to_longitude_latitude(info.crs)
-    if transformer is None:
-        raise PolygonError(
-            f"{path}: lines cannot be widened by metres, as the raster's CRS has no place on "
-            "Earth; give polygons"
-        )
-    longitude, latitude = transformer.transform(middle.x, middle.y)
-    return pyproj.CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +units=m")
 
 
 def _layer(path: Path | str, layer: str | None) -> str:

@@ -1,4 +1,6 @@
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from preprocessing.geometry import (
     fit_control_points,
     geographic_corners,
     ground_sample_distance,
+    metres_apart,
 )
 
 A = 6378137.0
@@ -244,3 +247,22 @@ def test_polynomials_that_fold_the_raster_are_not_taken():
     """Twice the width back over the same ground: points agree, and no affine comes near."""
     points = points_at(GRID, lambda c, r: (500_000 + (c - 300) ** 2 / 300, 5_000_000 - r))
     assert fit_control_points(points, UTM, HEIGHT, WIDTH) is None
+
+
+def test_the_affine_that_is_asked_for_has_the_operators_that_are_used():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    needed = tomllib.loads(text)["project"]["dependencies"]
+    (floor,) = [line.removeprefix("affine>=") for line in needed if line.startswith("affine")]
+    assert int(floor.split(".")[0]) >= 3
+    assert hasattr(Affine, "__matmul__")
+
+
+def test_rasters_are_apart_by_metres_of_ground():
+    utm = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+    here = geographic_corners("EPSG:32633", utm, 100, 200)
+    east = geographic_corners("EPSG:32633", utm @ Affine.translation(10, 0), 100, 200)
+    pixel = metres_apart(here, east) / 10
+    assert metres_apart(here, here) == 0
+    assert pixel == pytest.approx(ground_sample_distance("EPSG:32633", utm, 100, 200), rel=1e-3)
+    # On both sides of the antimeridian.
+    assert metres_apart([[179.9999, 0]], [[-179.9999, 0]]) == pytest.approx(22.26, abs=0.01)

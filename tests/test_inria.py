@@ -119,6 +119,12 @@ def test_a_single_patch_cannot_be_held_back(tmp_path):
         inria_scenes(tmp_path, ("austin1_0",))
 
 
+def test_a_place_counts_for_all_its_tiles(tmp_path):
+    lay_out(tmp_path, ["austin1", "austin2_0", "vienna1", "vienna7"])
+    assert validation_names(tmp_path, ("austin",)) == ["austin1", "austin2_0"]
+    assert validation_names(tmp_path, ("austin", 7)) == ["austin1", "austin2_0", "vienna7"]
+
+
 def test_unknown_names_are_named(tmp_path):
     lay_out(tmp_path, ["austin1", "austin2"])
     with pytest.raises(DatasetError, match="no tile of .*: boston1, Austin1; its tiles"):

@@ -90,9 +90,20 @@ def test_white_of_another_depth_is_its_highest_value():
     np.testing.assert_array_equal(white_border(np.full((2, 2, 1), 255, np.uint8)), void("xx xx"))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_white_of_real_numbers_is_that_of_8_bits_or_1(dtype):
+    image = picture("ww... ww.w. wws.. .....").astype(dtype)
+    expected = void("xx... xx... xx... .....")
+    np.testing.assert_array_equal(white_border(image), expected)
+    np.testing.assert_array_equal(white_border(image / 255), expected)
+    # Of pixels up to 255, those of 1 are nearly black.
+    assert not white_border(np.where(image == 255, 1, image).astype(dtype)).any()
+
+
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 5, 3), (5, 0, 3)])
-def test_an_empty_image_has_no_white(shape):
-    assert white_border(np.zeros(shape, np.uint8)).shape == shape[:2]
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_an_empty_image_has_no_white(shape, dtype):
+    assert white_border(np.zeros(shape, dtype)).shape == shape[:2]
 
 
 def flooded(white: np.ndarray) -> np.ndarray:

@@ -18,11 +18,13 @@ from experiments.recipes import open_buildings
 from preprocessing import patches as patches_module
 from preprocessing import sources
 from preprocessing.errors import DatasetError, LabelError, OutputError, PolygonError, RasterError
-from preprocessing.geometry import geographic_bounds
+from preprocessing.geometry import geographic_bounds, geographic_corners
 from preprocessing.inria import inria_scenes
+from preprocessing.massachusetts import massachusetts_scenes
 from preprocessing.patch_store import PatchSettings, PatchStore
 from preprocessing.patches import (
     build_store,
+    load_label,
     load_pair,
     load_scene,
     training_windows,
@@ -114,6 +116,61 @@ def test_a_label_of_another_size_names_both_files_and_sizes(tmp_path):
     odd = scene(tmp_path, "a", "train", label=tmp_path / "other" / "gt" / "a.tif")
     with pytest.raises(LabelError, match=r"gt/a.tif has 12 x 9 pixels, its image .* 12 x 10"):
         load_scene(odd, 3)
+
+
+def relabelled(root: Path, transform: Affine, crs: str | None = "EPSG:32633"):
+    """A scene on ground 0 whose label, of the same size, says that it lies elsewhere."""
+    image, mask = squares(10, 12)
+    write_scene(root, "a", image, mask, ground(0))
+    write_scene(root / "other", "a", image, mask, transform, crs=crs)
+    return scene(root, "a", "train", label=root / "other" / "gt" / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "apart"),
+    [
+        (ground(1), "EPSG:32633", "400"),
+        (ground(0) @ Affine.translation(1.1, 0), "EPSG:32633", "0.33"),
+        # Turned over: the rows of one run north, of the other south, over the same ground.
+        (ground(0) @ Affine.translation(0, 10) @ Affine.scale(1, -1), "EPSG:32633", "3"),
+        (ground(0) @ Affine.scale(2), "EPSG:32633", "4.69"),
+        (ground(0), "EPSG:32634", "4.7"),
+    ],
+)
+def test_a_label_that_lies_elsewhere_is_refused(tmp_path, transform, crs, apart):
+    with pytest.raises(LabelError, match=f"corners are up to {apart}.* m apart") as caught:
+        load_scene(relabelled(tmp_path, transform, crs), 3)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'other' / 'gt' / 'a.tif'} lies elsewhere than its")
+    assert "\n" not in message
+
+
+def test_a_label_that_lies_on_its_image_is_taken_whatever_its_reference(tmp_path):
+    expected = squares(10, 12)[1]
+    west, north = geographic_corners("EPSG:32633", ground(0), 10, 12)[0]
+    east, south = geographic_corners("EPSG:32633", ground(0), 10, 12)[2]
+    degrees = Affine((east - west) / 12, 0, west, 0, (south - north) / 10, north)
+    for number, (transform, crs) in enumerate(
+        [
+            (ground(0) @ Affine.translation(0.9, 0), "EPSG:32633"),
+            (degrees, "EPSG:4326"),
+            (ground(1), None),
+            (NOWHERE, "EPSG:32633"),
+        ]
+    ):
+        _, mask, _ = load_scene(relabelled(tmp_path / str(number), transform, crs), 3)
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_real_labels_lie_on_their_images(real_data):
+    scenes = [*inria_scenes(real_data / "aerial_buildings", (1,))]
+    scenes += massachusetts_scenes(real_data / "massachusetts_buildings")
+    scenes += massachusetts_scenes(real_data / "massachusetts_roads")[::8]
+    placed = 0
+    for one in scenes:
+        placed += raster_info(one.image).georeferenced and raster_info(one.label).georeferenced
+        load_label(one, raster_info(one.image))
+    assert placed > 0
 
 
 @pytest.mark.parametrize("values", [(1, 255), (2,), (1, 3), (128,)])
@@ -641,6 +698,37 @@ def test_a_polygon_error_names_the_scene_and_the_file_once(tmp_path, two):
     odd = dataclasses.replace(two[0], label=path, label_kind="polygons")
     message = refusal(PolygonError, tmp_path, [odd, two[1]])
     assert message.count(str(odd.image)) == 1 and message.count(str(path)) == 1
+
+
+def geojson(path: Path, *features: dict) -> Path:
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    content = {"type": "FeatureCollection", "crs": crs, "features": features}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_one_label_of_all_scenes_is_hashed_once(tmp_path, two, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(sources, "hash_file", lambda p: hashed.append(p.name) or str(p))
+    squares_of = [square_of(one.image, slice(2, 7), slice(3, 9)) for one in two]
+    path = geojson(tmp_path / "town.geojson", *squares_of)
+    scenes = [dataclasses.replace(one, label=path, label_kind="polygons") for one in two]
+    manifest = build(tmp_path, scenes).manifest
+    assert sorted(hashed) == ["a.tif", "b.tif", "town.geojson"]
+    assert manifest["scenes"][0]["label"] == manifest["scenes"][1]["label"]
+    assert [s["polygons"]["outside"] for s in manifest["scenes"]] == [1, 1]
+
+
+def test_the_last_vector_label_is_read_before_any_hashing(tmp_path, two, monkeypatch):
+    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    good = geojson(tmp_path / "a.geojson", square_of(two[0].image, slice(2, 7), slice(3, 9)))
+    bad = tmp_path / "b.geojson"
+    bad.write_text('{"type": "FeatureCollection", "features": [')
+    scenes = [
+        dataclasses.replace(one, label=path, label_kind="polygons")
+        for one, path in zip(two, (good, bad), strict=True)
+    ]
+    assert "b.geojson: not a vector file" in refusal(PolygonError, tmp_path, scenes)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint32])

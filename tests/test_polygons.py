@@ -28,11 +28,14 @@ from shapely.geometry import (
     shape,
 )
 
+from preprocessing import polygons as polygons_module
+from preprocessing import vector_areas, vectors
 from preprocessing.errors import DatasetError, PolygonError
 from preprocessing.geometry import ground_sample_distance
 from preprocessing.polygons import PolygonCounts, polygon_scenes, rasterise, read_polygons
 from preprocessing.raster_access import RasterInfo
 from preprocessing.rasters import raster_info, read_label
+from preprocessing.vectors import read_features
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 4_999_990)
@@ -370,6 +373,90 @@ def test_road_lines_on_real_images(real_data):
     assert 0.2 < rasterise(polygons, info).mean() < 0.35
 
 
+# One file for many rasters.
+
+
+def town(seed=0, count=400):
+    """Houses, crossed and collapsed outlines, lanes and a point around 3 x 3 rasters."""
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for number in range(count):
+        x, y = rng.uniform(-60, 180, 2)
+        turned = shapely.affinity.rotate(box(0, 0, 6, 3), rng.uniform(0, 90))
+        kinds = [turned, BOW, LineString([(0, 0), tuple(rng.uniform(-40, 40, 2))])]
+        kinds.append(MultiPolygon([turned, shapely.affinity.translate(turned, 70, 0)]))
+        kinds.append([Point(0, 0), Polygon(), Polygon([(0, 0), (3, 0), (6, 0)])][number % 3])
+        shapes.append(shapely.affinity.translate(kinds[number % 5], x, y))
+    return shapes
+
+
+@pytest.mark.parametrize("buffer_m", [None, 2.5])
+@pytest.mark.parametrize(
+    ("transform", "crs", "there"),
+    [
+        (UTM, "EPSG:32633", "EPSG:32633"),
+        (UTM, "EPSG:32633", "EPSG:4326"),
+        (ROTATED, "EPSG:32633", "EPSG:3857"),
+        (SOUTH_UP, "EPSG:32633", "EPSG:32632"),
+        (DEGREES, "EPSG:4326", "EPSG:32632"),
+    ],
+)
+def test_what_lies_far_from_a_raster_makes_no_difference(
+    tmp_path, monkeypatch, transform, crs, there, buffer_m
+):
+    shapes = geopandas.GeoSeries([place(s, transform) for s in town()], crs=crs).to_crs(there)
+    path = write(tmp_path / "town.gpkg", shapes, there)
+    tiles = [transform @ Affine.translation(40 * x, 40 * y) for x in range(3) for y in range(3)]
+    infos = [info_of(40, 40, tile, crs) for tile in tiles]
+    found = [read_polygons(path, info, buffer_m=buffer_m) for info in infos]
+    brought = [vector_areas.nearby(read_features(path, None, None), i, buffer_m) for i in infos]
+    assert all(around and near.mean() < 0.6 for near, around in brought)
+    monkeypatch.setattr(polygons_module, "nearby", lambda f, _, b: (f.with_area(b), False))
+    for info, (polygons, counts) in zip(infos, found, strict=True):
+        expected, expected_counts = read_polygons(path, info, buffer_m=buffer_m)
+        assert counts == expected_counts and counts.used > 5
+        assert list(polygons) == list(expected)
+
+
+def test_a_file_is_read_once_for_many_rasters_and_again_when_it_changes(tmp_path, monkeypatch):
+    reads, brought = [], []
+    read, to_crs = vectors._read, vector_areas._to_crs
+    monkeypatch.setattr(vectors, "_read", lambda *a: reads.append(a) or read(*a))
+    monkeypatch.setattr(
+        vector_areas,
+        "_to_crs",
+        lambda shapes, *a: brought.append(len(shapes)) or to_crs(shapes, *a),
+    )
+    path = write(tmp_path / "a.geojson", [place(box(x, 2, x + 5, 8)) for x in range(0, 30_000, 10)])
+    for shift in (0, 90, 9000):
+        info = info_of(transform=UTM @ Affine.translation(shift, 0))
+        assert read_polygons(path, info)[1].read == 3000
+    assert len(reads) == 1 and max(brought) < 10
+    path.unlink()
+    write(path, [place(box(2, 2, 8, 8))])
+    assert read_polygons(path, info_of())[1] == PolygonCounts(read=1)
+    assert len(reads) == 2
+
+
+def test_rasters_of_one_file_may_lie_across_and_beside_the_antimeridian(tmp_path):
+    info = info_of(400, 400, Affine(10, 0, 832_000, 0, -10, 100_000), "EPSG:32660")
+    longitude = pyproj.Transformer.from_crs(32660, 4326, always_xy=True).transform
+    west, east = longitude(832_000, 98_000)[0], longitude(836_000, 98_000)[0]
+    assert west > 179 and east < -179
+    far = [box(170, 0, 171, 1), box(-179.9999, 2, -179.9, 3)]
+    for shift in (0, 360):
+        # The same houses east of it, at longitudes of -180 on and of 180 on.
+        boxes = [box(-179.998 + shift, 0.885, -179.996 + shift, 0.887)] * 2
+        boxes.append(box(179.996, 0.885, 179.998, 0.887))
+        path = write(tmp_path / f"{shift}.geojson", [*boxes, *far], "EPSG:4326")
+        polygons, counts = read_polygons(path, info)
+        assert (counts.used, counts.outside, len(polygons)) == (3, 2, 3)
+        x, y = pyproj.Transformer.from_crs(4326, 32660, always_xy=True).transform(-179.999, 0.888)
+        beside = info_of(400, 400, Affine(1, 0, x, 0, -1, y), "EPSG:32660")
+        polygons, counts = read_polygons(path, beside)
+        assert (counts.used, counts.outside, len(polygons)) == (2, 3, 2)
+
+
 # What cannot work.
 
 
@@ -455,6 +542,34 @@ def test_the_crs_that_an_old_geojson_names_is_believed(tmp_path, name, epsg):
     (tmp_path / "a.geojson").write_text(json.dumps(content))
     mask = rasterise_file(tmp_path / "a.geojson", info)
     assert mask[3:9, 2:8].all() and mask.sum() == 36
+
+
+def test_collapsed_outlines_alone_have_no_area(tmp_path):
+    path = write(tmp_path / "a.gpkg", [place(Polygon([(0, 0), (3, 0), (6, 0)]))])
+    with pytest.raises(PolygonError, match="1 feature.* none has an area"):
+        read_polygons(path, info_of())
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        [Point(1, 1)],
+        [Point(1, 1), Point(3, 3)],
+        [LineString([(0, 0), (5, 5)])],
+        [Polygon([(0, 0), (3, 0), (6, 0)])],
+    ],
+)
+def test_where_no_areas_are_needed_stray_features_are_background(tmp_path, stray):
+    path = write(tmp_path / "a.gpkg", [place(geometry) for geometry in stray])
+    polygons, counts = read_polygons(path, info_of(), areas_needed=False)
+    assert len(polygons) == 0
+    assert counts == PolygonCounts(read=len(stray), dropped=len(stray))
+
+
+def test_lines_without_a_width_are_refused_even_there(tmp_path):
+    path = write(tmp_path / "a.gpkg", [place(LineString([(1, 1), (9, 9)]))] * 3)
+    with pytest.raises(PolygonError, match="3 lines and no polygons; buffer_m"):
+        read_polygons(path, info_of(), areas_needed=False)
 
 
 def test_points_are_refused(tmp_path):

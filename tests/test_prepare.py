@@ -12,8 +12,9 @@ import shapely
 from affine import Affine
 from click.testing import CliRunner, Result
 
-from experiments import recipes
+from experiments import recipes, training_run
 from experiments.prepare import main
+from experiments.train_jointnet import main as train_jointnet
 from preprocessing.patch_store import PatchSettings, open_store
 from preprocessing.rasters import read_image
 from tests.helpers import write_image
@@ -248,6 +249,79 @@ def test_a_recipe_cuts_what_training_by_it_would(vectors, tmp_path):
     assert [s["split"] for s in store.manifest["scenes"]] == ["train", "validation", "validation"]
     assert {s["where"] for s in store.manifest["scenes"]} == {"building IS NOT NULL"}
     assert f"train_jointnet.py --recipe polygons --store {tmp_path / 'store'}" in printed
+
+
+def test_the_recipe_of_polygons_takes_lines_for_roads_as_training_does(
+    vectors, tmp_path, monkeypatch
+):
+    _, town = vectors
+    town.rename(tmp_path / "polygons.geojson")
+    arguments = ("--recipe", "polygons", "--data", tmp_path, "--output", tmp_path / "store")
+    printed = done(*arguments, "--where", "building IS NULL", "--buffer-m", 1)
+    store = open_store(tmp_path / "store")
+    assert store.settings == recipes.polygons(buffer_m=1).patches
+    assert store.settings.target == "roads"
+    command = printed.splitlines()[-1].removeprefix("train on it: ")
+    assert command == f"python experiments/train_jointnet.py --store {tmp_path / 'store'}"
+    # The command opens the store by settings that fit it, and trains roads.
+    trained = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training_run, "run", lambda recipe, *_, **__: trained.append(recipe))
+    result = CliRunner().invoke(train_jointnet, command.split()[2:])
+    assert result.exit_code == 0, result.output
+    assert trained[0].training.target_weight == recipes.open_roads().training.target_weight
+    assert trained[0].patches == store.settings
+
+
+@pytest.mark.parametrize(
+    ("recipe", "validation"), [("inria_buildings", "0.2"), ("sample", "0.5"), ("open_roads", "0.2")]
+)
+def test_shares_are_no_split_of_a_recipe(tmp_path, recipe, validation):
+    arguments = ("--recipe", recipe, "--data", tmp_path, "--output", tmp_path / "store")
+    message = error(*arguments, "--validation", validation)
+    assert f"--validation {validation}: --recipe {recipe} takes tiles, such as 1,2" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_of_polygons_takes_a_share(vectors, tmp_path):
+    _, town = vectors
+    town.rename(tmp_path / "polygons.geojson")
+    arguments = ("--recipe", "polygons", "--data", tmp_path, "--output", tmp_path / "store")
+    printed = done(*arguments, "--validation", "0.34")
+    scenes = open_store(tmp_path / "store").manifest["scenes"]
+    assert [s["split"] for s in scenes] == ["validation", "train", "train"]
+    assert "note: " not in printed
+
+
+def test_rasters_named_by_numbers_are_held_back_by_them(masks, tmp_path):
+    for path in sorted(masks[0].iterdir()):
+        path.rename(path.with_name(f"1000{path.stem[-1]}.jpg"))
+    for path in sorted(masks[1].iterdir()):
+        path.rename(path.with_name(f"1000{path.stem[4]}.png"))
+    arguments = ("--images", masks[0], "--labels", masks[1], "--output", tmp_path / "store")
+    done(*arguments, *SMALL, "--validation", "10003,10005")
+    scenes = open_store(tmp_path / "store").manifest["scenes"]
+    held_back = [s["name"] for s in scenes if s["split"] == "validation"]
+    assert held_back == ["10003", "10005"]
+
+
+def test_patches_of_one_tile_are_said_to_be_such(masks, tmp_path):
+    for folder, suffix in zip(masks, ("jpg", "png"), strict=True):
+        for path in sorted(folder.iterdir()):
+            path.rename(path.with_name(f"ortho_0_{path.stem[4]}.{suffix}"))
+    arguments = ("--images", masks[0], "--labels", masks[1], "--output", tmp_path / "store")
+    lines = done(*arguments, *SMALL).splitlines()
+    (note,) = [line for line in lines if line.startswith("note: ")]
+    assert "all scenes are patches of ortho: if they overlap" in note
+
+
+def test_a_place_of_an_inria_folder_can_be_held_back(tmp_path):
+    sizes = {f"{place}{n}": (20, 24) for place in ("ashby", "borth") for n in (1, 2)}
+    write_inria(tmp_path / "data" / "train", sizes)
+    output = ("--output", tmp_path / "store", *SMALL)
+    done("--layout", "inria", "--data", tmp_path / "data", *output, "--validation", "borth")
+    scenes = open_store(tmp_path / "store").manifest["scenes"]
+    assert {s["name"] for s in scenes if s["split"] == "validation"} == {"borth1", "borth2"}
 
 
 # A store that exists

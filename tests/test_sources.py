@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from affine import Affine
 from rasterio.crs import CRS
+from shapely.geometry import Polygon
 
 from preprocessing.geometry import geographic_bounds, geographic_corners
 from preprocessing.sources import share_ground
@@ -51,19 +52,50 @@ def test_tiles_that_touch_share_no_ground(grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(
-    ("east", "south"), [(0, 0), (4900, 0), (0, -4900), (-4800, 4800), (10, 10), (-4900, 2000)]
+    ("east", "south"), [(0, 0), (4800, 0), (0, -4800), (-4800, 4800), (10, 10), (-4800, 2000)]
 )
 def test_tiles_that_overlap_share_ground(grid, east, south):
     assert share_ground(corners(grid), corners(grid, east, south))
     assert share_ground(corners(grid, east, south), corners(grid))
 
 
-def test_a_thousandth_of_the_smaller_tile_may_be_shared():
-    for pixels, shared in ((4, False), (6, True)):
+def test_a_fiftieth_of_the_smaller_tile_s_width_may_be_shared():
+    for pixels, shared in ((90, False), (110, True)):
         assert share_ground(corners(AUSTIN), corners(AUSTIN, SIZE - pixels)) == shared
     # Of a tile of 100 pixels, 6 are much; the order does not matter.
     small = corners(AUSTIN, SIZE - 6, 100, size=100)
     assert share_ground(corners(AUSTIN), small) and share_ground(small, corners(AUSTIN))
+    # Two corners of 2.4 % each are 0.06 % of the ground.
+    assert share_ground(corners(AUSTIN), corners(AUSTIN, SIZE - 120, SIZE - 120))
+    assert not share_ground(corners(AUSTIN), corners(AUSTIN, SIZE - 90, SIZE - 90))
+
+
+def test_a_strip_is_measured_by_its_own_width():
+    strip = geographic_corners(CRS.from_epsg(26914), AUSTIN[1], 1, 20_000)
+    below = geographic_corners(
+        CRS.from_epsg(26914), AUSTIN[1] @ Affine.translation(0, 1), 1, 20_000
+    )
+    assert share_ground(strip, strip) and not share_ground(strip, below)
+
+
+def test_upright_boxes_around_squares_of_a_projected_grid_are_neighbours():
+    """As the chips of SpaceNet 1 over Rio de Janeiro, 200 m of UTM zone 23 south each."""
+    first = Affine(0.5, 0, 680_000, 0, -0.5, 7_470_000)
+
+    def box(east, south):
+        west, low, right, north = geographic_bounds(
+            CRS.from_epsg(32723), first @ Affine.translation(east, south), 400, 400
+        )
+        return [[west, north], [right, north], [right, low], [west, low]]
+
+    overlaps = []
+    for step in itertools.product((-400, 0, 400), repeat=2):
+        if any(step):
+            assert not share_ground(box(0, 0), box(*step))
+            one, other = Polygon(box(0, 0)), Polygon(box(*step))
+            overlaps.append(one.intersection(other).area / one.area)
+    assert 0.005 < max(overlaps) < 0.015
+    assert share_ground(box(0, 0), box(380, 0))
 
 
 def test_a_tile_in_another_tile_shares_ground():

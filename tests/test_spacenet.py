@@ -171,6 +171,18 @@ def test_buildings_of_an_area(tmp_path):
     assert scene.label == area / "geojson/buildings/buildings_AOI_2_Vegas_img10.geojson"
 
 
+def test_hidden_files_are_no_labels_and_suffixes_have_any_case(tmp_path):
+    area = vegas(tmp_path)
+    labels = area / "geojson" / "buildings"
+    first, *_ = sorted(labels.iterdir())
+    first.rename(first.with_suffix(".GeoJSON"))
+    for name in ("._buildings_AOI_2_Vegas_img1.geojson", ".DS_Store", "index.html"):
+        (labels / name).write_bytes(b"\0")
+    scenes, unlabelled = spacenet_chips(area, "buildings")
+    assert (len(scenes), unlabelled) == (3, [])
+    assert first.with_suffix(".GeoJSON") in [scene.label for scene in scenes]
+
+
 def test_roads_are_widened_by_two_metres(tmp_path):
     scenes, unlabelled = spacenet_chips(paris(tmp_path), "roads", source="spacenet")
     assert unlabelled == []
@@ -236,6 +248,21 @@ def test_masks_sit_where_the_polygons_are_and_an_empty_label_is_background(tmp_p
         empty = scene.index == 10
         np.testing.assert_array_equal(mask, expected * 0 if empty else expected)
         assert counts["read"] == (0 if empty else 1)
+
+
+@pytest.mark.parametrize(
+    "stray", [shapely.LineString([(5, 5), (9, 20)]), shapely.Point(3, 3), shapely.box(4, 4, 4, 9)]
+)
+def test_a_chip_of_which_the_only_feature_has_no_area_is_background(tmp_path, stray):
+    area = vegas(tmp_path)
+    label = area / "geojson" / "buildings" / "buildings_AOI_2_Vegas_img2.geojson"
+    write_label(label, [stray], chip_ground(2))
+    scenes = hold_back(spacenet_chips(area, "buildings").scenes, [1], area)
+    settings = PatchSettings(patch_size=32, stride=32, validation_size=32)
+    store = build_store(tmp_path / "store", scenes, settings)
+    counts = {s["index"]: s["polygons"] for s in store.manifest["scenes"]}
+    assert (counts[2]["read"], counts[2]["dropped"]) == (1, 1)
+    assert not store.train.target_shares.any() and store.validation.target_shares.any()
 
 
 @pytest.mark.parametrize("where", ["id = 7", "id < 1"])

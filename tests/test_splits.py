@@ -1,5 +1,6 @@
 """What is held back: names, indices, shares; never a part of a tile, never a whole side."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from preprocessing.errors import DatasetError
 from preprocessing.scenes import Scene
-from preprocessing.splits import hold_back
+from preprocessing.splits import hold_back, patch_note
 
 
 def scenes(*names: str, source: str | None = None) -> list[Scene]:
@@ -44,6 +45,48 @@ def test_every_fifth_tile_by_default_whatever_the_order():
 def test_patches_of_a_tile_stay_together(validation):
     listed = scenes("a1_0", "a1_1", "a2_0", "a2_1", "a3")
     assert held_back(listed, validation) == ["a1_0", "a1_1"]
+
+
+GRID = [f"{row}_{column}" for row in (0, 256, 512) for column in (0, 256)]
+
+
+@pytest.mark.parametrize("validation", [None, 0.34, ("austin1",), ("austin1_256_0",)])
+def test_patches_named_by_row_and_column_stay_with_their_tile(validation):
+    listed = scenes(*(f"{tile}_{place}" for tile in ("austin1", "b_2", "c") for place in GRID))
+    assert held_back(listed, validation) == [f"austin1_{place}" for place in GRID]
+    assert patch_note(listed) is None
+
+
+@pytest.mark.parametrize("validation", [None, (10078660,)])
+def test_tiles_of_row_and_column_may_be_numbers(validation):
+    listed = scenes(*(f"{tile}_15_{n}" for tile in (10078660, 20078660) for n in range(3)))
+    assert held_back(listed, validation) == [f"10078660_15_{n}" for n in range(3)]
+
+
+def test_patches_of_the_only_tile_are_split_and_it_is_said():
+    listed = scenes(*(f"ortho_{place}" for place in GRID))
+    assert held_back(listed) == ["ortho_0_0", "ortho_512_256"]
+    assert held_back(listed, ("ortho_256_0",)) == ["ortho_256_0"]
+    note = patch_note(listed)
+    assert note.startswith("by their names (ortho_0_0, ...) all scenes are patches of ortho: if")
+    assert "\n" not in note
+    # One of two sources stands on one side as a whole.
+    other = scenes("ortho_0_0", "ortho_0_256", source="other")
+    assert held_back(listed + other) == [scene.name for scene in listed]
+    assert patch_note(listed + other) is None
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("a1",), ("a1", "a2"), ("a1_0", "a1_1"), ("10078660_15", "10078675_15")]
+)
+def test_other_names_need_no_word(names):
+    assert patch_note(scenes(*names)) is None
+
+
+def test_a_name_that_is_a_number_can_be_named_by_it():
+    listed = [replace(scene, index=None) for scene in scenes("1", "2", "007", "100034")]
+    assert held_back(listed, [7, 100034]) == ["007", "100034"]
+    assert held_back(listed, ["2"]) == ["2"]
 
 
 def test_names_indices_and_places_may_be_mixed():

@@ -64,6 +64,27 @@ def test_sources_have_equal_shares_of_each_batch(two_sources):
         assert sum(name.startswith("borth") for name in batches.names(index)) == 2
 
 
+@pytest.mark.parametrize("void", [("borth",), ("ashby",)])
+def test_a_source_without_valid_pixels_has_no_share(two_sources, void):
+    patches = two_sources.train
+    empty = np.array([source in void for source in patches.sources])
+    shares = np.where(empty, 0, patches.valid_shares)
+    store = replace(two_sources, train=replace(patches, valid_shares=shares))
+    training = stored_recipe(store).training
+    assert training.source_shares is None
+    batches = TrainingBatches(
+        store.train,
+        epoch=0,
+        seed=0,
+        batch_size=2,
+        crop_size=16,
+        augmentation=training.augmentation,
+        source_shares=training.source_shares,
+    )
+    names = [name for index in range(len(batches)) for name in batches.names(index)]
+    assert names and not any(name.startswith(void) for name in names)
+
+
 def test_other_depths_have_a_value_range(tmp_path):
     store = tiny_store(tmp_path)
     assert stored_recipe(store).training.augmentation == open_buildings().training.augmentation
