@@ -22,6 +22,7 @@ from jointnet.resnet import ResNetUNet
 from jointnet.runs import load_run
 from preprocessing.errors import StoreError
 from preprocessing.patch_store import PatchStore, open_store
+from preprocessing.splits import patch_note
 
 RESULTS = Path("results")
 
@@ -212,6 +213,8 @@ def train_by_options(
     if store is None:
         # A store that was named may be all there is, on a machine without the data.
         training_run.refuse_other_scenes(patches, recipe, data)
+        if note := patch_note(recipe.scenes(data, recipe.validation)):
+            click.echo(f"note: {note}")
     click.echo(
         f"{len(patches.train)} training and {len(patches.validation)} validation patches in "
         f"{cut}; the run is written to {folder}"

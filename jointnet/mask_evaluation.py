@@ -45,7 +45,7 @@ def evaluate_masks(
 
     Raises:
         DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
-        LabelError: other values, or sizes that differ.
+        LabelError: other values, or sizes or places that differ.
         PolygonError: a vector file that cannot be read, or placed on its mask's pixels.
     """
     masks = images_in(predictions)
@@ -122,7 +122,7 @@ def _label_of(
     scene: Scene, info: "RasterInfo"
 ) -> Iterator[tuple[Callable[[Window], np.ndarray], dict | None]]:
     """Reads windows of a scene's label, and says what became of its polygons."""
-    from preprocessing.patches import load_label
+    from preprocessing.patches import load_label, refuse_elsewhere
     from preprocessing.rasters import LabelReader
 
     if scene.label_kind == "polygons":
@@ -135,4 +135,5 @@ def _label_of(
                 f"{scene.image} has {info.width} x {info.height} pixels, its label {scene.label} "
                 f"{reader.width} x {reader.height}; they must have one size"
             )
+        refuse_elsewhere(scene, info, reader.info)
         yield reader.read, None

@@ -46,13 +46,21 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
             f"{scene.label} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {scene.image} "
             f"{info.width} x {info.height}; label and image must have one size"
         )
-    _refuse_elsewhere(scene, info)
+    refuse_elsewhere(scene, info, rasters.raster_info(scene.label))
     return mask, None
 
 
-def _refuse_elsewhere(scene: Scene, info: rasters.RasterInfo) -> None:
-    """Raise where a label raster and its image are both placed, and not on the same ground."""
-    label = rasters.raster_info(scene.label)
+def refuse_elsewhere(scene: Scene, info: rasters.RasterInfo, label: rasters.RasterInfo) -> None:
+    """Refuse a label raster that does not lie where its image lies, if both are placed.
+
+    Args:
+        scene: names the files.
+        info: of the image.
+        label: of the label, of the same size.
+
+    Raises:
+        LabelError: a corner of one is more than a pixel from that of the other, on the ground.
+    """
     if not (info.georeferenced and label.georeferenced) or info.gsd is None:
         return
     placed = [

@@ -23,7 +23,7 @@ TOP_LEVEL = {
 }
 LONGEST_MODULE = 300
 
-# affine comes with rasterio, pyogrio and pyproj with geopandas, h5py with keras.
+# pyogrio and pyproj come with geopandas, h5py with keras.
 RASTERS_AND_POLYGONS = {"rasterio", "affine", "shapely", "geopandas", "pyogrio", "pyproj"}
 # Beside the standard library and the package itself.
 AT_IMPORT = {

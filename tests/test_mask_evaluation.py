@@ -130,6 +130,14 @@ def test_two_empty_folders_are_no_data_set(tmp_path):
         evaluate_masks(tmp_path / "found", tmp_path / "labels")
 
 
+def test_labels_of_another_place_are_refused(tmp_path):
+    found, labels = folders(tmp_path, "town")
+    moved = Affine(0.3, 0, 500_300, 0, -0.3, 5_000_000)
+    write_image(labels / "town.tif", (TRUTH * 255)[..., None], transform=moved)
+    with pytest.raises(LabelError, match="lies elsewhere than its image .*up to 300 m apart"):
+        evaluate_masks(found, labels)
+
+
 def test_masks_of_another_size_are_refused(tmp_path):
     found, labels = folders(tmp_path, "austin1")
     write_label(labels / "austin1.tif", TRUTH[:, :3])
