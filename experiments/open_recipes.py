@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.recipe import Recipe, Validation
 from jointnet.settings import TrainingSettings
-from preprocessing.augmentation import STRONG, Augmentation
+from preprocessing.augmentation import Augmentation
 from preprocessing.errors import DatasetError
 from preprocessing.folders import folder_scenes
 from preprocessing.inria import inria_scenes
@@ -41,16 +41,17 @@ def open_buildings() -> Recipe:
         training=TrainingSettings(
             crop_size=256,
             batch_size=4,
-            epochs=10,
-            steps_per_epoch=150,
+            epochs=36,
+            steps_per_epoch=70,
             learning_rate=1e-3,
             schedule="cosine",
-            warmup_steps=100,
+            warmup_steps=140,
             weight_decay=1e-2,
-            weight_average=0.99,
             loss="cross_entropy+dice",
             target_weight=0.5,
-            augmentation=STRONG,
+            augmentation=Augmentation(
+                brightness=0.15, contrast=0.3, saturation=0.4, hue=0.04, gamma=0.3
+            ),
             precision="mixed_bfloat16",
         ),
     )
@@ -92,11 +93,6 @@ def open_roads() -> Recipe:
             buildings.training,
             epochs=10,
             steps_per_epoch=210,
-            warmup_steps=140,
-            weight_average=None,
-            augmentation=Augmentation(
-                brightness=0.15, contrast=0.3, saturation=0.4, hue=0.04, gamma=0.3
-            ),
             source_shares={"massachusetts_roads": 0.5, "massachusetts_roads_crops": 0.5},
         ),
     )
