@@ -1,7 +1,8 @@
 """What ``experiments/benchmark.py`` measures, each in a process of its own.
 
 ``python -m experiments.measurements NAME '{"size": 1024}'`` runs one function and prints what it
-returns as JSON, with the greatest memory that the process ever held.
+returns as JSON, with the greatest memory that the process held (from where it restarted the count,
+if it did).
 """
 
 import json

@@ -11,9 +11,10 @@ from experiments import training_run
 from experiments.recipes import open_buildings, open_roads
 from experiments.stored import PIXELS_PER_BATCH, stored_recipe
 from jointnet.batches import TrainingBatches
+from jointnet.settings import TrainingSettings
 from preprocessing.errors import DatasetError
 from preprocessing.inria import inria_scenes
-from preprocessing.patch_store import PatchSettings, open_store
+from preprocessing.patch_store import PatchSettings, PatchStore, open_store
 from preprocessing.patches import build_store
 from tests.training_fixtures import NETWORK, PATCHES, tiny_store, write_inria
 
@@ -48,18 +49,23 @@ def test_a_batch_has_as_many_pixels_whatever_the_window(tmp_path, size, batch):
     assert (training.crop_size, training.batch_size) == (size, batch)
 
 
+def batches_of(store: PatchStore, training: TrainingSettings) -> TrainingBatches:
+    """The batches of the first epoch, as large as the training's."""
+    return TrainingBatches(
+        store.train,
+        epoch=0,
+        seed=0,
+        batch_size=training.batch_size,
+        crop_size=16,
+        augmentation=training.augmentation,
+        source_shares=training.source_shares,
+    )
+
+
 def test_sources_have_equal_shares_of_each_batch(two_sources):
     recipe = stored_recipe(two_sources).with_training(batch_size=4)
     assert recipe.training.source_shares == {"ashby": 0.5, "borth": 0.5}
-    batches = TrainingBatches(
-        two_sources.train,
-        epoch=0,
-        seed=0,
-        batch_size=4,
-        crop_size=16,
-        augmentation=recipe.training.augmentation,
-        source_shares=recipe.training.source_shares,
-    )
+    batches = batches_of(two_sources, recipe.training)
     for index in range(len(batches)):
         assert sum(name.startswith("borth") for name in batches.names(index)) == 2
 
@@ -70,17 +76,9 @@ def test_a_source_without_valid_pixels_has_no_share(two_sources, void):
     empty = np.array([source in void for source in patches.sources])
     shares = np.where(empty, 0, patches.valid_shares)
     store = replace(two_sources, train=replace(patches, valid_shares=shares))
-    training = stored_recipe(store).training
+    training = stored_recipe(store).with_training(batch_size=2).training
     assert training.source_shares is None
-    batches = TrainingBatches(
-        store.train,
-        epoch=0,
-        seed=0,
-        batch_size=2,
-        crop_size=16,
-        augmentation=training.augmentation,
-        source_shares=training.source_shares,
-    )
+    batches = batches_of(store, training)
     names = [name for index in range(len(batches)) for name in batches.names(index)]
     assert names and not any(name.startswith(void) for name in names)
 
