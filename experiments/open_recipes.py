@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.recipe import Recipe, Validation
 from jointnet.settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
+from preprocessing.changes import Change
 from preprocessing.errors import DatasetError
 from preprocessing.folders import folder_scenes
 from preprocessing.inria import inria_scenes
@@ -27,10 +28,12 @@ def open_buildings() -> Recipe:
     def scenes(data: Path, validation: Validation) -> list[Scene]:
         if validation is not None:
             raise DatasetError("the split of open_buildings is fixed; leave --validation out")
-        return [
+        scenes = [
             *inria_scenes(data / "aerial_buildings", validation=(1,)),
             *inria_scenes(data / "inria_patches", validation=("chicago1",)),
         ]
+        # Batches are mixed by place: two thirds of the patches are of one town.
+        return [replace(scene, source=scene.place) for scene in scenes]
 
     return Recipe(
         name="open_buildings",
@@ -41,16 +44,36 @@ def open_buildings() -> Recipe:
         training=TrainingSettings(
             crop_size=256,
             batch_size=4,
-            epochs=36,
-            steps_per_epoch=70,
-            learning_rate=1e-3,
+            epochs=17,
+            steps_per_epoch=100,
+            learning_rate=8e-4,
             schedule="cosine",
-            warmup_steps=140,
+            warmup_steps=60,
             weight_decay=1e-2,
+            weight_average=0.99,
             loss="cross_entropy+dice",
-            target_weight=0.5,
+            cross_entropy_alpha=0.7,
+            target_weight=0.3,
+            source_shares={
+                "austin": 0.25,
+                "barnarp": 0.2,
+                "nairobi": 0.2,
+                "zanzibar": 0.2,
+                "nepal": 0.1,
+                "philippines": 0.05,
+            },
             augmentation=Augmentation(
-                brightness=0.15, contrast=0.3, saturation=0.4, hue=0.04, gamma=0.3
+                brightness=0.25,
+                contrast=0.5,
+                saturation=0.6,
+                hue=0.1,
+                gamma=0.5,
+                grayscale=Change(1.0, 0.15),
+                rotation=Change(0.125, 0.5),
+                scale=Change(0.35, 0.7),
+                shear=Change(0.1, 0.3),
+                blur=Change(0.25, 0.15),
+                gaussian_noise=Change(0.03, 0.2),
             ),
             precision="mixed_bfloat16",
         ),

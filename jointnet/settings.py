@@ -36,6 +36,8 @@ class TrainingSettings:
         focal_alpha: weight of the target class in the focal loss, 0..1. The paper's 0.25 with
             gamma 2 calls a pixel 0.6 probable only where 9 in 10 such pixels are target; with
             0.75 it is 1 in 2.
+        cross_entropy_alpha: weight of the target class in the cross-entropy, 0..1; 0.5 counts
+            all pixels alike, more trades precision for recall at the threshold.
         augmentation: what is done to each sample.
         early_stopping: stop after so many epochs without a better validation IoU; None never.
         threshold: probability from which a pixel counts as target, in validation and inference.
@@ -59,6 +61,7 @@ class TrainingSettings:
     target_weight: float = 0.0
     source_shares: dict[str, float] | None = None
     focal_alpha: float = 0.25
+    cross_entropy_alpha: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
     early_stopping: int | None = None
     threshold: float = 0.6
@@ -90,7 +93,7 @@ class TrainingSettings:
         average = self.weight_average
         if average is not None and not 0 < average < 1:
             raise ValueError(f"weight_average must lie between 0 and 1; got {average}")
-        for name in ("target_weight", "threshold", "focal_alpha"):
+        for name in ("target_weight", "threshold", "focal_alpha", "cross_entropy_alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1; got {getattr(self, name)}")
 
@@ -105,7 +108,8 @@ class TrainingSettings:
         if self.loss == "focal":
             return BinaryFocalLoss(gamma=2.0, alpha=self.focal_alpha)
         # Focal loss with gamma 0 and alpha 0.5 is half of the cross-entropy.
-        return WeightedSumLoss([BinaryFocalLoss(gamma=0.0, alpha=0.5), DiceLoss()], [2.0, 1.0])
+        cross_entropy = BinaryFocalLoss(gamma=0.0, alpha=self.cross_entropy_alpha)
+        return WeightedSumLoss([cross_entropy, DiceLoss()], [2.0, 1.0])
 
     def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
         """Adam with the schedule over ``total_steps`` batches, and the average of the weights."""
