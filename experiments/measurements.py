@@ -284,8 +284,11 @@ def _write_tile(path: Path, size: int) -> Path:
 
 def main(name: str, arguments: str) -> None:
     """Run one measurement and print it as the last line."""
-    measure = {"inference": inference, "batches": batches, "normalisation": normalisation}[name]
-    result = measure(**json.loads(arguments))
+    from experiments import full_size
+
+    here = {"inference": inference, "batches": batches, "normalisation": normalisation}
+    there = {"cutting": full_size.cutting, "schedule": full_size.schedule}
+    result = (here | there)[name](**json.loads(arguments))
     print(json.dumps({**result, "peak_megabytes": peak_megabytes()}))
 
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments import benchmark, measurements
-from experiments.benchmark import GOALS, PARTS, as_markdown, main
+from experiments.benchmark import ALL, GOALS, as_markdown, main
 from jointnet.prediction import WindowGrid
 from preprocessing.errors import RunError
 
@@ -74,7 +74,7 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
     output = tmp_path / "tables"
     done = CliRunner().invoke(main, ["all", "--output", str(output)])
     assert done.exit_code == 0, done.output
-    for part in PARTS:
+    for part in ALL:
         stem = part if part == "normalisation" else f"{part}_float32"
         content = json.loads((output / f"{stem}.json").read_text())
         assert content["goal"] == GOALS[part]
