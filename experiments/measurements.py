@@ -21,7 +21,7 @@ import numpy as np
 
 from jointnet.batches import TrainingBatches
 from jointnet.model import JointNet
-from jointnet.prediction import WindowGrid
+from jointnet.prediction import WindowGrid, batch_of
 from jointnet.runs import Run, jit_setting
 from jointnet.settings import TrainingSettings
 from layers import GroupNormalization
@@ -65,7 +65,7 @@ def inference(size: int, variant: str, precision: str, window: int) -> dict[str,
         Seconds end to end; those in the network during that run; those of the bare network, its
         batch before and after that run (median) times the number of batches.
     """
-    from jointnet.raster_prediction import batch_of, predict_raster
+    from jointnet.raster_prediction import predict_raster
 
     network = TimedNetwork(_network(variant, precision))
     config = {"bands": 3, "dtype": "uint8", "gsd": 0.3, "window": window, "threshold": 0.5}

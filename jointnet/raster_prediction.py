@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jointnet.metrics import threshold_mask
-from jointnet.prediction import WindowGrid, predict_strips
+from jointnet.prediction import WindowGrid, batch_of, predict_strips
 from jointnet.raster_checks import bands_of, check_raster
 from jointnet.raster_outputs import (
     FOOTPRINTS,
@@ -94,7 +94,7 @@ def predict_raster(
         threshold: probability from which a pixel is target, 0..1; None for the run's own.
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         overwrite: replace outputs that exist.
-        batch_size: windows predicted at once; None for ``batch_of`` the run's window.
+        batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
         progress: show a bar while predicting, if standard error is a terminal.
 
     Returns:
@@ -138,15 +138,6 @@ def predict_raster(
         target_pixels=target,
         seconds=time.perf_counter() - began,
     )
-
-
-def batch_of(window: int) -> int:
-    """Windows of so many pixels a side to predict at once.
-
-    As many pixels as one window of 512: more is no faster on a CPU, and holds more memory (5 GB
-    for four such windows at full width, 2 GB for one).
-    """
-    return max(1, 512**2 // window**2)
 
 
 @contextmanager
