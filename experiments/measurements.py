@@ -21,9 +21,10 @@ import numpy as np
 
 from jointnet.batches import TrainingBatches
 from jointnet.model import JointNet
-from jointnet.prediction import WindowGrid, batch_of
+from jointnet.prediction import batch_of
 from jointnet.runs import Run, jit_setting
 from jointnet.settings import TrainingSettings
+from jointnet.window_bands import WindowGrid
 from layers import GroupNormalization
 from preprocessing.augmentation import STRONG
 from preprocessing.patch_store import PatchSet

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jointnet.metrics import threshold_mask
-from jointnet.prediction import WindowGrid, batch_of, predict_strips
+from jointnet.prediction import batch_of, predict_strips
 from jointnet.raster_checks import bands_of, check_raster
 from jointnet.raster_outputs import (
     FOOTPRINTS,
@@ -29,6 +29,7 @@ from jointnet.raster_outputs import (
     publish_all,
 )
 from jointnet.runs import Run
+from jointnet.window_bands import WindowGrid
 from preprocessing.errors import OutputError, RunError
 from preprocessing.outputs import folder_beside
 from preprocessing.tiling import Window

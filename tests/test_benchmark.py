@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from experiments import benchmark, measurements
 from experiments.benchmark import ALL, GOALS, as_markdown, main
-from jointnet.prediction import WindowGrid
+from jointnet.window_bands import WindowGrid
 from preprocessing.errors import RunError
 
 MACHINE = {

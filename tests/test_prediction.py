@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointnet.prediction import WindowGrid, blend, predict_image, predict_strips, predict_windows
+from jointnet.prediction import predict_image, predict_strips, predict_windows
+from jointnet.window_bands import WindowGrid, bands_of, blend, join
 from preprocessing.tiling import Window, cut
 
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, 2)).astype(np.float32)
@@ -211,17 +212,25 @@ def test_windows_come_back_in_their_order_with_none_where_all_is_void():
         return full, np.full((2, 2), window.column in (2, 6, 8))
 
     results = list(predict_windows(windows, read, lambda batch: batch + 0.5, batch_size=2))
-    assert [window for window, _ in results] == windows
-    values = [None if p is None else float(p.mean()) for _, p in results]
+    assert [window for window, _, _ in results] == windows
+    values = [None if p is None else float(p.mean()) for _, p, _ in results]
     assert values == [None, 2.5, None, 6.5, 8.5]
+
+
+def blended(grid: WindowGrid, probabilities: list) -> list:
+    """Strips of a raster of one band, all of it imagery."""
+    (band,) = bands_of(grid)
+    everywhere = [np.ones((grid.window, grid.window), bool)] * len(probabilities)
+    return list(
+        join([blend(grid, band, zip(grid.windows(), probabilities, everywhere, strict=True))])
+    )
 
 
 def test_blending_by_hand():
     # Two windows of four rows that share two: half an overlap of one row before the raster.
     grid = WindowGrid(height=4, width=2, window=4, overlap=2)
     assert [(w.row, w.column) for w in grid.windows()] == [(-1, -1), (1, -1)]
-    results = zip(grid.windows(), [np.full((4, 4), 1.0), np.full((4, 4), 5.0)], strict=True)
-    first, second = blend(grid, results)
+    first, second = blended(grid, [np.full((4, 4), 1.0), np.full((4, 4), 5.0)])
     # Rows 1 and 2 of the raster are shared: weights 3/4 and 1/4, then 1/4 and 3/4.
     assert (first[0], second[0]) == (0, 1)
     np.testing.assert_allclose(first[1], np.full((1, 2), 1.0))
@@ -230,8 +239,7 @@ def test_blending_by_hand():
 
 def test_a_missing_neighbour_leaves_the_other_at_full_weight():
     grid = WindowGrid(height=4, width=2, window=4, overlap=2)
-    results = zip(grid.windows(), [None, np.full((4, 4), 5.0)], strict=True)
-    rows = np.concatenate([strip for _, strip in blend(grid, results)])
+    rows = np.concatenate([strip for _, strip in blended(grid, [None, np.full((4, 4), 5.0)])])
     np.testing.assert_array_equal(rows[:, 0], [np.nan, 5, 5, 5])
 
 
