@@ -12,11 +12,13 @@ from experiments.options import (
     model_option,
     overwrite_option,
     parse_bands,
+    parse_part,
     threshold_option,
 )
 from jointnet.raster_checks import check_raster
+from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES, check_outputs
-from jointnet.raster_prediction import RasterPrediction, predict_raster
+from jointnet.raster_prediction import RasterPrediction, run_job
 from jointnet.runs import load_run
 from preprocessing.errors import JointNetError, RasterError
 from preprocessing.scenes import images_in
@@ -80,6 +82,14 @@ def summary(done: RasterPrediction, target: str) -> str:
     return f"{files}: {found}, {share}, {speed}"
 
 
+def waiting(job: RasterJob) -> str:
+    """Say in one line that a part is done and what the outputs wait for."""
+    missing, bands = len(job.files.missing()), len(job.files.bands)
+    if not missing:
+        return f"{job.image.name}: all bands are there, another part writes the outputs"
+    return f"{job.image.name}: this part is done, {missing} of {bands} bands are missing"
+
+
 @click.command(
     cls=Command,
     epilog="""\b
@@ -118,6 +128,21 @@ Examples:
 )
 @overwrite_option
 @click.option("--probabilities", is_flag=True, help="Write the probabilities as well.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the bands of an image; each takes the memory of one.",
+)
+@click.option(
+    "--part",
+    callback=parse_part,
+    metavar="K/N",
+    help="Predict every Nth band only, from the Kth on, for N machines that share --output. "
+    "Whoever finishes last writes the outputs.",
+)
 @data_option
 def main(
     images: tuple[str, ...],
@@ -128,6 +153,8 @@ def main(
     output: Path,
     overwrite: bool,
     probabilities: bool,
+    workers: int,
+    part: tuple[int, int] | None,
     data: Path,
 ) -> int:
     """Find buildings, or what else a network was trained on, in aerial images.
@@ -143,32 +170,34 @@ def main(
       <image>_probabilities.tif   with --probabilities: float32, 0 to 1
 
     All images are checked before the first is predicted. Where one fails all the same, the
-    others are finished; the exit code is then 2.
+    others are finished; the exit code is then 2. What was predicted of an image stays in a hidden
+    folder beside the outputs until they are complete: the same command, given again after an
+    interruption, goes on from there, and does nothing for an image that is done.
     """  # noqa: D301 (click takes the control character itself)
+    if part is not None and workers > 1:
+        raise click.UsageError("--part and --workers do not go together; give each part its own")
     # A shell turns --image *.tif into --image a.tif b.tif.
     paths = find_images([*images, *more_images], data)
-    check_outputs(paths, output, probabilities, overwrite)
+    check_outputs(paths, output, probabilities, overwrite=True)
     run = load_run(model)
-    for path in paths:
-        for note in check_raster(run, path, bands):
-            click.echo(f"{path.name}: {note}")
+    options = PredictionOptions(bands, threshold, probabilities)
+    jobs = [RasterJob(run, path, output, options) for path in paths]
+    if not overwrite:
+        for job in filter(RasterJob.is_done, jobs):
+            click.echo(f"{job.paths[MASK]}: done already; --overwrite does it again")
+        jobs = [job for job in jobs if not job.is_done()]
+    check_outputs([job.image for job in jobs], output, probabilities, overwrite)
+    for job in jobs:
+        for note in check_raster(run, job.image, bands):
+            click.echo(f"{job.image.name}: {note}")
     failures = []
-    for path in paths:
+    for job in jobs:
         try:
-            done = predict_raster(
-                run,
-                path,
-                output,
-                bands=bands,
-                threshold=threshold,
-                probabilities=probabilities,
-                overwrite=overwrite,
-                progress=True,
-            )
+            done = run_job(job, overwrite=overwrite, workers=workers, part=part, progress=True)
         except JointNetError as error:
             failures.append(" ".join(str(error).split()))
         else:
-            click.echo(summary(done, run.config["target"]))
+            click.echo(summary(done, run.config["target"]) if done else waiting(job))
     for failure in failures:
         click.echo(f"error: {failure}", err=True)
     return 2 if failures else 0

@@ -74,6 +74,22 @@ def parse_bands(
     return [int(part) for part in parts] or None
 
 
+def parse_part(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Turn ``"3/8"`` into numbers.
+
+    Raises:
+        click.BadParameter: not the form K/N with K from 1 to N.
+    """
+    if value is None:
+        return None
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise click.BadParameter(f"{value!r} is no part; write 3/8 for the third of eight")
+    return int(part), int(parts)
+
+
 def parse_validation(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> list[int | str] | float | None:

@@ -7,18 +7,19 @@ a machine that only trains needs no GDAL.
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.metrics import threshold_mask
-from jointnet.prediction import batch_of, predict_strips
-from jointnet.raster_checks import bands_of, check_raster
+from jointnet.raster_checks import check_raster
+from jointnet.raster_job import KEY_TAG, PredictionOptions, RasterJob
 from jointnet.raster_outputs import (
     FOOTPRINTS,
     MASK,
@@ -29,13 +30,10 @@ from jointnet.raster_outputs import (
     publish_all,
 )
 from jointnet.runs import Run
-from jointnet.window_bands import WindowGrid
-from preprocessing.errors import OutputError, RunError
+from jointnet.window_bands import Band
+from preprocessing.errors import OutputError, RasterError
 from preprocessing.outputs import folder_beside
 from preprocessing.tiling import Window
-
-if TYPE_CHECKING:
-    from preprocessing.rasters import RasterReader
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ def predict_raster(
     probabilities: bool = False,
     overwrite: bool = False,
     batch_size: int | None = None,
+    workers: int = 1,
     progress: bool = False,
 ) -> RasterPrediction:
     """Predict a raster of any size in flat memory, and write what was found.
@@ -96,6 +95,7 @@ def predict_raster(
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         overwrite: replace outputs that exist.
         batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
+        workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
 
     Returns:
@@ -106,39 +106,145 @@ def predict_raster(
         OutputError: outputs exist, or cannot be written.
         RunError: the run cannot predict rasters.
     """
+    image, folder = Path(image), Path(folder)
+    check_outputs([image], folder, probabilities, overwrite)
+    options = PredictionOptions(bands, threshold, probabilities, batch_size)
+    job = RasterJob(run, image, folder, options)
+    return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
+
+
+def run_job(
+    job: RasterJob,
+    *,
+    overwrite: bool = False,
+    workers: int = 1,
+    part: tuple[int, int] | None = None,
+    progress: bool = False,
+) -> RasterPrediction | None:
+    """Predict what is missing of a job, and make its outputs once nothing is.
+
+    Args:
+        job: what to predict, as far as it has not been.
+        overwrite: replace outputs that exist.
+        workers: processes that share the work.
+        part: (k, n) predicts only every nth band, from the kth on; who finishes the last of all
+            parts' bands makes the outputs.
+        progress: show a bar while predicting, if standard error is a terminal.
+
+    Returns:
+        What was written, and figures about it; None where other parts are missing, or another
+        part makes the outputs.
+
+    Raises:
+        RasterError, OutputError, RunError: see ``predict_raster``.
+    """
+    began = time.perf_counter()
+    notes = check_raster(job.run, job.image, job.options.bands)
+    try:
+        missing = job.begin()
+        if part is not None:
+            predict_bands(job, part_of(missing, *part), progress)
+            if job.files.missing() or not job.files.claim():
+                return None
+        elif workers > 1 and len(missing) > 1:
+            predict_with_workers(job, workers, progress)
+        else:
+            predict_bands(job, missing, progress)
+        counts = finish(job, overwrite)
+    except BaseException:
+        job.files.release()
+        if not job.resumable:
+            job.files.remove()
+        elif part is None:
+            # Of several parts, another may be about to write the first band.
+            job.files.remove_if_empty()
+        raise
+    return RasterPrediction(
+        image=job.image,
+        outputs=tuple(job.paths.values()),
+        notes=tuple(notes),
+        **counts,
+        pixels=job.info.height * job.info.width,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def predict_bands(job: RasterJob, bands: Iterable[Band], progress: bool = False) -> None:
+    """Predict bands one after the other; one that cannot be read does not stop the others.
+
+    Args:
+        job: what to predict.
+        bands: some of ``job.files.bands``.
+        progress: show a bar, if standard error is a terminal.
+
+    Raises:
+        RasterError: bands cannot be read; those that were finished stay for another start.
+        RunError, OutputError: at once, what was finished stays.
+    """
+    bands = list(bands)
+    failures: list[tuple[Band, RasterError]] = []
+    windows = sum(len(band.tops) for band in bands) * len(job.grid.starts(job.grid.width))
+    with tqdm(
+        total=windows,
+        desc=job.image.name,
+        unit="window",
+        leave=False,
+        # None: only on a terminal.
+        disable=None if progress else True,
+    ) as bar:
+        for band in bands:
+            try:
+                job.predict(band, bar.update)
+            except RasterError as error:
+                failures.append((band, error))
+    if failures:
+        raise RasterError(_failed(job, failures))
+
+
+def _failed(job: RasterJob, failures: list[tuple[Band, RasterError]]) -> str:
+    """One line on what could not be read, and what is kept."""
+    all_bands = len(job.files.bands)
+    kept = all_bands - len(job.files.missing())
+    line = str(failures[0][1])
+    if all_bands == 1:
+        return line
+    rows = ", ".join(f"{band.first} to {band.last}" for band, _ in failures[:4])
+    more = ", ..." if len(failures) > 4 else ""
+    line = f"{line.rstrip('.')}; rows {rows}{more} are missing"
+    if not kept:
+        return line
+    return f"{line}, {kept} of {all_bands} bands are kept: the same command goes on from them"
+
+
+def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
+    """Make the outputs of a raster of which all bands are predicted.
+
+    Args:
+        job: what was predicted.
+        overwrite: replace outputs that exist.
+
+    Returns:
+        ``footprints``, ``valid_pixels`` and ``target_pixels``.
+
+    Raises:
+        RasterError: the raster has changed since it was predicted.
+        OutputError: outputs exist or cannot be written, or a band is missing.
+    """
     from preprocessing.footprints import footprints, write_geojson
     from preprocessing.overlays import overlay, write_png
-    from preprocessing.rasters import RasterReader
 
-    began = time.perf_counter()
-    image = Path(image)
-    check_outputs([image], folder, probabilities, overwrite)
-    notes = check_raster(run, image, bands)
-    bands = bands_of(run, bands)
-    threshold = run.config["threshold"] if threshold is None else threshold
-    batch_size = batch_of(run.config["window"]) if batch_size is None else batch_size
-    paths = output_paths(image, folder, probabilities)
-    with (
-        RasterReader(image, bands, run.config["bands"]) as reader,
-        _hidden_folder(paths[MASK]) as hidden,
-    ):
-        drafts = output_paths(image, hidden, probabilities)
-        valid, target = _write_rasters(run, reader, drafts, threshold, batch_size, progress)
+    probabilities, paths = job.options.probabilities, job.paths
+    with job.reader() as reader, _hidden_folder(paths[MASK]) as hidden:
+        drafts = output_paths(job.image, hidden, probabilities)
+        valid, target = _write_rasters(job, drafts)
         frame, _ = footprints(drafts[MASK])
         write_geojson(frame, drafts[FOOTPRINTS])
         write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
+        job.refuse_changed()
         moves = [(drafts[kind], paths[kind]) for kind in paths]
         publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
-    return RasterPrediction(
-        image=image,
-        outputs=tuple(paths.values()),
-        notes=tuple(notes),
-        footprints=len(frame),
-        pixels=reader.height * reader.width,
-        valid_pixels=valid,
-        target_pixels=target,
-        seconds=time.perf_counter() - began,
-    )
+    job.files.remove()
+    return {"footprints": len(frame), "valid_pixels": valid, "target_pixels": target}
 
 
 @contextmanager
@@ -155,59 +261,27 @@ def _hidden_folder(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written: {words}") from error
 
 
-def _write_rasters(
-    run: Run,
-    reader: "RasterReader",
-    paths: dict[str, Path],
-    threshold: float,
-    batch_size: int,
-    progress: bool,
-) -> tuple[int, int]:
-    """Predict strip by strip into the mask and, if wanted, the probabilities.
+def _write_rasters(job: RasterJob, paths: dict[str, Path]) -> tuple[int, int]:
+    """From the bands to the mask and, if wanted, the probabilities.
 
     Returns:
         Valid pixels and those of the target.
     """
     from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 
-    grid = WindowGrid(reader.height, reader.width, run.config["window"], run.config["overlap"])
-    reads = len(grid.windows()) + len(grid.starts(reader.height))
     valid_pixels = target_pixels = 0
+    tags = {KEY_TAG: job.key}
     with ExitStack() as stack:
-        mask_file = stack.enter_context(MaskWriter(paths[MASK], reader))
+        mask_file = stack.enter_context(MaskWriter(paths[MASK], job.info, tags=tags))
         probability_file: Any = None
         if PROBABILITIES in paths:
-            writer = ProbabilityWriter(paths[PROBABILITIES], reader)
+            writer = ProbabilityWriter(paths[PROBABILITIES], job.info, tags=tags)
             probability_file = stack.enter_context(writer)
-        # None: only on a terminal.
-        bar = stack.enter_context(
-            tqdm(
-                total=reads,
-                desc=reader.path.name,
-                unit="window",
-                leave=False,
-                disable=None if progress else True,
-            )
-        )
-
-        def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
-            bar.update()
-            return reader.read(window)
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            results = run.model.predict_on_batch(images)
-            if not np.isfinite(results).all():
-                raise RunError(
-                    f"{reader.path}: the network gives values that are not finite; are the "
-                    "pixels in the range it was trained on?"
-                )
-            return results
-
-        for first, strip in predict_strips(read, grid, predict, batch_size):
+        for first, strip in job.files.strips():
             window = Window(first, 0, *strip.shape)
             # A weighted mean may be above 1 by a rounding.
             strip = np.clip(strip, 0, 1)
-            mask = threshold_mask(strip, threshold)
+            mask = threshold_mask(strip, job.threshold)
             mask_file.write(window, mask)
             if probability_file is not None:
                 probability_file.write(window, strip)

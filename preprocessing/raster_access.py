@@ -179,6 +179,28 @@ def raster_info(path: str | os.PathLike) -> RasterInfo:
         return describe(dataset)
 
 
+def raster_files(path: str | os.PathLike) -> list[str]:
+    """The files that a raster's pixels and place come from: its own, and the sources of a VRT.
+
+    What GIS leaves beside it (``.aux.xml``: statistics) is left out.
+
+    Raises:
+        RasterError: no such file, a folder, or no raster.
+    """
+    with open_raster(path) as dataset:
+        return sorted(name for name in dataset.files if not name.endswith(".aux.xml"))
+
+
+def raster_tags(path: str | os.PathLike) -> dict[str, str]:
+    """The tags of a raster's default domain.
+
+    Raises:
+        RasterError: no such file, a folder, or no raster.
+    """
+    with open_raster(path) as dataset:
+        return dataset.tags()
+
+
 def read_window(
     dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool = False
 ) -> np.ndarray:

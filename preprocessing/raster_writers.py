@@ -1,13 +1,10 @@
 """The raster writers: masks and probabilities as GeoTIFF, window by window, in flat memory.
 
-Windows may come in any order and overlap, and whether there is any void is known only after the
-last one. So pixels go into a plain working file first, in which they can be rewritten in place
-and whose space on disk is taken at the start, so that a full disk shows before the work, not
-after it. Once all windows are there it is copied strip by strip into the final, compressed
-GeoTIFF, without the holes that rewritten compressed tiles leave behind; that file is read back
-and compared (GDAL does not report every failed write on closing) and only then renamed to its
-place. Until then the disk holds ``height * width`` pixels more (4 bytes each for
-probabilities); memory holds one strip and GDAL's cache of blocks.
+Windows may come in any order and overlap, and whether there is void is known only after the last.
+So pixels go into a working file first, whose space is taken at the start; once all are there it is
+copied strip by strip into the compressed GeoTIFF, which is read back (GDAL does not report every
+failed write) and then renamed to its place. Until then the disk holds ``height * width`` pixels
+more (4 bytes each for probabilities); memory holds one strip and GDAL's cache of blocks.
 """
 
 import os
@@ -49,15 +46,18 @@ class _Writer(ABC):
     resampling: ClassVar[Resampling]
 
     def __init__(
-        self, path: str | os.PathLike, like: RasterReader | RasterInfo, overwrite: bool = False
+        self,
+        path: str | os.PathLike,
+        like: RasterReader | RasterInfo,
+        overwrite: bool = False,
+        tags: dict[str, str] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path, self._overwrite, self._tags = Path(path), overwrite, tags or {}
         self.height, self.width = like.height, like.width
         refuse_existing(self.path, overwrite)
         source = getattr(like, "path", None)
         if source is not None and self.path.exists() and self.path.samefile(source):
             raise OutputError(f"{self.path}: is the input image; name another output")
-        self._overwrite = overwrite
         self._placement = {"crs": like.crs, "transform": like.transform}
         if like.gcps:
             # With points, rasterio takes a CRS that says nothing, but not None.
@@ -68,7 +68,6 @@ class _Writer(ABC):
     def __enter__(self) -> Self:
         with self._writing(), ExitStack() as stack:
             self._folder = stack.enter_context(folder_beside(self.path))
-            # Before the work; GDAL on a full disk also prints lines of its own.
             size = self.height * self.width * np.dtype(self.dtype).itemsize
             require_space(self._folder, int(size * (1 + self.final_share)) + (1 << 16))
             self._pixels = stack.enter_context(open(self._folder / "pixels", "w+b"))
@@ -175,6 +174,7 @@ class _Writer(ABC):
         with rasterio.open(final, "w", **profile) as file:
             if self._rpcs:
                 file.update_tags(ns="RPC", **self._rpcs)
+            file.update_tags(**self._tags)
             for strip in self._strips():
                 pixels, valid = self._encode(self._read(strip))
                 area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
@@ -223,6 +223,7 @@ class MaskWriter(_Writer):
         path: the file to write; missing folders are made.
         like: the raster that the mask belongs to.
         overwrite: replace an existing file once the new one is complete.
+        tags: names and values kept in the file.
 
     Raises:
         OutputError: the file exists and ``overwrite`` is off, it is the raster itself, or it

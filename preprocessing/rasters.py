@@ -22,7 +22,9 @@ from preprocessing.raster_access import (
     describe,
     gdal_quiet,
     open_raster,
+    raster_files,
     raster_info,
+    raster_tags,
     read_window,
     strips,
 )
@@ -32,7 +34,9 @@ __all__ = [
     "LabelReader",
     "RasterInfo",
     "RasterReader",
+    "raster_files",
     "raster_info",
+    "raster_tags",
     "read_image",
     "read_label",
 ]

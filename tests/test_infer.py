@@ -27,6 +27,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"), window=128, overlap=16)
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """The stand-in network, whatever --model names."""
@@ -141,20 +146,54 @@ def test_several_images(folder, stand_in):
     assert "0 footprints, all void: outputs empty" in lines[2]
 
 
+def test_what_is_done_is_not_done_again(folder, run_folder):
+    words = ("--image", "a.tif", "--model", run_folder)
+    assert call(*words).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("results").iterdir()}
+    result = call(*words)
+    assert result.exit_code == 0
+    assert result.stdout == "results/a_output.tif: done already; --overwrite does it again\n"
+    assert before == {path: path.stat().st_mtime_ns for path in Path("results").iterdir()}
+    assert "exists already; --overwrite" in fails(*words, "--threshold", 0.9)
+    assert "footprint" in call(*words, "--overwrite").stdout
+
+
+def test_parts_share_the_bands_and_the_last_writes_the_outputs(folder, run_folder):
+    # Rows of windows lie 112 apart: two bands.
+    write_image(folder / "b.tif", blotches(2000, 30))
+    words = ("--image", "b.tif", "--model", run_folder)
+    first = call(*words, "--part", "2/2")
+    assert first.stdout == "b.tif: this part is done, 1 of 2 bands are missing\n"
+    assert all(name.startswith(".b_") for name in written(folder / "results"))
+    last = call(*words, "--part", "1/2")
+    assert last.stdout.startswith("results/b_output.tif, ")
+    assert written(folder / "results") == ["b_footprints.geojson", "b_output.tif", "b_overlay.png"]
+    assert "done already" in call(*words, "--part", "2/2").stdout
+    assert call(*words, "--output", "whole").exit_code == 0
+    for name in written(folder / "whole"):
+        assert (folder / "whole" / name).read_bytes() == (folder / "results" / name).read_bytes()
+
+
+def test_parts_that_are_none(folder, stand_in):
+    for words in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"):
+        assert "write 3/8 for the third of eight" in fails("--image", "a.tif", f"--part={words}")
+    assert "do not go together" in fails("--image", "a.tif", "--part", "1/2", "--workers", 2)
+
+
 def test_one_footprint_is_singular(folder, stand_in):
     assert ": 1 footprint, " in call("--image", "a.tif", "--threshold", 0).stdout
 
 
 def test_one_that_fails_on_the_way_does_not_stop_the_others(folder, stand_in, monkeypatch):
     write_image(folder / "b.tif", blotches(20, 20))
-    predict = infer.predict_raster
+    run_job = infer.run_job
 
-    def fails_on_a(run, path, *rest, **options):
-        if path.name == "a.tif":
+    def fails_on_a(job, **options):
+        if job.image.name == "a.tif":
             raise OutputError("a.tif: the\ndisk is gone")
-        return predict(run, path, *rest, **options)
+        return run_job(job, **options)
 
-    monkeypatch.setattr(infer, "predict_raster", fails_on_a)
+    monkeypatch.setattr(infer, "run_job", fails_on_a)
     result = call("--image", "a.tif", "--image", "b.tif")
     assert result.exit_code == 2
     assert result.stderr == "error: a.tif: the disk is gone\n"
@@ -256,11 +295,6 @@ def test_options_that_are_none(folder, stand_in):
 
 
 # The real thing
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run"), window=128, overlap=16)
 
 
 @pytest.mark.slow

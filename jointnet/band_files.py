@@ -1,0 +1,159 @@
+"""Predicted bands on disk: each appears complete, and any process may predict any of them.
+
+A folder beside the outputs, ``.<stem>_<key>.bands``, holds ``job.json`` and a file per band. The
+key stands for network, options and input (``raster_job.RasterJob``), so bands of another
+configuration are never taken for these. Files hold the float32 rows of ``Band.strips`` one after
+the other, each strip's values, then, where it has them, its weights.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from jointnet.runs import write_json
+from jointnet.window_bands import Band, Strip, WindowGrid, bands_of, join
+from preprocessing.errors import OutputError, RunError
+from preprocessing.outputs import require_space
+
+_CLAIM = "claimed"
+_ITEM = np.dtype(np.float32).itemsize
+
+
+class BandFiles:
+    """The bands of one raster that are predicted already.
+
+    Attributes: ``folder``, ``grid`` and ``bands``, all bands of the grid.
+
+    Args:
+        folder: where they lie; made by ``begin``.
+        grid: windows over the raster.
+    """
+
+    def __init__(self, folder: Path, grid: WindowGrid):
+        self.folder = Path(folder)
+        self.grid = grid
+        self.bands = bands_of(grid)
+
+    def begin(self, job: dict) -> None:
+        """Make the folder, or find it as an earlier start with the same job left it.
+
+        Args:
+            job: what is predicted, JSON; read back by ``read_job``. Its ``key`` tells it from
+                other jobs.
+
+        Raises:
+            RunError: the folder holds another job.
+            OSError: it cannot be made, or the disk has no room for the bands that are missing.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            found = self.read_job()
+        except FileNotFoundError:
+            write_json(self.folder / "job.json", job)
+            found = self.read_job()
+        if found.get("key") != job["key"]:
+            raise RunError(f"{self.folder} holds bands of another prediction; delete it")
+        require_space(self.folder, sum(self._size(band) for band in self.missing()))
+
+    def read_job(self) -> dict:
+        """What is predicted.
+
+        Raises:
+            FileNotFoundError: nothing has begun here.
+        """
+        return json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+
+    def missing(self) -> list[Band]:
+        """Bands that are not there yet, from top to bottom."""
+        return [band for band in self.bands if not self._path(band).exists()]
+
+    def save(self, band: Band, strips: Iterable[Strip]) -> None:
+        """Write one band, which appears when it is complete.
+
+        Args:
+            band: one of ``bands``.
+            strips: its strips; each is written before the next is asked for.
+
+        Raises:
+            OutputError: the disk is full, or the folder is gone.
+        """
+        path = None
+        try:
+            handle, name = tempfile.mkstemp(prefix=f"{self._path(band).name}-", dir=self.folder)
+            path = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                for strip in strips:
+                    for rows in (strip.values, strip.weights):
+                        if rows is not None:
+                            file.write(np.ascontiguousarray(rows, np.float32).data)
+                file.flush()
+                os.fsync(file.fileno())
+            path.replace(self._path(band))
+        except BaseException as error:
+            if path is not None:
+                path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                words = error.strerror or " ".join(str(error).split())
+                raise OutputError(f"{self.folder}: cannot be written: {words}") from error
+            raise
+
+    def strips(self) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and ``(rows, width)`` float32 probabilities, NaN where void, of all bands.
+
+        Raises:
+            OutputError: a band is missing or damaged.
+        """
+        return join(map(self._load, self.bands))
+
+    def claim(self) -> bool:
+        """Whether the caller, of several that find nothing missing, is to make the outputs."""
+        try:
+            (self.folder / _CLAIM).touch(exist_ok=False)
+        except OSError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give a claim back, so that another may make the outputs."""
+        with suppress(OSError):
+            (self.folder / _CLAIM).unlink()
+
+    def remove(self) -> None:
+        """Delete the folder with all that it holds."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Delete the folder where no band was finished: there is nothing to go on from."""
+        if len(self.missing()) == len(self.bands):
+            self.remove()
+
+    def _path(self, band: Band) -> Path:
+        return self.folder / f"band_{band.number:05}.f32"
+
+    def _size(self, band: Band) -> int:
+        rows = sum((end - first) * (2 if edge else 1) for first, end, edge in band.strips())
+        return rows * self.grid.width * _ITEM
+
+    def _load(self, band: Band) -> Iterator[Strip]:
+        path, width = self._path(band), self.grid.width
+        try:
+            size = path.stat().st_size
+            if size != self._size(band):
+                raise OutputError(f"{path} has {size} bytes, not {self._size(band)}; delete it")
+            with open(path, "rb") as file:
+                for first, end, edge in band.strips():
+                    values, weights = (
+                        np.fromfile(file, np.float32, (end - first) * width).reshape(-1, width)
+                        if wanted
+                        else None
+                        for wanted in (True, edge)
+                    )
+                    yield Strip(first, values, weights)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,262 @@
+"""One raster to predict: with which network and options, and what of it is there already."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jointnet.band_files import BandFiles
+from jointnet.prediction import batch_of, predict_band
+from jointnet.raster_checks import bands_of
+from jointnet.raster_outputs import MASK, output_paths
+from jointnet.runs import WEIGHTS, Run
+from jointnet.window_bands import Band, WindowGrid
+from preprocessing.errors import OutputError, RasterError, RunError
+from preprocessing.patch_store import hash_file
+from preprocessing.tiling import Window
+
+if TYPE_CHECKING:
+    from preprocessing.rasters import RasterReader
+
+FORMAT = "jointnet prediction 1"
+KEY_TAG = "JOINTNET_PREDICTION"
+"""Name of the tag in the mask that holds the key of the job that made it."""
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What may be chosen for a prediction.
+
+    Attributes:
+        bands: 1-based bands to feed; None for those named in training, else by colour
+            interpretation.
+        threshold: probability from which a pixel is target, 0..1; None for the run's own.
+        probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
+        batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
+    """
+
+    bands: Sequence[int] | None = None
+    threshold: float | None = None
+    probabilities: bool = False
+    batch_size: int | None = None
+
+
+class RasterJob:
+    """A raster, the network that predicts it, and where its outputs go.
+
+    Attributes: ``run``, ``image``, ``folder`` and ``options``.
+
+    Args:
+        run: the network, from ``jointnet.runs.load_run``.
+        image: anything GDAL reads.
+        folder: where the outputs go.
+        options: what was chosen.
+
+    Raises:
+        RasterError: no such raster, or not the bands.
+    """
+
+    def __init__(self, run: Run, image: Path, folder: Path, options: PredictionOptions):
+        from preprocessing.rasters import RasterReader
+
+        self.run, self.image, self.folder, self.options = run, Path(image), Path(folder), options
+        self._bands = bands_of(run, options.bands)
+        self._reader = lambda: RasterReader(self.image, self._bands, run.config["bands"])
+        with self._reader() as reader:
+            self.info = reader.info
+        config = run.config
+        self.grid = WindowGrid(
+            self.info.height, self.info.width, config["window"], config["overlap"]
+        )
+        self._begun = _identity(self.image)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another start can go on from the bands: not for weights that have no file."""
+        return (self.run.folder / WEIGHTS).is_file()
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which a pixel is target."""
+        given = self.options.threshold
+        return self.run.config["threshold"] if given is None else given
+
+    @property
+    def batch_size(self) -> int:
+        """Windows predicted at once."""
+        return self.options.batch_size or batch_of(self.run.config["window"])
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Where the outputs go, by kind."""
+        return output_paths(self.image, self.folder, self.options.probabilities)
+
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """All that the outputs depend on, plain values."""
+        options = asdict(self.options) | {"threshold": self.threshold}
+        options["batch_size"] = self.batch_size
+        options["bands"] = None if self._bands is None else list(self._bands)
+        return {
+            "format": FORMAT,
+            "weights": _weights_hash(self.run),
+            "network": self.run.config.get("network"),
+            "precision": precision_of(self.run),
+            "window": self.run.config["window"],
+            "overlap": self.run.config["overlap"],
+            "image": self._begun,
+            "options": options,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of ``described``, hexadecimal."""
+        return hashlib.sha256(json.dumps(self.described, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def files(self) -> BandFiles:
+        """The bands that are predicted already."""
+        name = f".{self.image.stem[:80]}_{self.key[:12]}.bands"
+        return BandFiles(self.folder / name, self.grid)
+
+    def begin(self) -> list[Band]:
+        """Make the folder for the bands, or find it; which of them are missing.
+
+        Raises:
+            OutputError: it cannot be made, or the disk has no room.
+        """
+        try:
+            place = {"run": str(self.run.folder.resolve()), "path": os.path.abspath(self.image)}
+            options = {"options": asdict(self.options)}
+            self.files.begin(self.described | place | options | {"key": self.key})
+        except OutputError as error:
+            # The user named another folder than the hidden one.
+            words = str(error).split(": ", 1)[-1]
+            raise OutputError(f"{self.paths[MASK]}: {words}") from error
+        except OSError as error:
+            words = error.strerror or " ".join(str(error).split())
+            raise OutputError(f"{self.paths[MASK]}: cannot be written: {words}") from error
+        return self.files.missing()
+
+    def is_done(self) -> bool:
+        """Whether all outputs are there, made by this very job."""
+        from preprocessing.rasters import raster_tags
+
+        if not all(path.is_file() for path in self.paths.values()):
+            return False
+        try:
+            return raster_tags(self.paths[MASK]).get(KEY_TAG) == self.key
+        except RasterError:
+            return False
+
+    def predict(self, band: Band, advance: Any = None) -> None:
+        """Predict one band and keep it.
+
+        Args:
+            band: one of ``files.bands``.
+            advance: called after each window that was read.
+
+        Raises:
+            RasterError: the raster cannot be read there, or has changed since the job began.
+            RunError: the network gives what is not finite.
+            OutputError: the band cannot be written.
+        """
+        with self._reader() as reader:
+
+            def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+                if advance is not None:
+                    advance()
+                return reader.read(window)
+
+            strips = predict_band(read, self.grid, band, self._finite, self.batch_size)
+            self.files.save(band, self._unchanged(strips))
+
+    def reader(self) -> "RasterReader":
+        """The raster, opened with the bands that the network is fed."""
+        return self._reader()
+
+    def refuse_changed(self) -> None:
+        """Refuse a raster that has changed since the job began.
+
+        Raises:
+            RasterError: it has, or it is gone.
+        """
+        if _identity(self.image) != self._begun:
+            raise RasterError(
+                f"{self.image}: changed while it was predicted; start again once it is complete"
+            )
+
+    def _unchanged(self, strips: Any) -> Any:
+        yield from strips
+        # Before the band counts as finished.
+        self.refuse_changed()
+
+    def _finite(self, images: np.ndarray) -> np.ndarray:
+        results = self.run.model.predict_on_batch(images)
+        if not np.isfinite(results).all():
+            raise RunError(
+                f"{self.image}: the network gives values that are not finite; are the "
+                "pixels in the range it was trained on?"
+            )
+        return results
+
+
+def precision_of(run: Run) -> str:
+    """Name of the dtype policy that the network computes in."""
+    return getattr(getattr(run.model, "dtype_policy", None), "name", "float32")
+
+
+def job_of(folder: Path) -> RasterJob:
+    """The job whose bands lie in a folder, with its network, in a process that knows nothing else.
+
+    Args:
+        folder: of a ``BandFiles``.
+
+    Raises:
+        RunError: there is no job, its run has changed or cannot be loaded.
+        RasterError: the raster has changed or cannot be read.
+    """
+    from jointnet.runs import load_run
+
+    folder = Path(folder)
+    try:
+        told = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder} holds no job to go on with: {error}") from None
+    run = load_run(Path(told["run"]), told["precision"])
+    job = RasterJob(run, Path(told["path"]), folder.parent, PredictionOptions(**told["options"]))
+    if job.key != told["key"]:
+        raise RunError(
+            f"{told['path']} or the weights of {told['run']} have changed since {folder} was "
+            "begun; start again"
+        )
+    return job
+
+
+def _identity(image: Path) -> list:
+    """Size and time of change of all files of a raster, without reading their pixels."""
+    from preprocessing.rasters import raster_files
+
+    found = []
+    for name in raster_files(image):
+        try:
+            stat = os.stat(name)
+        except OSError:
+            # Not a file of this machine: members of archives, addresses.
+            found.append([str(name), None, None])
+        else:
+            found.append([os.path.realpath(name), stat.st_size, stat.st_mtime_ns])
+    return found
+
+
+def _weights_hash(run: Run) -> str:
+    """Of the run's weights; one of its own for a network that was never written."""
+    path = run.folder / WEIGHTS
+    return hash_file(path) if path.is_file() else uuid.uuid4().hex
