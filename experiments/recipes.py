@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.open_recipes import open_buildings, open_roads
+from experiments.open_recipes import open_buildings, open_buildings_on, open_roads
 from experiments.published_recipes import (
     inria_buildings,
     massachusetts_buildings,
@@ -100,6 +100,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
         massachusetts_buildings,
         polygons,
         open_buildings,
+        open_buildings_on,
         open_roads,
     )
 }
