@@ -30,6 +30,7 @@ from jointnet.evaluation import (
 from jointnet.mask_evaluation import evaluate_masks
 from jointnet.relaxed import BUFFER_PX
 from jointnet.runs import Run, load_run
+from jointnet.symmetries import mean_over_symmetries
 from preprocessing.errors import RunError
 from preprocessing.outputs import refuse_existing
 from preprocessing.patch_store import hash_file
@@ -91,6 +92,7 @@ def evaluate_run(
     data: Path,
     thresholds: tuple[float, ...] = THRESHOLDS,
     relaxed_buffer: int | None = None,
+    augment: bool = False,
 ) -> list[SceneCounts]:
     """Predict the validation scenes of a run and count.
 
@@ -100,6 +102,7 @@ def evaluate_run(
         thresholds: probabilities from which a pixel is target.
         relaxed_buffer: pixels within which the relaxed measures match (``jointnet.relaxed``);
             None for 3 where the target is roads, and no relaxed measures elsewhere.
+        augment: take the mean over the eight flips and rotations of every window.
 
     Raises:
         JointNetError: of the kind that says what is wrong.
@@ -115,8 +118,9 @@ def evaluate_run(
     numbers = run.config["recipe"].get("patches", {}).get("band_numbers")
     if relaxed_buffer is None:
         relaxed_buffer = RELAXED_BUFFERS.get(run.config["target"])
+    predict = run.model.predict_on_batch
     return evaluate_scenes(
-        run.model.predict_on_batch,
+        mean_over_symmetries(predict) if augment else predict,
         load(validation_scenes(run, data)),
         window=run.config["window"],
         overlap=run.config["overlap"],
@@ -166,6 +170,11 @@ def _polygon_notes(records: list[SceneCounts]) -> Iterator[str]:
     "to so many pixels apart.  [default: 3 for a model of roads]",
 )
 @click.option(
+    "--augment",
+    is_flag=True,
+    help="Mean over the eight flips and rotations of every window: eight times the time.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Folder for evaluation.json and evaluation.csv.  [default: the run folder, or that of "
@@ -181,6 +190,7 @@ def main(
     buffer_m: float | None,
     thresholds: tuple[float, ...],
     relaxed_buffer: int | None,
+    augment: bool,
     output: Path | None,
     overwrite: bool,
 ) -> None:
@@ -198,9 +208,10 @@ def main(
     """  # noqa: D301 (click takes the control character itself)
     if (predictions is None) != (labels is None):
         raise click.UsageError("--predictions and --labels go together")
-    if predictions is not None and any(map(given, ("model", "target", "thresholds"))):
+    if predictions is not None and any(map(given, ("model", "target", "thresholds", "augment"))):
         raise click.UsageError(
-            "--predictions are finished masks: --model, --target and --threshold do not apply"
+            "--predictions are finished masks: --model, --target, --threshold and --augment do not "
+            "apply"
         )
     if predictions is None and (where, buffer_m) != (None, None):
         raise click.UsageError(
@@ -214,7 +225,7 @@ def main(
         records = evaluate_masks(predictions, labels, where, buffer_m, relaxed_buffer)
     else:
         chosen = tuple(sorted(set(thresholds)))
-        records = evaluate_run(load_run(model), data, chosen, relaxed_buffer)
+        records = evaluate_run(load_run(model), data, chosen, relaxed_buffer, augment)
     for note in _polygon_notes(records):
         click.echo(note)
     click.echo(table(write_evaluation(folder, records)))

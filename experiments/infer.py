@@ -129,6 +129,11 @@ Examples:
 @overwrite_option
 @click.option("--probabilities", is_flag=True, help="Write the probabilities as well.")
 @click.option(
+    "--augment",
+    is_flag=True,
+    help="Mean over the eight flips and rotations of every window: eight times the time.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
@@ -153,6 +158,7 @@ def main(
     output: Path,
     overwrite: bool,
     probabilities: bool,
+    augment: bool,
     workers: int,
     part: tuple[int, int] | None,
     data: Path,
@@ -180,7 +186,7 @@ def main(
     paths = find_images([*images, *more_images], data)
     check_outputs(paths, output, probabilities, overwrite=True)
     run = load_run(model)
-    options = PredictionOptions(bands, threshold, probabilities)
+    options = PredictionOptions(bands, threshold, probabilities, augment=augment)
     jobs = [RasterJob(run, path, output, options) for path in paths]
     if not overwrite:
         for job in filter(RasterJob.is_done, jobs):

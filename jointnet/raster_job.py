@@ -17,6 +17,7 @@ from jointnet.prediction import batch_of, predict_band
 from jointnet.raster_checks import bands_of
 from jointnet.raster_outputs import MASK, output_paths
 from jointnet.runs import WEIGHTS, Run
+from jointnet.symmetries import mean_over_symmetries
 from jointnet.window_bands import Band, WindowGrid
 from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.patch_store import hash_file
@@ -40,12 +41,15 @@ class PredictionOptions:
         threshold: probability from which a pixel is target, 0..1; None for the run's own.
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
+        augment: predict every window in its eight flips and rotations, and take the mean; eight
+            times the time.
     """
 
     bands: Sequence[int] | None = None
     threshold: float | None = None
     probabilities: bool = False
     batch_size: int | None = None
+    augment: bool = False
 
 
 class RasterJob:
@@ -199,7 +203,8 @@ class RasterJob:
         self.refuse_changed()
 
     def _finite(self, images: np.ndarray) -> np.ndarray:
-        results = self.run.model.predict_on_batch(images)
+        predict = self.run.model.predict_on_batch
+        results = (mean_over_symmetries(predict) if self.options.augment else predict)(images)
         if not np.isfinite(results).all():
             raise RunError(
                 f"{self.image}: the network gives values that are not finite; are the "

@@ -76,6 +76,7 @@ def predict_raster(
     probabilities: bool = False,
     overwrite: bool = False,
     batch_size: int | None = None,
+    augment: bool = False,
     workers: int = 1,
     progress: bool = False,
 ) -> RasterPrediction:
@@ -95,6 +96,8 @@ def predict_raster(
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         overwrite: replace outputs that exist.
         batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
+        augment: take the mean over the eight flips and rotations of every window, in eight times
+            the time.
         workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
 
@@ -108,7 +111,7 @@ def predict_raster(
     """
     image, folder = Path(image), Path(folder)
     check_outputs([image], folder, probabilities, overwrite)
-    options = PredictionOptions(bands, threshold, probabilities, batch_size)
+    options = PredictionOptions(bands, threshold, probabilities, batch_size, augment)
     job = RasterJob(run, image, folder, options)
     return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
 

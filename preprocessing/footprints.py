@@ -5,23 +5,18 @@ gives the mask again.
 """
 
 import os
-import warnings
 
 import geopandas
 import numpy as np
-import pyogrio
-import pyproj
 import rasterio
 import rasterio.features
 import shapely
 from affine import Affine
 
 from preprocessing.errors import RasterError
-from preprocessing.geometry import fit_control_points
-from preprocessing.outputs import replacing
+from preprocessing.placement import Placement, apply_affine, geodesic_areas, placement
 from preprocessing.raster_access import (
     GDAL_ERRORS,
-    RasterInfo,
     gdal_quiet,
     open_raster,
     raster_info,
@@ -29,10 +24,7 @@ from preprocessing.raster_access import (
     strips,
 )
 from preprocessing.rasters import LabelReader, read_label
-
-_GEOD = pyproj.Geod(ellps="WGS84")
-# Pixels along an edge: what is straight in the raster is none on ground that control points bend.
-_STRAIGHT = 64
+from preprocessing.vector_writers import write_layer
 
 
 def polygonise(
@@ -45,8 +37,9 @@ def polygonise(
 
     Args:
         mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
-            mask or label raster. Masks that ``MaskWriter`` wrote are streamed where the
-            coordinates wanted are the file's own; other files are read whole.
+            mask or label raster. Masks that ``MaskWriter`` wrote, and others of one band of
+            uint8, are streamed: memory holds the shapes that are open and the polygons; other
+            files are read whole.
         transform: affine from (column, row) to the coordinates wanted; the identity, pixel
             coordinates, by default.
 
@@ -65,14 +58,22 @@ def polygonise(
             raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
         targets = (mask == 1).astype(np.uint8)
         return _outlines(targets, targets, transform)
-    if not _streams(mask, transform):
+    if not _streams(mask):
         return polygonise(read_label(mask), transform)
     with open_raster(mask) as dataset:
-        band = rasterio.band(dataset, 1)
+        band, own = rasterio.band(dataset, 1), dataset.transform
         try:
-            return _outlines(band, band, transform)
+            polygons = _outlines(band, band, own)
         except GDAL_ERRORS as error:
             raise RasterError(f"{mask}: cannot be read: {reason(error)}") from error
+    if own == transform:
+        return polygons
+
+    def move(points: np.ndarray) -> np.ndarray:
+        # Corners of pixels have whole coordinates: what the way there and back costs is undone.
+        return apply_affine(transform, np.rint(apply_affine(~own, points)))
+
+    return list(shapely.transform(np.array(polygons, dtype=object), move))
 
 
 def _outlines(
@@ -85,16 +86,17 @@ def _outlines(
         return [shapely.Polygon(outer, holes) for outer, *holes in rings]
 
 
-def _streams(path: str | os.PathLike, transform: Affine) -> bool:
+def _streams(path: str | os.PathLike) -> bool:
     """Whether GDAL can outline the file as it is; checks all its values on the way.
 
-    GDAL knows nothing of void that lies over targets, and takes the file's own affine.
+    GDAL knows nothing of void that lies over targets, of targets in other bands than the first,
+    and it takes the file's own affine.
     """
     with LabelReader(path) as reader:
         for window in strips(reader.height, reader.width):
             reader.read(window)
-        plain = reader.info.dtype == "uint8" and not reader.target_under_void
-        return plain and reader.info.transform == transform
+        plain = reader.info.dtype == "uint8" and reader.info.band_count == 1
+        return plain and not reader.target_under_void and not reader.info.transform.is_degenerate
 
 
 def footprints(
@@ -123,41 +125,27 @@ def footprints(
         RasterError: no such file, no raster, or corrupt.
         LabelError: values other than {0, 1} or {0, 255}.
     """
-    info = raster_info(mask)
-    if info.gsd is None:
-        return _in_pixels(polygonise(mask), info, min_area_m2)
-    if info.gcps:
-        fit = fit_control_points(info.gcps, info.crs, info.height, info.width)
-        polygons = shapely.segmentize(np.array(polygonise(mask), dtype=object), _STRAIGHT)
-        polygons, note = shapely.transform(polygons, fit), fit.note
-    else:
-        polygons, note = np.array(polygonise(mask, info.transform), dtype=object), ""
-    ground = geopandas.GeoSeries(polygons, crs=info.crs.to_wkt()).to_crs("EPSG:4326")
-    # A south-up raster or an unoriented hole would otherwise count with the wrong sign.
-    oriented = shapely.orient_polygons(ground.to_numpy())
-    area = np.array([_GEOD.geometry_area_perimeter(polygon)[0] for polygon in oriented], float)
+    place = placement(raster_info(mask))
+    outlines = np.array(polygonise(mask), dtype=object)
+    if place.crs is None:
+        return _in_pixels(outlines, place, min_area_m2)
+    ground = shapely.orient_polygons(place.geographic(place.outlines(outlines)))
+    area = geodesic_areas(ground)
     keep = area >= min_area_m2
     columns = {"id": np.arange(1, keep.sum() + 1), "area_m2": area[keep]}
-    frame = geopandas.GeoDataFrame(columns, geometry=oriented[keep], crs="EPSG:4326")
-    return frame, note
+    return geopandas.GeoDataFrame(columns, geometry=ground[keep], crs="EPSG:4326"), place.note
 
 
 def _in_pixels(
-    polygons: list[shapely.Polygon], info: RasterInfo, min_area_m2: float
+    outlines: np.ndarray, place: Placement, min_area_m2: float
 ) -> tuple[geopandas.GeoDataFrame, str]:
     """The frame and the note for a raster that has no place on the ground."""
-    if info.gcps and info.crs is not None:
-        lacking = "control points that give it no place"
-    elif info.rpcs:
-        lacking = "only RPCs, which are not used"
-    else:
-        lacking = "no CRS" if info.crs is None else "no affine of its own that leads to the ground"
-    note = f"The raster has {lacking}: footprints are in pixels (column, row), areas too."
+    note = place.note
     if min_area_m2 > 0:
         note = f"{note[:-1]}, and no smallest area in m2 applies."
-    area = np.array([round(polygon.area) for polygon in polygons], np.int64)
-    columns = {"id": np.arange(1, len(polygons) + 1), "area_px": area}
-    return geopandas.GeoDataFrame(columns, geometry=list(polygons)), note
+    area = np.rint(shapely.area(outlines)).astype(np.int64)
+    columns = {"id": np.arange(1, len(outlines) + 1), "area_px": area}
+    return geopandas.GeoDataFrame(columns, geometry=outlines), note
 
 
 def write_geojson(
@@ -180,17 +168,4 @@ def write_geojson(
     """
     if frame.crs is not None and frame.crs.to_epsg() != 4326:
         raise ValueError(f"CRS {frame.crs.name}: GeoJSON is EPSG:4326, frame.to_crs(4326) first")
-    options = {} if frame.crs is None else {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
-    with replacing(path, overwrite) as target, warnings.catch_warnings():
-        # Of a frame without CRS pyogrio warns; here that is meant.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            pyogrio.write_dataframe(
-                frame, target, driver="GeoJSON", geometry_type="Polygon", **options
-            )
-            # Failures to write at closing are not reported; a truncated file does not open.
-            complete = pyogrio.read_info(target, force_feature_count=True)["features"]
-        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-            raise OSError(" ".join(str(error).split())) from error
-        if complete != len(frame):
-            raise OSError(f"{complete} of {len(frame)} footprints arrived, disk full?")
+    write_layer(frame, path, "Polygon", "GeoJSON", overwrite)

@@ -94,6 +94,7 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
         (("--predictions", found, "--labels", labels, "--threshold", "0.5"), "do not apply"),
         (("--predictions", found, "--labels", labels, "--model", found), "do not apply"),
         (("--predictions", found, "--labels", labels, "--target", "roads"), "do not apply"),
+        (("--predictions", found, "--labels", labels, "--augment"), "do not apply"),
         (("--where", "a = 1"), "--where and --buffer-m are for --labels"),
         (("--buffer-m", "3"), "--where and --buffer-m are for --labels"),
         (("--predictions", found, "--labels", labels, "--buffer-m", "3"), "holds label rasters"),

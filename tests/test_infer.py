@@ -125,7 +125,16 @@ def test_an_image_needs_no_further_option(folder, stand_in):
 
 
 def test_options_act(folder, stand_in):
-    words = ("--threshold", 0, "--bands", "3,2,1", "--output", "x/y", "--probabilities")
+    words = (
+        "--threshold",
+        0,
+        "--bands",
+        "3,2,1",
+        "--output",
+        "x/y",
+        "--probabilities",
+        "--augment",
+    )
     assert "100.0% buildings" in call("--image", "a.tif", *words).stdout
     assert "a_probabilities.tif" in written(folder / "x" / "y")
     assert call("--image", "a.tif", *words).exit_code == 2

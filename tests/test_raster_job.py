@@ -54,7 +54,13 @@ def test_the_key_is_that_of_network_options_and_input(run, image, tmp_path):
     assert job(run, image, tmp_path / "elsewhere").key == first
     assert job(run, image, tmp_path, threshold=0.5).key == first
     assert job(run, image, tmp_path, batch_size=16).key == first
-    others = [{"threshold": 0.6}, {"bands": [3, 2, 1]}, {"probabilities": True}, {"batch_size": 3}]
+    others = [
+        {"threshold": 0.6},
+        {"bands": [3, 2, 1]},
+        {"probabilities": True},
+        {"batch_size": 3},
+        {"augment": True},
+    ]
     keys = {job(run, image, tmp_path, **options).key for options in others}
     assert len(keys | {first}) == len(others) + 1
     os.utime(image, ns=(1, 1))

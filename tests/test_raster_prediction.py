@@ -15,6 +15,7 @@ from jointnet import raster_prediction
 from jointnet.prediction import predict_image
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import load_run
+from jointnet.symmetries import SYMMETRIES, turned, turned_back
 from preprocessing import footprints, overlays, raster_writers
 from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.rasters import read_label
@@ -58,6 +59,22 @@ def test_a_trained_network_as_in_memory(tmp_path):
     predict_raster(run, write_image(tmp_path / "a.tif", image), tmp_path, probabilities=True)
     expected = predict_image(run.model.predict_on_batch, image, None, 32, 8)
     np.testing.assert_array_equal(probabilities_of(tmp_path), expected)
+
+
+def test_augmented_it_is_the_mean_of_the_eight(tmp_path):
+    """The filter alone leans; the mean of its eight positions is that of an upright filter."""
+    image = blotches(50, 60)
+    path = write_image(tmp_path / "a.tif", image)
+    predict_raster(stand_in_run(), path, tmp_path, probabilities=True, augment=True)
+    expected = np.mean(
+        [
+            turned_back(StandIn().predict_on_batch(turned(wide, *one)), *one)[0, 4:-4, 4:-4, 0]
+            for one in SYMMETRIES
+            for wide in [cut(image, Window(-4, -4, 58, 68))[None]]
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(probabilities_of(tmp_path), expected, atol=1e-6)
 
 
 def test_threshold(tmp_path):
