@@ -12,6 +12,7 @@ from experiments.options import (
     model_option,
     overwrite_option,
     parse_bands,
+    parse_gsd,
     parse_part,
     threshold_option,
 )
@@ -129,6 +130,14 @@ Examples:
 @overwrite_option
 @click.option("--probabilities", is_flag=True, help="Write the probabilities as well.")
 @click.option(
+    "--gsd",
+    callback=parse_gsd,
+    metavar="METRES",
+    show_default="what the image says",
+    help="Ground metres per pixel of the images. Where they differ from the model's by more than a "
+    "quarter the image is resampled for it, and the mask back; 'native' turns that off.",
+)
+@click.option(
     "--augment",
     is_flag=True,
     help="Mean over the eight flips and rotations of every window: eight times the time.",
@@ -158,6 +167,7 @@ def main(
     output: Path,
     overwrite: bool,
     probabilities: bool,
+    gsd: float | str | None,
     augment: bool,
     workers: int,
     part: tuple[int, int] | None,
@@ -186,7 +196,7 @@ def main(
     paths = find_images([*images, *more_images], data)
     check_outputs(paths, output, probabilities, overwrite=True)
     run = load_run(model)
-    options = PredictionOptions(bands, threshold, probabilities, augment=augment)
+    options = PredictionOptions(bands, threshold, probabilities, augment=augment, gsd=gsd)
     jobs = [RasterJob(run, path, output, options) for path in paths]
     if not overwrite:
         for job in filter(RasterJob.is_done, jobs):
@@ -194,7 +204,7 @@ def main(
         jobs = [job for job in jobs if not job.is_done()]
     check_outputs([job.image for job in jobs], output, probabilities, overwrite)
     for job in jobs:
-        for note in check_raster(run, job.image, bands):
+        for note in check_raster(run, job.image, bands, gsd):
             click.echo(f"{job.image.name}: {note}")
     failures = []
     for job in jobs:

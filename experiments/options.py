@@ -90,6 +90,25 @@ def parse_part(
     return int(part), int(parts)
 
 
+def parse_gsd(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> float | str | None:
+    """Turn ``"0.3"`` into metres; ``"native"`` stays.
+
+    Raises:
+        click.BadParameter: neither that word nor a number above 0.
+    """
+    if value is None or value == "native":
+        return value
+    try:
+        metres = float(value)
+    except ValueError:
+        metres = math.nan
+    if not 0 < metres < math.inf:
+        raise click.BadParameter(f"{value!r} is neither metres per pixel nor 'native'")
+    return metres
+
+
 def parse_validation(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> list[int | str] | float | None:

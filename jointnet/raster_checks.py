@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
 
 GSD_TOLERANCE = 0.25
+# Pixels smaller than a 16th, or larger than four times, are fed as they are: windows of the first
+# would be too large to read, and what the network looks for cannot be seen in the second.
+_RESAMPLED = (1 / 16, 4)
+NATIVE = "native"
 # So many pixels are kept to take percentiles from.
 _SAMPLE = 1_000_000
 
@@ -24,8 +28,35 @@ def bands_of(run: Run, bands: Sequence[int] | None) -> Sequence[int] | None:
     return bands or run.config.get("band_numbers")
 
 
+def fed_gsd(run: Run, found: float | None, given: float | str | None = None) -> float | None:
+    """Ground metres per pixel from which a raster is resampled to those of the training.
+
+    Args:
+        run: the network.
+        found: what the raster says; None where it does not.
+        given: what the user says in its place; ``"native"`` to resample nothing.
+
+    Returns:
+        The metres; None where the raster is fed as it is: they are unknown, differ from those of
+        the training by no more than a quarter, or are less than a 16th or more than four times of
+        them.
+    """
+    trained, gsd = run.config["gsd"], found if given is None else given
+    if trained is None or gsd is None or gsd == NATIVE:
+        return None
+    least, most = _RESAMPLED
+    return gsd if _is_far(gsd, trained) and least <= gsd / trained <= most else None
+
+
+def _is_far(gsd: float, trained: float) -> bool:
+    return abs(gsd - trained) > GSD_TOLERANCE * trained
+
+
 def check_raster(
-    run: Run, image: str | os.PathLike, bands: Sequence[int] | None = None
+    run: Run,
+    image: str | os.PathLike,
+    bands: Sequence[int] | None = None,
+    gsd: float | str | None = None,
 ) -> list[str]:
     """Refuse a raster that the network cannot be fed; say what is worth knowing of another.
 
@@ -33,6 +64,7 @@ def check_raster(
         run: the network.
         image: anything GDAL reads.
         bands: explicit 1-based bands; None as in ``bands_of``.
+        gsd: ground metres per pixel, or ``"native"``, as in ``fed_gsd``.
 
     Returns:
         Notes of one line each, without the raster's name: which bands were taken where that is
@@ -52,7 +84,7 @@ def check_raster(
                 + _conversion(reader, run.config["dtype"])
             )
         notes = [reader.band_note, _alpha_note(reader), _control_point_note(reader)]
-        return [note for note in notes if note] + _ground_notes(reader, run.config["gsd"])
+        return [note for note in notes if note] + _ground_notes(reader, run, gsd)
 
 
 def _alpha_note(reader: "RasterReader") -> str:
@@ -77,8 +109,9 @@ def _control_point_note(reader: "RasterReader") -> str:
     return fit.note if fit else ""
 
 
-def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
+def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -> list[str]:
     """What the raster's place on the ground, or the lack of one, means for the result."""
+    notes, trained = [], run.config["gsd"]
     if reader.gsd is None:
         if reader.info.rpcs:
             lacking = (
@@ -96,18 +129,17 @@ def _ground_notes(reader: "RasterReader", trained: float | None) -> list[str]:
             lacking = "No affine that leads to the ground"
         else:
             lacking = "CRS without a place on Earth"
-        unknown = f"; the model expects {trained:g} m per pixel" if trained else ""
-        return [f"{lacking}: footprints will be in pixel coordinates{unknown}."]
-    if trained is None or abs(reader.gsd - trained) <= GSD_TOLERANCE * trained:
-        return []
-    size = _plain(100 * reader.gsd / trained, 3) + "%"
-    method = "average" if reader.gsd < trained else "cubic"
-    note = (
-        f"{_plain(reader.gsd, 2)} m per pixel, the model was trained at {trained:g} m: "
-        f"expect a worse result; `gdal_translate -outsize {size} {size} -r {method} IN OUT` "
-        "resamples."
-    )
-    return [note]
+        unknown = f"; the model expects {trained:g} m per pixel" if trained and not given else ""
+        unknown += ", --gsd says what it has" if unknown else ""
+        notes.append(f"{lacking}: footprints will be in pixel coordinates{unknown}.")
+    gsd = reader.gsd if given in (None, NATIVE) else given
+    if trained is not None and gsd is not None and _is_far(gsd, trained):
+        fed = fed_gsd(run, reader.gsd, given) is not None
+        what = "resampled to that, and the mask back" if fed else "expect a worse result"
+        notes.append(
+            f"{_plain(gsd, 2)} m per pixel, the model was trained at {trained:g} m: {what}."
+        )
+    return notes
 
 
 def _plain(value: float, digits: int) -> str:

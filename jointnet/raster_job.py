@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jointnet.band_files import BandFiles
+from jointnet.job_inputs import files_of, precision_of, weights_of
 from jointnet.prediction import batch_of, predict_band
-from jointnet.raster_checks import bands_of
+from jointnet.raster_checks import bands_of, fed_gsd
 from jointnet.raster_outputs import MASK, output_paths
 from jointnet.runs import WEIGHTS, Run
 from jointnet.symmetries import mean_over_symmetries
 from jointnet.window_bands import Band, WindowGrid
 from preprocessing.errors import OutputError, RasterError, RunError
-from preprocessing.patch_store import hash_file
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
+    from preprocessing.resampling import ResampledReader
 
 FORMAT = "jointnet prediction 1"
 KEY_TAG = "JOINTNET_PREDICTION"
@@ -43,6 +43,8 @@ class PredictionOptions:
         batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
         augment: predict every window in its eight flips and rotations, and take the mean; eight
             times the time.
+        gsd: ground metres per pixel of the raster, where it does not say or says it wrong; None
+            for what it says; ``"native"`` to feed it as it is, whatever it says.
     """
 
     bands: Sequence[int] | None = None
@@ -50,12 +52,17 @@ class PredictionOptions:
     probabilities: bool = False
     batch_size: int | None = None
     augment: bool = False
+    gsd: float | str | None = None
 
 
 class RasterJob:
     """A raster, the network that predicts it, and where its outputs go.
 
-    Attributes: ``run``, ``image``, ``folder`` and ``options``.
+    A raster whose ground resolution is another than the network's is resampled to it as it is read
+    (see ``raster_checks.fed_gsd``).
+
+    Attributes: ``run``, ``image``, ``folder``, ``options``, ``info`` (of the raster), ``size``
+    (rows and columns that the network sees) and ``grid``, the windows over these.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
@@ -69,17 +76,18 @@ class RasterJob:
 
     def __init__(self, run: Run, image: Path, folder: Path, options: PredictionOptions):
         from preprocessing.rasters import RasterReader
+        from preprocessing.resampling import size_at
 
         self.run, self.image, self.folder, self.options = run, Path(image), Path(folder), options
         self._bands = bands_of(run, options.bands)
         self._reader = lambda: RasterReader(self.image, self._bands, run.config["bands"])
         with self._reader() as reader:
             self.info = reader.info
-        config = run.config
-        self.grid = WindowGrid(
-            self.info.height, self.info.width, config["window"], config["overlap"]
-        )
-        self._begun = _identity(self.image)
+        self.size = (self.info.height, self.info.width)
+        if (gsd := fed_gsd(run, self.info.gsd, options.gsd)) is not None:
+            self.size = size_at(*self.size, gsd, run.config["gsd"])
+        self.grid = WindowGrid(*self.size, run.config["window"], run.config["overlap"])
+        self._begun = files_of(self.image)
 
     @property
     def resumable(self) -> bool:
@@ -110,11 +118,12 @@ class RasterJob:
         options["bands"] = None if self._bands is None else list(self._bands)
         return {
             "format": FORMAT,
-            "weights": _weights_hash(self.run),
+            "weights": weights_of(self.run),
             "network": self.run.config.get("network"),
             "precision": precision_of(self.run),
             "window": self.run.config["window"],
             "overlap": self.run.config["overlap"],
+            "size": list(self.size),
             "image": self._begun,
             "options": options,
         }
@@ -172,7 +181,7 @@ class RasterJob:
             RunError: the network gives what is not finite.
             OutputError: the band cannot be written.
         """
-        with self._reader() as reader:
+        with self._fed() as reader:
 
             def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
                 if advance is not None:
@@ -183,8 +192,38 @@ class RasterJob:
             self.files.save(band, self._unchanged(strips))
 
     def reader(self) -> "RasterReader":
-        """The raster, opened with the bands that the network is fed."""
+        """The raster, opened with the bands that the network is fed, at its own size."""
         return self._reader()
+
+    def strips(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Probabilities of all bands on the raster's own grid.
+
+        Yields:
+            First row and ``(rows, width)`` float32 of consecutive strips; NaN where void.
+
+        Raises:
+            OutputError: a band is missing or damaged.
+            RasterError: the raster cannot be read.
+        """
+        from preprocessing.resampling import resampled_strips
+
+        own = (self.info.height, self.info.width)
+        if self.size == own:
+            yield from self.files.strips()
+            return
+        with self._reader() as reader:
+            for first, strip in resampled_strips(self.files.strips(), self.size, own):
+                _, valid = reader.read(Window(first, 0, *strip.shape))
+                # Imagery too little to be fed has no target.
+                yield first, np.where(valid, np.nan_to_num(strip), np.float32(np.nan))
+
+    def _fed(self) -> "RasterReader | ResampledReader":
+        """The raster at the size that the network sees."""
+        from preprocessing.resampling import ResampledReader
+
+        if self.size == (self.info.height, self.info.width):
+            return self._reader()
+        return ResampledReader(self._reader(), *self.size)
 
     def refuse_changed(self) -> None:
         """Refuse a raster that has changed since the job began.
@@ -192,7 +231,7 @@ class RasterJob:
         Raises:
             RasterError: it has, or it is gone.
         """
-        if _identity(self.image) != self._begun:
+        if files_of(self.image) != self._begun:
             raise RasterError(
                 f"{self.image}: changed while it was predicted; start again once it is complete"
             )
@@ -211,11 +250,6 @@ class RasterJob:
                 "pixels in the range it was trained on?"
             )
         return results
-
-
-def precision_of(run: Run) -> str:
-    """Name of the dtype policy that the network computes in."""
-    return getattr(getattr(run.model, "dtype_policy", None), "name", "float32")
 
 
 def job_of(folder: Path) -> RasterJob:
@@ -243,25 +277,3 @@ def job_of(folder: Path) -> RasterJob:
             "begun; start again"
         )
     return job
-
-
-def _identity(image: Path) -> list:
-    """Size and time of change of all files of a raster, without reading their pixels."""
-    from preprocessing.rasters import raster_files
-
-    found = []
-    for name in raster_files(image):
-        try:
-            stat = os.stat(name)
-        except OSError:
-            # Not a file of this machine: members of archives, addresses.
-            found.append([str(name), None, None])
-        else:
-            found.append([os.path.realpath(name), stat.st_size, stat.st_mtime_ns])
-    return found
-
-
-def _weights_hash(run: Run) -> str:
-    """Of the run's weights; one of its own for a network that was never written."""
-    path = run.folder / WEIGHTS
-    return hash_file(path) if path.is_file() else uuid.uuid4().hex

@@ -77,6 +77,7 @@ def predict_raster(
     overwrite: bool = False,
     batch_size: int | None = None,
     augment: bool = False,
+    gsd: float | str | None = None,
     workers: int = 1,
     progress: bool = False,
 ) -> RasterPrediction:
@@ -98,6 +99,8 @@ def predict_raster(
         batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
         augment: take the mean over the eight flips and rotations of every window, in eight times
             the time.
+        gsd: ground metres per pixel, where the raster does not say; ``"native"`` for no resampling
+            to the network's; see ``raster_checks.fed_gsd``.
         workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
 
@@ -111,7 +114,7 @@ def predict_raster(
     """
     image, folder = Path(image), Path(folder)
     check_outputs([image], folder, probabilities, overwrite)
-    options = PredictionOptions(bands, threshold, probabilities, batch_size, augment)
+    options = PredictionOptions(bands, threshold, probabilities, batch_size, augment, gsd)
     job = RasterJob(run, image, folder, options)
     return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
 
@@ -142,7 +145,7 @@ def run_job(
         RasterError, OutputError, RunError: see ``predict_raster``.
     """
     began = time.perf_counter()
-    notes = check_raster(job.run, job.image, job.options.bands)
+    notes = check_raster(job.run, job.image, job.options.bands, job.options.gsd)
     try:
         missing = job.begin()
         if part is not None:
@@ -280,7 +283,7 @@ def _write_rasters(job: RasterJob, paths: dict[str, Path]) -> tuple[int, int]:
         if PROBABILITIES in paths:
             writer = ProbabilityWriter(paths[PROBABILITIES], job.info, tags=tags)
             probability_file = stack.enter_context(writer)
-        for first, strip in job.files.strips():
+        for first, strip in job.strips():
             window = Window(first, 0, *strip.shape)
             # A weighted mean may be above 1 by a rounding.
             strip = np.clip(strip, 0, 1)

@@ -183,6 +183,12 @@ def test_parts_share_the_bands_and_the_last_writes_the_outputs(folder, run_folde
         assert (folder / "whole" / name).read_bytes() == (folder / "results" / name).read_bytes()
 
 
+def test_the_ground_resolution_may_be_given(folder, stand_in):
+    assert "0.15 m per pixel, the model" in call("--image", "a.tif", "--gsd", "0.15").stdout
+    words = ("--image", "a.tif", "--overwrite", "--gsd")
+    assert "m per pixel" not in call(*words, "native").stdout
+
+
 def test_parts_that_are_none(folder, stand_in):
     for words in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"):
         assert "write 3/8 for the third of eight" in fails("--image", "a.tif", f"--part={words}")
@@ -299,6 +305,8 @@ def test_models_that_are_none(folder):
 
 
 def test_options_that_are_none(folder, stand_in):
+    for words in ("0", "-1", "nan", "inf", "x"):
+        assert "neither metres per pixel nor 'native'" in fails("--image", "a.tif", "--gsd", words)
     assert "--threshold" in fails("--image", "a.tif", "--threshold", "2")
     assert "--treshold" in fails("--image", "a.tif", "--treshold", "0.5")
 

@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
-from jointnet.raster_checks import check_raster
+from jointnet.raster_checks import check_raster, fed_gsd
 from preprocessing.errors import RasterError
 from preprocessing.rasters import read_image
 from tests.helpers import blotches, stand_in_run, write_image
@@ -33,29 +33,63 @@ def test_bands_out_of_order_are_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metres", "warned"),
-    [(0.3, False), (0.24, False), (0.22, True), (0.37, False), (0.38, True), (2, True)],
+    ("metres", "what"),
+    [
+        (0.3, None),
+        (0.24, None),
+        (0.22, "resampled"),
+        (0.37, None),
+        (0.38, "resampled"),
+        (1.1, "resampled"),
+        (2, "worse"),
+        (0.01, "worse"),
+    ],
 )
-def test_a_ground_distance_far_from_that_of_the_training_is_said(tmp_path, metres, warned):
+def test_a_ground_distance_far_from_that_of_the_training_is_said(tmp_path, metres, what):
     transform = Affine(metres, 0, 500_000, 0, -metres, 5_000_000)
     found = notes(write_image(tmp_path / "a.tif", blotches(20, 30), transform=transform))
-    assert len(found) == warned
-    if warned:
-        assert re.search(rf"{metres:g}\d* m per pixel, .* at 0\.3 m", found[0])
+    assert len(found) == (what is not None)
+    if what:
         # UTM is off by up to 0.04 % there.
-        share = float(re.search(r"-outsize ([\d.]+)% \1%", found[0])[1])
-        assert share == pytest.approx(100 * metres / 0.3, rel=0.01)
+        assert re.fullmatch(rf"{metres:g}\d* m per pixel, .* at 0\.3 m: .*{what}.*\.", found[0])
 
 
 @pytest.mark.parametrize(
-    ("metres", "size", "said"),
-    [(3.1, "1030%", "3.1"), (120.1, "40000%", "120"), (3e-4, "0.1%", "0.0003")],
+    ("found", "given", "fed"),
+    [
+        (0.15, None, 0.15),
+        (0.15, "native", None),
+        (0.15, 0.3, None),
+        (None, None, None),
+        (None, 0.15, 0.15),
+        (0.3, 0.6, 0.6),
+        (1.3, None, None),
+        (0.0185, None, None),
+        (0.019, None, 0.019),
+    ],
 )
-def test_numbers_in_a_note_have_no_exponent(tmp_path, metres, size, said):
+def test_what_is_resampled(found, given, fed):
+    assert fed_gsd(stand_in_run(), found, given) == fed
+    assert fed_gsd(stand_in_run(gsd=None), found, given) is None
+
+
+def test_what_the_user_says_of_the_ground_is_believed(tmp_path):
+    placed = write_image(tmp_path / "a.tif", blotches(20, 30))
+    bare = write_image(tmp_path / "b.tif", blotches(20, 30), crs=None, transform=Affine.identity())
+    run = stand_in_run()
+    assert check_raster(run, placed, gsd=0.3) == []
+    assert check_raster(run, placed, gsd=0.15)[0].startswith("0.15 m per pixel")
+    (note,) = check_raster(run, bare)
+    assert note.endswith("the model expects 0.3 m per pixel, --gsd says what it has.")
+    assert "expects" not in check_raster(run, bare, gsd=0.3)[0]
+    assert "resampled" in check_raster(run, bare, gsd=0.15)[1]
+
+
+@pytest.mark.parametrize(("metres", "said"), [(3.1, "3.1"), (120.1, "120"), (3e-4, "0.0003")])
+def test_numbers_in_a_note_have_no_exponent(tmp_path, metres, said):
     transform = Affine(metres, 0, 500_000, 0, -metres, 5_000_000)
     (note,) = notes(write_image(tmp_path / "a.tif", blotches(8, 8), transform=transform))
     assert note.startswith(f"{said} m per pixel")
-    assert f"-outsize {size} {size} " in note
 
 
 def test_a_model_that_knows_no_ground_distance_says_nothing_about_it(tmp_path):

@@ -77,6 +77,52 @@ def test_augmented_it_is_the_mean_of_the_eight(tmp_path):
     np.testing.assert_allclose(probabilities_of(tmp_path), expected, atol=1e-6)
 
 
+def finer(image, factor):
+    return np.repeat(np.repeat(image, factor, 0), factor, 1)
+
+
+def test_a_finer_image_is_seen_at_the_resolution_of_the_training(tmp_path):
+    """Each pixel twice as fine: the network sees the same, the mask is on the finer grid."""
+    image = blotches(60, 70)
+    coarse = write_image(tmp_path / "a.tif", image)
+    (tmp_path / "fine").mkdir()
+    half = Affine(0.15, 0, 500_000, 0, -0.15, 5_000_000)
+    fine = write_image(tmp_path / "fine" / "a.tif", finer(image, 2), transform=half)
+    predict_raster(stand_in_run(), coarse, tmp_path / "1", probabilities=True)
+    done = predict_raster(stand_in_run(), fine, tmp_path / "2", probabilities=True)
+    assert "resampled" in done.notes[0]
+    found = probabilities_of(tmp_path / "2")
+    assert found.shape == (120, 140)
+    expected = probabilities_of(tmp_path / "1")
+    inside = np.s_[1:-1, 1:-1]
+    # Linear between centres: the mean of four fine pixels is near the coarse one.
+    means = found.reshape(60, 2, 70, 2).mean(axis=(1, 3))
+    assert np.abs(means - expected)[inside].mean() < 0.06
+    mask = read_label(done.outputs[0])
+    np.testing.assert_array_equal(mask, found >= 0.5)
+    with rasterio.open(done.outputs[0]) as file:
+        assert file.transform.almost_equals(half)
+    predict_raster(stand_in_run(), fine, tmp_path / "3", probabilities=True, gsd="native")
+    assert np.abs(probabilities_of(tmp_path / "3") - found).max() > 0.1
+
+
+def test_a_coarser_image_by_what_the_user_says(tmp_path):
+    image = finer(blotches(20, 30), 4)[::2, ::2]
+    path = write_image(tmp_path / "a.tif", image, crs=None, transform=Affine.identity())
+    done = predict_raster(stand_in_run(), path, tmp_path, gsd=0.6, probabilities=True)
+    assert probabilities_of(tmp_path).shape == (40, 60)
+    assert any("0.6 m per pixel" in note for note in done.notes)
+
+
+def test_void_of_a_resampled_image_is_void_to_the_pixel(tmp_path):
+    image = blotches(90, 80)
+    image[20:41, 10:33] = 0
+    quarter = Affine(0.1, 0, 500_000, 0, -0.1, 5_000_000)
+    path = write_image(tmp_path / "a.tif", image, transform=quarter, nodata=0)
+    done = predict_raster(stand_in_run(), path, tmp_path)
+    np.testing.assert_array_equal(read_label(done.outputs[0]) == 255, (image == 0).any(axis=2))
+
+
 def test_threshold(tmp_path):
     path = write_image(tmp_path / "a.tif", blotches(40, 40))
     shares = []

@@ -1,0 +1,151 @@
+"""From a mask to layers for a GIS: footprints, or the centre lines of roads."""
+
+import math
+from pathlib import Path
+
+import click
+
+from experiments.options import Command, given, overwrite_option
+from preprocessing.errors import RasterError
+from preprocessing.mask_layers import PRUNE_M, MaskLayer, centre_line_layer, footprint_layer
+from preprocessing.vector_writers import DRIVERS, check_layers, write_layers
+
+_PATH = click.Path(path_type=Path)
+_ENDINGS = ", ".join(DRIVERS)
+
+
+class _Size(click.FloatRange):
+    """A number from 0; unlike its base it refuses ``nan`` and ``inf``."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Turn text into the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no size; give a number from 0", param, ctx)
+        return number
+
+
+SIZE = _Size()
+
+
+def summary(files: list[Path], layer: MaskLayer) -> str:
+    """Say in one line what was written and found."""
+    count = len(layer.frame)
+    kind = "footprint" if layer.geometry_type == "Polygon" else "centre line"
+    # The second column is the area or the length.
+    column = layer.frame.columns[1]
+    total, unit = layer.frame[column].sum(), column.split("_")[1]
+    found = f"{count:,} {kind}{'s'[: count != 1]}, {total:,.0f} {unit} in all"
+    return f"{', '.join(map(str, files))}: {found}"
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  python experiments/vectorise.py results/my_town_output.tif
+  python experiments/vectorise.py mask.tif --min-area 10 --simplify 0.5 --output town.geojson
+  python experiments/vectorise.py roads.tif --target roads --output a.gpkg --output a.parquet
+""",
+)
+@click.argument("mask", type=_PATH)
+@click.option(
+    "--probabilities",
+    type=_PATH,
+    metavar="RASTER",
+    help="Probabilities on the mask's grid; each feature gets their mean.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["buildings", "roads"]),
+    default="buildings",
+    show_default=True,
+    help="Footprints of buildings (or of anything), or centre lines of roads.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    type=_PATH,
+    multiple=True,
+    metavar="FILE",
+    show_default="MASK with the ending .gpkg",
+    help=f"Layer to write, its format by its ending: {_ENDINGS}. May be given several times.",
+)
+@click.option(
+    "--min-area",
+    type=SIZE,
+    default=0.0,
+    metavar="M2",
+    help="Leave out footprints, or connected pieces of road, smaller than this in m2.",
+)
+@click.option(
+    "--fill-holes",
+    type=SIZE,
+    default=0.0,
+    metavar="M2",
+    help="Fill holes smaller than this in m2, unless there is no imagery in them.",
+)
+@click.option(
+    "--simplify",
+    type=SIZE,
+    metavar="METRES",
+    show_default="0 for buildings, a pixel for roads",
+    help="How far outlines and lines may move to have fewer vertices.",
+)
+@click.option("--right-angles", is_flag=True, help="Turn edges of footprints to right angles.")
+@click.option(
+    "--prune",
+    type=SIZE,
+    default=PRUNE_M,
+    show_default=True,
+    metavar="METRES",
+    help="Remove side branches of centre lines that end in nothing and are shorter than this.",
+)
+@overwrite_option
+def main(
+    mask: Path,
+    probabilities: Path | None,
+    target: str,
+    outputs: tuple[Path, ...],
+    min_area: float,
+    fill_holes: float,
+    simplify: float | None,
+    right_angles: bool,
+    prune: float,
+    overwrite: bool,
+) -> None:
+    """Turn a mask into layers that open in a GIS, each with a QGIS style (.qml) beside it.
+
+    Buildings become footprints with their geodesic area, roads centre lines with their length.
+    Coordinates are those of the mask's CRS (GeoJSON: longitude and latitude), or pixels where it
+    has none. A feature that simplifying or right angles would destroy stays as it was.
+    """
+    if target == "roads" and right_angles:
+        raise click.UsageError("--right-angles goes with footprints, not with --target roads")
+    if target == "buildings" and given("prune"):
+        raise click.UsageError("--prune goes with --target roads")
+    paths = list(outputs) or [mask.with_suffix(".gpkg")]
+    for path in paths:
+        if path.resolve() in {one.resolve() for one in (mask, probabilities) if one is not None}:
+            raise RasterError(f"{path}: is an input; name another --output")
+    check_layers(paths, overwrite)
+    sizes = {"min_area_m2": min_area, "fill_holes_m2": fill_holes}
+    if target == "roads":
+        layer = centre_line_layer(mask, probabilities, **sizes, simplify_m=simplify, prune_m=prune)
+    else:
+        layer = footprint_layer(
+            mask, probabilities, **sizes, simplify_m=simplify or 0.0, right_angles=right_angles
+        )
+    files = write_layers(layer.frame, paths, layer.geometry_type, overwrite)
+    for note in layer.notes:
+        click.echo(f"note: {note}")
+    click.echo(summary(files, layer))
+
+
+if __name__ == "__main__":
+    main()
