@@ -73,6 +73,7 @@ def test_the_table_has_a_column_for_each_batch(monkeypatch):
     monkeypatch.setattr(benchmark, "measure", measure)
     monkeypatch.setattr(full_size, "write_stand_in", lambda folder, size: None)
     rows = benchmark.inria_rows(300, "jointnet", "float32", 3)
-    assert [row["batch"] for row in rows] == [1, 2]
+    assert [row["batch"] for row in rows] == [1, 1, 2]
+    assert [row["precision"] for row in rows] == ["float32", "mixed_bfloat16", "mixed_bfloat16"]
     assert all(row["cutting_peak_megabytes"] == 5.0 for row in rows)
     assert not any({"data", "store", "peak_megabytes"} & set(row) for row in rows)
