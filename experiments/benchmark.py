@@ -168,9 +168,9 @@ def main(
                    inria_buildings; the time of its schedule. Not among all: it takes 37 GB, under
                    TMPDIR where that is set
 
-    Files are named after part and precision; the last two have both. Networks have random weights, and every measurement
-    a process of its own. At full width on two CPU cores the tile of 5000 x 5000 pixels takes about
-    ten minutes.
+    Files are named after part and precision; the last two have both. Networks have random
+    weights, and every measurement a process of its own. At full width on two CPU cores the tile
+    of 5000 x 5000 pixels takes about ten minutes.
     """  # noqa: D301 (click takes the control character itself)
     parts = ALL if part == "all" else (part,)
     both = ("normalisation", "inria")
