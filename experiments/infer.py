@@ -151,6 +151,13 @@ Examples:
     help="Processes that share the bands of an image; each takes the memory of one.",
 )
 @click.option(
+    "--dask",
+    "cluster",
+    metavar="ADDRESS",
+    help="Scheduler of a Dask cluster that predicts the bands, such as tcp://node1:8786; its "
+    "workers see the same files.",
+)
+@click.option(
     "--part",
     callback=parse_part,
     metavar="K/N",
@@ -170,6 +177,7 @@ def main(
     gsd: float | str | None,
     augment: bool,
     workers: int,
+    cluster: str | None,
     part: tuple[int, int] | None,
     data: Path,
 ) -> int:
@@ -190,8 +198,8 @@ def main(
     folder beside the outputs until they are complete: the same command, given again after an
     interruption, goes on from there, and does nothing for an image that is done.
     """  # noqa: D301 (click takes the control character itself)
-    if part is not None and workers > 1:
-        raise click.UsageError("--part and --workers do not go together; give each part its own")
+    if (part is not None) + (workers > 1) + (cluster is not None) > 1:
+        raise click.UsageError("of --workers, --dask and --part only one can be given")
     # A shell turns --image *.tif into --image a.tif b.tif.
     paths = find_images([*images, *more_images], data)
     check_outputs(paths, output, probabilities, overwrite=True)
@@ -209,7 +217,14 @@ def main(
     failures = []
     for job in jobs:
         try:
-            done = run_job(job, overwrite=overwrite, workers=workers, part=part, progress=True)
+            done = run_job(
+                job,
+                overwrite=overwrite,
+                workers=workers,
+                cluster=cluster,
+                part=part,
+                progress=True,
+            )
         except JointNetError as error:
             failures.append(" ".join(str(error).split()))
         else:

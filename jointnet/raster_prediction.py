@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jointnet.band_cluster import predict_on_cluster
 from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.metrics import threshold_mask
 from jointnet.raster_checks import check_raster
@@ -124,6 +125,7 @@ def run_job(
     *,
     overwrite: bool = False,
     workers: int = 1,
+    cluster: str | None = None,
     part: tuple[int, int] | None = None,
     progress: bool = False,
 ) -> RasterPrediction | None:
@@ -133,6 +135,7 @@ def run_job(
         job: what to predict, as far as it has not been.
         overwrite: replace outputs that exist.
         workers: processes that share the work.
+        cluster: address of a Dask scheduler whose workers do it in their place.
         part: (k, n) predicts only every nth band, from the kth on; who finishes the last of all
             parts' bands makes the outputs.
         progress: show a bar while predicting, if standard error is a terminal.
@@ -152,6 +155,8 @@ def run_job(
             predict_bands(job, part_of(missing, *part), progress)
             if job.files.missing() or not job.files.claim():
                 return None
+        elif cluster is not None and missing:
+            predict_on_cluster(job, cluster, progress)
         elif workers > 1 and len(missing) > 1:
             predict_with_workers(job, workers, progress)
         else:
@@ -268,11 +273,7 @@ def _hidden_folder(path: Path) -> Iterator[Path]:
 
 
 def _write_rasters(job: RasterJob, paths: dict[str, Path]) -> tuple[int, int]:
-    """From the bands to the mask and, if wanted, the probabilities.
-
-    Returns:
-        Valid pixels and those of the target.
-    """
+    """The mask and, if wanted, the probabilities; valid pixels and those of the target."""
     from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 
     valid_pixels = target_pixels = 0

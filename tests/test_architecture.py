@@ -33,7 +33,10 @@ AT_IMPORT = {
     "jointnet": {"keras", "h5py", "numpy", "tqdm", "layers", "losses", "preprocessing"},
 }
 # Inside functions, further: preprocessing.rasters is one of those of preprocessing.
-WHEN_CALLED = {"jointnet": {"jax", "matplotlib", "tensorboard", "tensorflow"}}
+WHEN_CALLED = {
+    "jointnet": {"distributed", "jax", "matplotlib", "tensorboard", "tensorflow"},
+    "preprocessing": {"buildingregulariser", "pyarrow", "scipy", "skan", "skimage"},
+}
 
 # What loading a package must not bring in, directly or through others.
 KERAS_AND_BACKENDS = {"keras", "tensorflow", "jax", "torch"}

@@ -192,7 +192,8 @@ def test_the_ground_resolution_may_be_given(folder, stand_in):
 def test_parts_that_are_none(folder, stand_in):
     for words in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"):
         assert "write 3/8 for the third of eight" in fails("--image", "a.tif", f"--part={words}")
-    assert "do not go together" in fails("--image", "a.tif", "--part", "1/2", "--workers", 2)
+    for words in (("--workers", 2), ("--dask", "tcp://127.0.0.1:1")):
+        assert "only one can be given" in fails("--image", "a.tif", "--part", "1/2", *words)
 
 
 def test_one_footprint_is_singular(folder, stand_in):

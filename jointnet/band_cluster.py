@@ -1,0 +1,82 @@
+"""Predicting the bands of a raster on a Dask cluster that is there already.
+
+Scheduler, workers and this process see the raster, the run and the outputs under the same paths,
+and the workers can import this project. A worker loads the network once, and predicts one band at
+a time; a band of a worker that dies is given to another.
+"""
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from jointnet.raster_job import RasterJob, job_of
+from preprocessing.errors import JointNetError, RunError
+
+_SECONDS_TO_CONNECT = 10
+# A network that computes uses all threads of its process.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def predict_on_cluster(job: RasterJob, address: str, progress: bool = False) -> None:
+    """Predict all missing bands on a cluster.
+
+    Args:
+        job: what to predict, begun; its run must lie on disk.
+        address: of the scheduler, such as ``tcp://node1:8786``.
+        progress: show a bar, if standard error is a terminal.
+
+    Raises:
+        RunError: no Dask, no scheduler at the address, or a band that fails.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise RunError(
+            'a cluster needs Dask: `pip install "distributed>=2025.1"`, here and on the workers'
+        ) from None
+    try:
+        client = Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise RunError(f"{address}: no Dask scheduler answers there: {words}") from None
+    missing = job.files.missing()
+    with (
+        client,
+        tqdm(
+            total=len(missing),
+            desc=job.image.name,
+            unit="band",
+            leave=False,
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        folder = str(job.files.folder.resolve())
+        # Impure: what a task leaves is a file, so it must be run, not remembered.
+        futures = client.map(_predict, [band.number for band in missing], folder=folder, pure=False)
+        for future in as_completed(futures, loop=client.loop):
+            bar.update()
+            error = future.exception() if future.status == "error" else None
+            if error is not None:
+                client.cancel(futures)
+                raise RunError(" ".join(str(error).split())) from None
+
+
+def _predict(number: int, folder: str) -> None:
+    """One task: predict one band into the folder that all share."""
+    with _ONE_AT_A_TIME:
+        job = _job(folder)
+        band = job.files.bands[number]
+        if band in job.files.missing():
+            try:
+                job.predict(band)
+            except JointNetError as error:
+                # Of a kind that the scheduler can send, whatever the error's own is.
+                raise RuntimeError(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _job(folder: str) -> RasterJob:
+    """The job with its network, loaded once for all bands of a raster."""
+    return job_of(Path(folder))
