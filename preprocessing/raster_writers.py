@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 import rasterio.windows
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
@@ -27,7 +28,6 @@ from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, compression, gd
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import VOID, Window
 
-_SMALLEST_OVERVIEW = 256
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 
 
@@ -43,6 +43,7 @@ class _Writer(ABC):
     unwritten: ClassVar[float]
     final_share: ClassVar[float]
     options: ClassVar[dict[str, Any]]
+    predictor: ClassVar[str]
     resampling: ClassVar[Resampling]
 
     def __init__(
@@ -141,11 +142,11 @@ class _Writer(ABC):
 
     def _finish(self) -> None:
         """From working file to final file."""
-        final = self._folder / self.path.name
+        plain, final = self._folder / "plain.tif", self._folder / self.path.name
         masked = any(self._encode(self._read(strip))[1] is not None for strip in self._strips())
         with gdal_quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-            self._copy(final, masked)
-            self._add_overviews(final)
+            self._copy(plain, masked)
+            self._lay_out(plain, final)
             try:
                 self._compare(final)
             except GDAL_ERRORS as error:
@@ -155,8 +156,8 @@ class _Writer(ABC):
         for suffix in _SIDECARS:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
-    def _copy(self, final: Path, masked: bool) -> None:
-        """Write the GeoTIFF without overviews."""
+    def _copy(self, plain: Path, masked: bool) -> None:
+        """Write a GeoTIFF that holds everything, without overviews."""
         profile = {
             "driver": "GTiff",
             "height": self.height,
@@ -171,7 +172,7 @@ class _Writer(ABC):
             **self._placement,
             **self.options,
         }
-        with rasterio.open(final, "w", **profile) as file:
+        with rasterio.open(plain, "w", **profile) as file:
             if self._rpcs:
                 file.update_tags(ns="RPC", **self._rpcs)
             file.update_tags(**self._tags)
@@ -182,15 +183,12 @@ class _Writer(ABC):
                 if masked:
                     file.write_mask(np.ones(pixels.shape, bool) if valid is None else valid, area)
 
-    def _add_overviews(self, final: Path) -> None:
-        """Halve until the longer side is at most 256 pixels; the mask gets overviews too."""
-        side, factors = max(self.height, self.width), [1]
-        while side > _SMALLEST_OVERVIEW * factors[-1]:
-            factors.append(2 * factors[-1])
-        if len(factors) > 1:
-            blocks = {"GDAL_TIFF_OVR_BLOCKSIZE": self._block}
-            with rasterio.Env(**blocks), rasterio.open(final, "r+") as file:
-                file.build_overviews(factors[1:], self.resampling)
+    def _lay_out(self, plain: Path, final: Path) -> None:
+        """Make a Cloud Optimized GeoTIFF of it, with overviews of pixels and mask."""
+        options = {"BLOCKSIZE": self._block, "OVERVIEW_RESAMPLING": self.resampling.name}
+        options |= {"COMPRESS": compression(), "BIGTIFF": "IF_SAFER", "PREDICTOR": self.predictor}
+        rasterio.shutil.copy(plain, final, driver="COG", **options)
+        plain.unlink()
 
     def _compare(self, final: Path) -> None:
         """Read the file back, all of it; of overviews it counts only that they can be read."""
@@ -213,11 +211,10 @@ class _Writer(ABC):
 class MaskWriter(_Writer):
     """Writes a mask, window by window, as a GeoTIFF that appears only when it is complete.
 
-    A context manager. On disk: one band of uint8, 0 background and 255 target, tiled and
-    compressed, with overviews, CRS and full affine of the raster it belongs to (rotated and
-    south-up ones too), or its ground control points, or its RPCs. Where there is void, and only
-    then, the file has an internal mask, and the pixel value under it is 0. ``read_label`` is the
-    inverse.
+    A context manager. On disk: a Cloud Optimized GeoTIFF, one band of uint8, 0 background and 255
+    target, CRS and full affine of the raster it belongs to (rotated and south-up ones too), or its
+    ground control points, or its RPCs. Where there is void, and only then, the file has an
+    internal mask, and the pixel value under it is 0. ``read_label`` is the inverse.
 
     Args:
         path: the file to write; missing folders are made.
@@ -234,9 +231,10 @@ class MaskWriter(_Writer):
     dtype = np.uint8
     # Neither 0, 1 nor 255.
     unwritten = 2
-    # One bit in eight for noise, as much for the mask, a third of both for overviews.
-    final_share = 0.4
+    # One bit in eight for noise, as much for the mask, both twice, a third more for overviews.
+    final_share = 0.6
     options: ClassVar = {}
+    predictor = "NO"
     # Buildings thinner than a pixel of the overview would come and go with "nearest".
     resampling = Resampling.mode
 
@@ -273,10 +271,10 @@ class ProbabilityWriter(_Writer):
 
     dtype = np.float32
     unwritten = -1.0
-    # Noise that does not compress, and a third of it for overviews.
-    final_share = 1.4
-    # Predictor 3 is that for floating point.
-    options: ClassVar = {"nodata": float("nan"), "predictor": 3}
+    # Noise that does not compress, twice, and a third of it for overviews.
+    final_share = 2.4
+    options: ClassVar = {"nodata": float("nan")}
+    predictor = "FLOATING_POINT"
     resampling = Resampling.average
 
     def write(self, window: Window, probabilities: np.ndarray) -> None:

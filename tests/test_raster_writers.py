@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
+from rio_cogeo.cogeo import cog_validate
 
 from preprocessing.errors import OutputError
 from preprocessing.raster_access import compression
@@ -75,12 +76,25 @@ def test_masks_of_one_value(tmp_path, fill):
 def test_the_file_is_what_it_says(tmp_path):
     with rasterio.open(write(tmp_path / "a.tif", blobs(1100, 700))) as file:
         profile, pixels = file.profile, file.read(1)
-        assert file.overviews(1) == [2, 4, 8]
+        assert file.overviews(1) == [2, 4]
         assert file.mask_flag_enums == ([MaskFlags.all_valid],)
     assert set(np.unique(pixels)) == {0, 255} and pixels.dtype == np.uint8
     assert profile["tiled"] and profile["blockxsize"] == profile["blockysize"] == 512
     assert profile["compress"].upper() == compression()
     assert profile["crs"].to_epsg() == 32633 and profile["transform"] == NORTH_UP
+
+
+@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("size", [(1100, 700), (300, 400), (20, 30)])
+@pytest.mark.parametrize("transform", [NORTH_UP, ROTATED])
+def test_files_are_cloud_optimized(tmp_path, void, size, transform):
+    info = like(*size, transform)
+    mask = blobs(*size, void)
+    probabilities = np.where(mask == 255, np.nan, mask * 0.75).astype(np.float32)
+    for writer, pixels in ((MaskWriter, mask), (ProbabilityWriter, probabilities)):
+        path = write(tmp_path / f"{writer.__name__}.tif", pixels, writer, info)
+        valid, errors, warnings = cog_validate(path, strict=True)
+        assert (valid, errors, warnings) == (True, [], [])
 
 
 def test_void_is_an_internal_mask_and_0_beneath(tmp_path):
@@ -311,7 +325,13 @@ def test_a_disk_too_small_is_refused_before_the_work(tmp_path, monkeypatch):
 
 
 def test_a_file_that_reads_back_otherwise_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(MaskWriter, "_add_overviews", lambda self, path: spoil(path))
+    lay_out = MaskWriter._lay_out
+
+    def spoilt(self, plain, final):
+        lay_out(self, plain, final)
+        spoil(final)
+
+    monkeypatch.setattr(MaskWriter, "_lay_out", spoilt)
     with pytest.raises(OutputError, match="reading it back failed"):
         write(tmp_path / "a.tif", blobs(100, 100))
     assert os.listdir(tmp_path) == []
@@ -319,7 +339,7 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(tmp_path, monkeypatch):
 
 def spoil(path):
     """Change one pixel."""
-    with rasterio.open(path, "r+") as file:
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
         pixels = file.read(1)
         pixels[3, 4] ^= 255
         file.write(pixels, 1)
