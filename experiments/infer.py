@@ -138,6 +138,11 @@ Examples:
     "quarter the image is resampled for it, and the mask back; 'native' turns that off.",
 )
 @click.option(
+    "--void-white",
+    is_flag=True,
+    help="White areas of 31 pixels a side or more are no imagery.",
+)
+@click.option(
     "--augment",
     is_flag=True,
     help="Mean over the eight flips and rotations of every window: eight times the time.",
@@ -175,6 +180,7 @@ def main(
     overwrite: bool,
     probabilities: bool,
     gsd: float | str | None,
+    void_white: bool,
     augment: bool,
     workers: int,
     cluster: str | None,
@@ -204,7 +210,9 @@ def main(
     paths = find_images([*images, *more_images], data)
     check_outputs(paths, output, probabilities, overwrite=True)
     run = load_run(model)
-    options = PredictionOptions(bands, threshold, probabilities, augment=augment, gsd=gsd)
+    options = PredictionOptions(
+        bands, threshold, probabilities, augment=augment, gsd=gsd, void_white=void_white
+    )
     jobs = [RasterJob(run, path, output, options) for path in paths]
     if not overwrite:
         for job in filter(RasterJob.is_done, jobs):

@@ -25,6 +25,7 @@ from preprocessing.tiling import Window
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
     from preprocessing.resampling import ResampledReader
+    from preprocessing.white_void import WhiteIsVoid
 
 FORMAT = "jointnet prediction 1"
 KEY_TAG = "JOINTNET_PREDICTION"
@@ -45,6 +46,7 @@ class PredictionOptions:
             times the time.
         gsd: ground metres per pixel of the raster, where it does not say or says it wrong; None
             for what it says; ``"native"`` to feed it as it is, whatever it says.
+        void_white: white areas are void, see ``preprocessing.white_void``.
     """
 
     bands: Sequence[int] | None = None
@@ -53,6 +55,7 @@ class PredictionOptions:
     batch_size: int | None = None
     augment: bool = False
     gsd: float | str | None = None
+    void_white: bool = False
 
 
 class RasterJob:
@@ -211,19 +214,25 @@ class RasterJob:
         if self.size == own:
             yield from self.files.strips()
             return
-        with self._reader() as reader:
+        with self._imagery() as reader:
             for first, strip in resampled_strips(self.files.strips(), self.size, own):
                 _, valid = reader.read(Window(first, 0, *strip.shape))
                 # Imagery too little to be fed has no target.
                 yield first, np.where(valid, np.nan_to_num(strip), np.float32(np.nan))
 
-    def _fed(self) -> "RasterReader | ResampledReader":
+    def _fed(self) -> "RasterReader | ResampledReader | WhiteIsVoid":
         """The raster at the size that the network sees."""
         from preprocessing.resampling import ResampledReader
 
         if self.size == (self.info.height, self.info.width):
-            return self._reader()
-        return ResampledReader(self._reader(), *self.size)
+            return self._imagery()
+        return ResampledReader(self._imagery(), *self.size)
+
+    def _imagery(self) -> "RasterReader | WhiteIsVoid":
+        """The raster at its own size, with what counts as void."""
+        from preprocessing.white_void import WhiteIsVoid
+
+        return WhiteIsVoid(self._reader()) if self.options.void_white else self._reader()
 
     def refuse_changed(self) -> None:
         """Refuse a raster that has changed since the job began.

@@ -79,6 +79,7 @@ def predict_raster(
     batch_size: int | None = None,
     augment: bool = False,
     gsd: float | str | None = None,
+    void_white: bool = False,
     workers: int = 1,
     progress: bool = False,
 ) -> RasterPrediction:
@@ -102,6 +103,7 @@ def predict_raster(
             the time.
         gsd: ground metres per pixel, where the raster does not say; ``"native"`` for no resampling
             to the network's; see ``raster_checks.fed_gsd``.
+        void_white: white areas are void, see ``preprocessing.white_void``.
         workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
 
@@ -115,7 +117,9 @@ def predict_raster(
     """
     image, folder = Path(image), Path(folder)
     check_outputs([image], folder, probabilities, overwrite)
-    options = PredictionOptions(bands, threshold, probabilities, batch_size, augment, gsd)
+    options = PredictionOptions(
+        bands, threshold, probabilities, batch_size, augment, gsd, void_white
+    )
     job = RasterJob(run, image, folder, options)
     return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
 
@@ -214,9 +218,8 @@ def predict_bands(job: RasterJob, bands: Iterable[Band], progress: bool = False)
 
 def _failed(job: RasterJob, failures: list[tuple[Band, RasterError]]) -> str:
     """One line on what could not be read, and what is kept."""
-    all_bands = len(job.files.bands)
+    all_bands, line = len(job.files.bands), str(failures[0][1])
     kept = all_bands - len(job.files.missing())
-    line = str(failures[0][1])
     if all_bands == 1:
         return line
     rows = ", ".join(f"{band.first} to {band.last}" for band, _ in failures[:4])

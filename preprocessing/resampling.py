@@ -12,6 +12,7 @@ import numpy as np
 
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
+from preprocessing.white_void import WhiteIsVoid
 
 # A pixel is imagery where at least this share of what it covers is.
 _LEAST_VALID = 0.5
@@ -84,7 +85,7 @@ class ResampledReader:
         width: columns that it shall have.
     """
 
-    def __init__(self, reader: RasterReader, height: int, width: int) -> None:
+    def __init__(self, reader: RasterReader | WhiteIsVoid, height: int, width: int) -> None:
         self._reader = reader
         self.height, self.width = height, width
 

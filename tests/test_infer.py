@@ -189,6 +189,12 @@ def test_the_ground_resolution_may_be_given(folder, stand_in):
     assert "m per pixel" not in call(*words, "native").stdout
 
 
+def test_white_may_be_void(folder, stand_in):
+    write_image(folder / "b.tif", np.full((40, 50, 3), 255, np.uint8))
+    assert "1 footprint" in call("--image", "b.tif").stdout
+    assert "all void" in call("--image", "b.tif", "--void-white", "--overwrite").stdout
+
+
 def test_parts_that_are_none(folder, stand_in):
     for words in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"):
         assert "write 3/8 for the third of eight" in fails("--image", "a.tif", f"--part={words}")
