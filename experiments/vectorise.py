@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from experiments.options import Command, given, overwrite_option
-from preprocessing.errors import RasterError
+from preprocessing.errors import OutputError
 from preprocessing.mask_layers import PRUNE_M, MaskLayer, centre_line_layer, footprint_layer
+from preprocessing.raster_access import raster_info
 from preprocessing.vector_writers import DRIVERS, check_layers, write_layers
 
 _PATH = click.Path(path_type=Path)
@@ -129,10 +130,12 @@ def main(
         raise click.UsageError("--right-angles goes with footprints, not with --target roads")
     if target == "buildings" and given("prune"):
         raise click.UsageError("--prune goes with --target roads")
+    # Before a name is made of it: a folder has none to make one of.
+    raster_info(mask)
     paths = list(outputs) or [mask.with_suffix(".gpkg")]
     for path in paths:
         if path.resolve() in {one.resolve() for one in (mask, probabilities) if one is not None}:
-            raise RasterError(f"{path}: is an input; name another --output")
+            raise OutputError(f"{path}: is an input; name another --output")
     check_layers(paths, overwrite)
     sizes = {"min_area_m2": min_area, "fill_holes_m2": fill_holes}
     if target == "roads":

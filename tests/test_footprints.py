@@ -118,6 +118,16 @@ def test_targets_under_void_are_void(tmp_path):
     np.testing.assert_array_equal(burn(polygonise(path), (2, 3), Affine.identity()), pixels == 1)
 
 
+def test_targets_of_one_colour_in_three_bands_are_seen(tmp_path):
+    pixels = np.zeros((3, 4, 5), np.uint8)
+    pixels[2, 1:3, 2:5] = 255
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 4, "width": 5}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=UTM, **profile) as file:
+        file.write(pixels)
+    (polygon,) = polygonise(tmp_path / "a.tif")
+    assert polygon.equals(shapely.box(2, 1, 5, 3))
+
+
 def test_other_masks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="uint8"):
         polygonise(np.zeros((3, 3)))
@@ -198,6 +208,18 @@ def test_without_crs_footprints_are_in_pixels(tmp_path):
 def test_a_crs_without_an_affine_is_no_place(tmp_path):
     frame, note = footprints(write(tmp_path / "a.tif", square(), Affine.identity()))
     assert "no affine" in note and frame.crs is None and frame.area_px.tolist() == [300]
+
+
+def test_a_footprint_across_the_antimeridian_is_kept_with_its_area(tmp_path):
+    # PDC Mercator, whose central meridian is 150 degrees east, at the equator.
+    x, _ = pyproj.Transformer.from_crs(4326, 3832, always_xy=True).transform(180, 0)
+    path = write(tmp_path / "a.tif", square(), Affine(1, 0, x - 20, 0, -1, 20), "EPSG:3832")
+    frame, _ = footprints(path)
+    assert frame.area_m2.tolist() == [pytest.approx(300, rel=1e-2)]
+    write_geojson(frame, tmp_path / "a.geojson")
+    back = geopandas.read_file(tmp_path / "a.geojson").geometry[0]
+    assert back.geom_type == "MultiPolygon"
+    assert back.area * 111_320 * 110_574 == pytest.approx(300, rel=1e-2)
 
 
 # Ground control points

@@ -1,0 +1,233 @@
+"""From outlines to centre lines: skeletons as a network of lines that meet at junctions.
+
+Skeletons come from scikit-image (thinning after Lee, Kashyap and Chu 1994; that after Zhang and
+Suen eats up diagonals two pixels wide), their decomposition into lines from skan (Nunez-Iglesias
+et al. 2018); both are optional and imported when called. One connected piece after another is
+drawn into its bounding box and thinned, so that memory holds the box of the largest piece, about
+five bytes per pixel, and the pixels of all centre lines.
+
+A point of a line is a pixel of the skeleton; where several pixels of a junction touch each other,
+one stands for all. A spur goes by taking its points out of the network, which makes one line of
+the two that it parted.
+"""
+
+import importlib.util
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio.features
+import shapely
+from affine import Affine
+
+from preprocessing.errors import JointNetError
+from preprocessing.raster_access import gdal_quiet
+from preprocessing.simplification import numbered_vertices
+
+NEEDED = {"skimage": "scikit-image", "skan": "skan"}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Lines that share their end points at junctions.
+
+    Attributes:
+        points: ``(n, 2)`` int64 of column and row, the pixels that the lines run through.
+        lines: arrays of numbers of points, two at least each; a closed line ends where it begins.
+    """
+
+    points: np.ndarray
+    lines: list[np.ndarray]
+
+    def on_lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points of all lines, int64 ``(m, 2)``, and the line that each is of, int ``(m,)``."""
+        if not self.lines:
+            return np.zeros((0, 2), np.int64), np.zeros(0, int)
+        line = np.repeat(np.arange(len(self.lines)), [len(line) for line in self.lines])
+        return self.points[np.concatenate(self.lines)], line
+
+    def geometries(self, coordinates: np.ndarray) -> np.ndarray:
+        """The lines as LineStrings, an object array.
+
+        Args:
+            coordinates: of each point, ``(n, 2)``.
+        """
+        if not self.lines:
+            return np.zeros(0, object)
+        vertices = coordinates[np.concatenate(self.lines)]
+        return shapely.linestrings(vertices, indices=self.on_lines()[1])
+
+
+def require_skeletons() -> None:
+    """Refuse to begin without the libraries that make skeletons.
+
+    Raises:
+        JointNetError: scikit-image or skan is not installed.
+    """
+    lacking = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if lacking:
+        raise JointNetError(f"centre lines need `pip install {' '.join(lacking)}`")
+
+
+def skeleton(outlines: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Pixels of the skeletons of connected pieces of a mask.
+
+    Args:
+        outlines: object array ``(n,)`` of polygons in pixels.
+        group: the piece that each is of, int ``(n,)``, see ``outlines.joined_at_corners``.
+
+    Returns:
+        ``(m, 2)`` int64 of column and row.
+    """
+    from skimage.morphology import skeletonize
+
+    order = np.argsort(group, kind="stable")
+    pieces = np.split(outlines[order], np.flatnonzero(np.diff(group[order])) + 1)
+    found = [np.zeros((0, 2), np.int64)]
+    for piece in pieces if len(outlines) else ():
+        left, top, right, bottom = shapely.total_bounds(piece).astype(int).tolist()
+        with gdal_quiet():
+            inside = rasterio.features.rasterize(
+                piece,
+                (bottom - top, right - left),
+                transform=Affine.translation(left, top),
+                dtype=np.uint8,
+            )
+        rows, columns = np.nonzero(skeletonize(inside.astype(bool), method="lee"))
+        found.append(np.stack([columns + left, rows + top], axis=1))
+    return np.concatenate(found)
+
+
+def network(pixels: np.ndarray, metres: np.ndarray, prune_m: float) -> Network:
+    """Lines through the pixels of skeletons, without spurs.
+
+    In each round the shortest spur at each junction goes, a line that ends in nothing and is
+    shorter than ``prune_m``; the two lines that it parted are one in the next. So a road keeps
+    the longer of two spurs at its end, and a piece never vanishes as a whole.
+
+    Args:
+        pixels: ``(m, 2)`` int64 of column and row, each once.
+        metres: where they are on the ground, ``(m, 2)`` in local metres (or pixels, where
+            ``prune_m`` is 0).
+        prune_m: metres.
+
+    Returns:
+        The network; pixels without a neighbour are in no line.
+    """
+    pixels, metres, links = _merged_junctions(pixels, metres)
+    while True:
+        lines = _decomposed(links)
+        spurs = _spurs(lines, np.diff(links.indptr), metres, prune_m)
+        if not spurs:
+            return Network(pixels, lines)
+        keep = np.ones(len(pixels), bool)
+        keep[np.concatenate(spurs)] = False
+        pixels, metres, links = pixels[keep], metres[keep], links[keep][:, keep]
+
+
+def _merged_junctions(pixels: np.ndarray, metres: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
+    """One point for junctions that touch each other: pixels, metres and who touches whom."""
+    from scipy import sparse
+
+    links = _touching(pixels)
+    at_junctions = sparse.diags_array((np.diff(links.indptr) > 2).astype(float))
+    among = at_junctions @ links @ at_junctions
+    number, merged = sparse.csgraph.connected_components(among, directed=False)
+    # The pixel nearest to the middle stands for all, so that lines stay on the skeleton.
+    size = np.bincount(merged, minlength=number)
+    middle = np.stack([np.bincount(merged, axis, number) / size for axis in pixels.T], axis=1)
+    off = ((pixels - middle[merged]) ** 2).sum(axis=1)
+    order = np.lexsort((off, merged))
+    chosen = order[np.searchsorted(merged[order], np.arange(number))]
+    links = links.tocoo()
+    one, other = merged[links.row], merged[links.col]
+    apart = one != other
+    values = np.ones(apart.sum())
+    links = sparse.coo_array((values, (one[apart], other[apart])), (number, number)).tocsr()
+    return pixels[chosen], metres[chosen], links
+
+
+def _touching(pixels: np.ndarray) -> Any:
+    """A sparse symmetric matrix, 1 where two pixels share an edge, or a corner and no neighbour.
+
+    With a neighbour between them, every step of a stair would be a junction of three.
+    """
+    from scipy import sparse
+
+    count = len(pixels)
+    # Room for a column at either side, so that no row runs on into the next.
+    stride = int(pixels[:, 0].max()) + 3 if count else 1
+    key = pixels[:, 1] * stride + pixels[:, 0] + 1
+    order = np.argsort(key)
+
+    def at(step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which pixel lies a step further, and whether there is one."""
+        place = np.searchsorted(key, key + step, sorter=order).clip(max=max(count - 1, 0))
+        return order[place], key[order[place]] == key + step
+
+    left, right, below = at(-1), at(1), at(stride)
+    pairs = [right, below]
+    for beside, diagonal in ((left, at(stride - 1)), (right, at(stride + 1))):
+        pairs.append((diagonal[0], diagonal[1] & ~beside[1] & ~below[1]))
+    one = np.concatenate([np.flatnonzero(there) for _, there in pairs])
+    other = np.concatenate([pixel[there] for pixel, there in pairs])
+    both = np.r_[one, other], np.r_[other, one]
+    return sparse.coo_array((np.ones(2 * len(one)), both), (count, count)).tocsr()
+
+
+def _decomposed(links: Any) -> list[np.ndarray]:
+    """Lines from junction or end to junction or end, and closed ones; numbers of points."""
+    from skan.csr import PathGraph
+
+    if links.nnz == 0:
+        return []
+    links.sort_indices()
+    paths = PathGraph.from_graph(adj=links, node_coordinates=None).paths
+    return np.split(paths.indices[: paths.indptr[-1]], paths.indptr[1:-1])
+
+
+def _spurs(
+    lines: list[np.ndarray], degree: np.ndarray, metres: np.ndarray, prune_m: float
+) -> list[np.ndarray]:
+    """Of the lines to take out, the points without the junction: one line for each junction."""
+    found = []
+    for line in lines:
+        ends = degree[line[[0, -1]]]
+        if ends.min() != 1 or ends.max() < 3:
+            continue
+        length = np.hypot(*np.diff(metres[line], axis=0).T).sum()
+        if length < prune_m:
+            free = line[::-1] if ends[0] > 1 else line
+            found.append((length, free))
+    shortest: dict[int, np.ndarray] = {}
+    for _, free in sorted(found, key=lambda spur: (spur[0], spur[1][0])):
+        shortest.setdefault(int(free[-1]), free[:-1])
+    return list(shortest.values())
+
+
+def simplify_network(net: Network, metres: np.ndarray, tolerance_m: float) -> Network:
+    """Leave out points so that no line moves by more than a tolerance; its ends stay.
+
+    Lines that meet still do, as they share the point. A closed line keeps four points, and of
+    several lines that would become the same straight one none is simplified.
+
+    Args:
+        net: the network.
+        metres: where its points are, ``(n, 2)`` in the unit of the tolerance.
+        tolerance_m: metres, or pixels.
+    """
+    if not net.lines:
+        return net
+    flat = np.concatenate(net.lines)
+    simplified = shapely.simplify(numbered_vertices(net.geometries(metres)), tolerance_m)
+    left, line = shapely.get_coordinates(simplified, include_z=True, return_index=True)
+    lines = np.split(flat[left[:, 2].astype(int)], np.flatnonzero(np.diff(line)) + 1)
+    between = Counter(frozenset(line.tolist()) for line in lines if len(line) == 2)
+    return Network(
+        net.points,
+        [
+            whole if len(line) == 2 and between[frozenset(line.tolist())] > 1 else line
+            for whole, line in zip(net.lines, lines, strict=True)
+        ],
+    )

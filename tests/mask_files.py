@@ -1,0 +1,48 @@
+"""Mask and probability files for the tests of what becomes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio.features
+from affine import Affine
+from rasterio.crs import CRS
+
+from preprocessing.placement import Placement, placement
+from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
+from preprocessing.rasters import RasterInfo, raster_info
+from preprocessing.tiling import Window
+
+UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+
+
+def describe(shape, transform=UTM, crs="EPSG:32633", gcps=()) -> RasterInfo:
+    """What a writer needs to know of the raster that a mask belongs to."""
+    crs = CRS.from_string(crs) if crs else None
+    return RasterInfo(*shape, 1, "uint8", crs, transform, None, crs is not None, gcps)
+
+
+def write(path: Path, mask: np.ndarray, *place, **places) -> Path:
+    """Write a mask of 0, 1 and 255 as ``infer.py`` does."""
+    with MaskWriter(path, describe(mask.shape, *place, **places), overwrite=True) as file:
+        file.write(Window(0, 0, *mask.shape), mask)
+    return path
+
+
+def write_probabilities(path: Path, values: np.ndarray, *place, **places) -> Path:
+    """Write probabilities as ``infer.py --probabilities`` does."""
+    with ProbabilityWriter(path, describe(values.shape, *place, **places)) as file:
+        file.write(Window(0, 0, *values.shape), values.astype(np.float32))
+    return path
+
+
+def place_of(folder: Path, shape=(100, 100), *place, **places) -> Placement:
+    """The placement of a raster of that shape and place."""
+    path = write(folder / "place.tif", np.zeros(shape, np.uint8), *place, **places)
+    return placement(raster_info(path))
+
+
+def burn(polygons, shape, transform) -> np.ndarray:
+    """Polygons back to a mask."""
+    if not len(polygons):
+        return np.zeros(shape, np.uint8)
+    return rasterio.features.rasterize(polygons, shape, transform=transform, dtype=np.uint8)

@@ -1,0 +1,320 @@
+import json
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rasterio.control import GroundControlPoint
+
+from preprocessing.errors import LabelError, RasterError
+from preprocessing.footprints import footprints
+from preprocessing.mask_layers import centre_line_layer, footprint_layer
+from preprocessing.rasters import read_label
+from preprocessing.vector_writers import write_layers
+from tests.mask_files import UTM, burn, write, write_probabilities
+
+METRES = UTM @ Affine.scale(2)
+
+
+def town(size=60):
+    """A house with a yard, another one, a shed, and a pixel."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[5:25, 5:35] = 1
+    mask[10:15, 10:15] = 0
+    mask[35:50, 8:40] = 1
+    mask[40:43, 50:53] = 1
+    mask[57, 57] = 1
+    return mask
+
+
+def crossing():
+    mask = np.zeros((80, 90), np.uint8)
+    mask[37:44, 3:87] = mask[5:75, 40:47] = 1
+    mask[44:52, 70:73] = 1
+    mask[2:4, 2:4] = 1
+    return mask
+
+
+masks = arrays(
+    np.uint8, st.tuples(*[st.integers(1, 14)] * 2), elements=st.sampled_from([0, 1, 1, 255])
+)
+
+
+# Footprints
+
+
+@settings(max_examples=25, deadline=None)
+@given(mask=masks, transform=st.sampled_from([UTM, Affine(0.4, 0.3, 5e5, 0.3, -0.4, 5e6)]))
+def test_burning_the_footprints_gives_the_mask(tmp_path_factory, mask, transform):
+    path = write(tmp_path_factory.mktemp("m") / "a.tif", mask, transform)
+    frame = footprint_layer(path).frame
+    assert frame.crs.to_epsg() == 32633 and frame.geometry.is_valid.all()
+    np.testing.assert_array_equal(burn(list(frame.geometry), mask.shape, transform), mask == 1)
+
+
+def test_areas_are_those_of_footprints(tmp_path):
+    path = write(tmp_path / "a.tif", town())
+    layer, (frame, _) = footprint_layer(path), footprints(path)
+    assert layer.geometry_type == "Polygon" and layer.notes == ()
+    assert list(layer.frame.columns) == ["id", "area_m2", "geometry"]
+    assert layer.frame.id.tolist() == [1, 2, 3, 4] == frame.id.tolist()
+    np.testing.assert_allclose(layer.frame.area_m2, frame.area_m2, rtol=1e-12)
+
+
+def test_small_footprints_and_small_holes_go(tmp_path):
+    path = write(tmp_path / "a.tif", town())
+    frame = footprint_layer(path, min_area_m2=2.0, fill_holes_m2=10.0).frame
+    expected = town()
+    expected[10:15, 10:15], expected[57, 57] = 1, 0
+    np.testing.assert_array_equal(burn(list(frame.geometry), (60, 60), UTM), expected)
+    assert frame.id.tolist() == [1, 2, 3] and frame.area_m2.min() > 2
+    # The yard of 25 pixels is larger than 6 m2.
+    assert len(footprint_layer(path, fill_holes_m2=6.0).frame.geometry[0].interiors) == 1
+
+
+def test_mean_probabilities_are_those_of_the_pixels(tmp_path):
+    mask = town()
+    path = write(tmp_path / "a.tif", mask)
+    values = np.random.default_rng(1).random(mask.shape).astype(np.float32)
+    values[36, 8:30] = values[57, 57] = np.nan
+    probabilities = write_probabilities(tmp_path / "p.tif", values)
+    frame = footprint_layer(path, probabilities).frame
+    assert list(frame.columns) == ["id", "area_m2", "mean_probability", "geometry"]
+    house = np.zeros(mask.shape, bool)
+    house[5:25, 5:35] = mask[5:25, 5:35] == 1
+    expected = [np.mean(values[house].astype(float)), np.nanmean(values[35:50, 8:40].astype(float))]
+    expected += [np.mean(values[40:43, 50:53].astype(float)), np.nan]
+    by_area = frame.sort_values("area_m2", ascending=False).mean_probability.to_numpy()
+    np.testing.assert_allclose(by_area, np.array(expected)[[0, 1, 2, 3]], rtol=1e-12)
+    # Simplifying moves no pixel from one to another.
+    simplified = footprint_layer(path, probabilities, simplify_m=1.0).frame
+    np.testing.assert_array_equal(simplified.mean_probability, frame.mean_probability)
+    filled = footprint_layer(path, probabilities, fill_holes_m2=100.0).frame
+    assert filled.mean_probability[0] == pytest.approx(values[5:25, 5:35].mean(dtype=float))
+
+
+def test_what_is_kept_as_it_was_is_counted_in_a_note(tmp_path):
+    path = write(tmp_path / "a.tif", town())
+    plain = footprint_layer(path).frame
+    layer = footprint_layer(path, simplify_m=2.0)
+    assert layer.notes == ("Simplification would destroy 2: kept as they were.",)
+    assert shapely.get_num_coordinates(layer.frame.geometry).max() <= 10
+    assert layer.frame.geometry[3].equals_exact(plain.geometry[3])
+    pytest.importorskip("buildingregulariser")
+    layer = footprint_layer(path, right_angles=True)
+    assert len(layer.frame) == 4 and layer.frame.geometry.is_valid.all()
+    (note,) = layer.notes
+    assert note.startswith("Right angles: ") and "kept as they were" in note
+
+
+def test_no_written_area_is_below_the_smallest(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:20, 5:20] = mask[4, 10:13] = 1
+    path = write(tmp_path / "a.tif", mask, METRES)
+    (area,) = footprint_layer(path).frame.area_m2
+    (simplified,) = footprint_layer(path, simplify_m=1.5).frame.area_m2
+    assert simplified < area
+    between = (area + simplified) / 2
+    assert len(footprint_layer(path, min_area_m2=between).frame) == 1
+    assert len(footprint_layer(path, min_area_m2=between, simplify_m=1.5).frame) == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    mask=masks,
+    fill=st.sampled_from([0.0, 2.0, 1e6]),
+    smallest=st.sampled_from([0.0, 3.0]),
+    simplify=st.sampled_from([0.0, 0.4, 2.0]),
+    turn=st.booleans(),
+)
+def test_written_polygons_are_valid(tmp_path_factory, mask, fill, smallest, simplify, turn):
+    pytest.importorskip("buildingregulariser")
+    pytest.importorskip("pyarrow")
+    folder = tmp_path_factory.mktemp("m")
+    path = write(folder / "a.tif", mask)
+    layer = footprint_layer(
+        path, min_area_m2=smallest, fill_holes_m2=fill, simplify_m=simplify, right_angles=turn
+    )
+    files = [folder / f"a{ending}" for ending in (".gpkg", ".geojson", ".fgb", ".parquet")]
+    write_layers(layer.frame, files, layer.geometry_type)
+    for file in files:
+        is_parquet = file.suffix == ".parquet"
+        back = geopandas.read_parquet(file) if is_parquet else geopandas.read_file(file)
+        assert len(back) == len(layer.frame) and back.geometry.is_valid.all()
+        assert set(back.geom_type) <= {"Polygon"}
+        if len(back):
+            assert sorted(back.id) == list(range(1, len(back) + 1))
+            assert (back.area_m2 >= smallest).all() and (back.area_m2 > 0).all()
+
+
+# Centre lines
+
+
+def test_lengths_are_those_of_the_ground(tmp_path):
+    pytest.importorskip("skan")
+    path = write(tmp_path / "a.tif", crossing(), METRES)
+    layer = centre_line_layer(path, min_area_m2=10.0, prune_m=12.0)
+    assert layer.geometry_type == "LineString" and layer.notes == ()
+    frame = layer.frame
+    assert list(frame.columns) == ["id", "length_m", "geometry"] and frame.crs.to_epsg() == 32633
+    assert frame.id.tolist() == list(range(1, len(frame) + 1)) and 4 <= len(frame) <= 5
+    np.testing.assert_allclose(frame.length_m, frame.length / 0.9996, rtol=1e-4)
+    # 84 and 70 m, less half a width at each of the four ends.
+    assert frame.length_m.sum() == pytest.approx(84 + 70, abs=15)
+    longer = centre_line_layer(path, min_area_m2=10.0, prune_m=0.0).frame
+    assert len(longer) > len(frame)
+    assert len(centre_line_layer(path, prune_m=12.0).frame) == len(frame) + 1
+    assert len(centre_line_layer(path, min_area_m2=1e6).frame) == 0
+
+
+def test_ground_is_what_a_web_mercator_metre_is_not(tmp_path):
+    pytest.importorskip("skan")
+    x, y = 1_669_792, 8_399_738  # 60 degrees north
+    path = write(tmp_path / "a.tif", crossing(), Affine(2, 0, x, 0, -2, y), "EPSG:3857")
+    utm = write(tmp_path / "b.tif", crossing(), METRES)
+    one = centre_line_layer(path, min_area_m2=10.0, prune_m=12.0).frame
+    other = centre_line_layer(utm, min_area_m2=10.0, prune_m=12.0).frame
+    assert len(one) == len(other)
+    np.testing.assert_allclose(one.length_m, other.length_m, rtol=4e-3)
+
+
+def test_lines_that_meet_share_the_point_to_the_last_bit(tmp_path):
+    pytest.importorskip("skan")
+    path = write(tmp_path / "a.tif", crossing(), Affine(0.7, 0.2, 5e5, 0.2, -0.7, 5e6))
+    frame = centre_line_layer(path, min_area_m2=10.0, prune_m=6.0, simplify_m=3.0).frame
+    assert len(shapely.line_merge(shapely.union_all(frame.geometry)).geoms) == len(frame)
+    ends = [line.coords[end] for line in frame.geometry for end in (0, -1)]
+    assert len(set(ends)) < len(ends) - 1
+    assert shapely.union_all([line.buffer(0) for line in frame.geometry]).is_empty
+    joined = shapely.union_all(frame.geometry.to_numpy())
+    assert len(shapely.get_parts(shapely.buffer(joined, 1e-9))) == 1
+
+
+def test_mean_probabilities_are_those_along_the_line(tmp_path):
+    pytest.importorskip("skan")
+    mask = np.zeros((20, 60), np.uint8)
+    mask[7:12, 2:58] = 1
+    path = write(tmp_path / "a.tif", mask, METRES)
+    values = np.full(mask.shape, 0.25)
+    values[9, :30], values[9, 30:40] = 0.75, np.nan
+    probabilities = write_probabilities(tmp_path / "p.tif", values, METRES)
+    (row,) = centre_line_layer(path, probabilities).frame.itertuples()
+    start, end = sorted(x for x, _ in row.geometry.coords)
+    left, right = (int((x - METRES.c) // 1) for x in (start, end))
+    pixels = values[9, left : right + 1]
+    assert row.mean_probability == pytest.approx(np.nanmean(pixels), abs=0.02)
+
+
+# Masks without ground, without targets, with other faults
+
+
+def test_without_a_crs_a_layer_is_in_pixels_and_a_note_says_so(tmp_path):
+    path = write(tmp_path / "a.tif", town(), UTM, None)
+    layer = footprint_layer(path)
+    assert layer.frame.crs is None and list(layer.frame.columns) == ["id", "area_px", "geometry"]
+    assert layer.frame.area_px.dtype == np.int64 and layer.frame.area_px.sum() == town().sum()
+    (note,) = layer.notes
+    assert "no CRS" in note and "pixels" in note and "\n" not in note and "metres" not in note
+    burnt = burn(list(layer.frame.geometry), (60, 60), Affine.identity())
+    np.testing.assert_array_equal(burnt, town())
+    asked = footprint_layer(path, min_area_m2=1e9, simplify_m=5.0)
+    assert len(asked.frame) == 4 and "in metres is done" in asked.notes[0]
+    pytest.importorskip("skan")
+    lines = centre_line_layer(write(tmp_path / "b.tif", crossing(), UTM, None))
+    assert list(lines.frame.columns) == ["id", "length_px", "geometry"]
+    assert lines.frame.crs is None and lines.frame.total_bounds.max() < 90
+    np.testing.assert_allclose(lines.frame.length_px, lines.frame.length)
+
+
+def test_control_points_place_a_layer_as_the_affine_does(tmp_path):
+    corners = [(0, 0), (60, 0), (60, 60), (0, 60)]
+    gcps = tuple(GroundControlPoint(r, c, *(UTM @ (c, r))) for c, r in corners)
+    by_affine = footprint_layer(write(tmp_path / "a.tif", town()), simplify_m=1.0).frame
+    placed = write(tmp_path / "b.tif", town(), Affine.identity(), gcps=gcps)
+    layer = footprint_layer(placed, simplify_m=1.0)
+    assert "an affine fitted to its 4 ground control points" in layer.notes[0]
+    np.testing.assert_allclose(layer.frame.area_m2, by_affine.area_m2, rtol=1e-6)
+    assert shapely.hausdorff_distance(layer.frame.geometry, by_affine.geometry).max() < 1e-6
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("crs", ["EPSG:32633", None])
+def test_nothing_is_a_layer_too(tmp_path, fill, crs):
+    path = write(tmp_path / "a.tif", np.full((9, 9), fill, np.uint8), UTM, crs)
+    values = write_probabilities(tmp_path / "p.tif", np.zeros((9, 9)), UTM, crs)
+    layers = [
+        footprint_layer(path, values, min_area_m2=1, fill_holes_m2=1, simplify_m=1),
+        centre_line_layer(path, values, min_area_m2=1, fill_holes_m2=1),
+    ]
+    for layer, size in zip(layers, ("area", "length"), strict=True):
+        unit = ("m2" if size == "area" else "m") if crs else "px"
+        columns = ["id", f"{size}_{unit}", "mean_probability", "geometry"]
+        assert len(layer.frame) == 0 and list(layer.frame.columns) == columns
+        assert layer.frame.id.dtype == np.int64 and layer.frame.mean_probability.dtype == float
+
+
+def test_a_target_of_one_colour_in_three_bands_is_seen(tmp_path):
+    pixels = np.zeros((3, 20, 20), np.uint8)
+    pixels[2, 5:9, 5:9] = 255
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 20, "width": 20}
+    with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:32633", transform=UTM, **profile) as file:
+        file.write(pixels)
+    assert len(footprint_layer(tmp_path / "a.tif").frame) == 1
+
+
+def test_wrong_inputs_are_refused(tmp_path):
+    path = write(tmp_path / "a.tif", town())
+    other = write_probabilities(tmp_path / "p.tif", np.zeros((9, 9)))
+    for make in (footprint_layer, centre_line_layer):
+        with pytest.raises(RasterError, match="same grid"):
+            make(path, other)
+        with pytest.raises(RasterError, match="no such file"):
+            make(tmp_path / "b.tif")
+        with pytest.raises(LabelError, match="values"):
+            make(write_probabilities(tmp_path / f"{make.__name__}.tif", np.full((9, 9), 0.5)))
+
+
+# Real masks
+
+
+def test_a_full_tile_burns_back_to_the_pixel(real_data, tmp_path):
+    path = real_data / "full_tile_masks" / "austin29_gt.png"
+    mask = read_label(path)
+    layer = footprint_layer(path)
+    np.testing.assert_array_equal(
+        burn(list(layer.frame.geometry), mask.shape, Affine.identity()), mask
+    )
+    assert layer.frame.geometry.is_valid.all() and len(layer.frame) > 2000
+
+
+@pytest.mark.parametrize("name", ["nepal1", "zanzibar1"])
+def test_real_footprints_burn_back_through_every_format(real_data, tmp_path, name):
+    path = real_data / "aerial_buildings" / "train" / "gt" / f"{name}.tif"
+    with rasterio.open(path) as file:
+        transform, crs = file.transform, file.crs
+    files = [tmp_path / "a.gpkg", tmp_path / "a.geojson", tmp_path / "a.fgb"]
+    layer = footprint_layer(path)
+    write_layers(layer.frame, files, "Polygon")
+    mask = read_label(path) == 1
+    for file in files:
+        back = geopandas.read_file(file).to_crs(crs.to_wkt()).geometry
+        np.testing.assert_array_equal(burn(list(back), mask.shape, transform), mask)
+    assert json.loads(files[1].read_text())["features"]
+
+
+def test_real_roads_become_lines_in_the_middle_of_them(real_data, tmp_path):
+    pytest.importorskip("skan")
+    path = real_data / "massachusetts_roads" / "valid" / "map" / "23429170_15.png"
+    mask = read_label(path)[:700, :700]
+    place = METRES, "EPSG:26986"
+    roads = write(tmp_path / "a.tif", mask, *place)
+    frame = centre_line_layer(roads, min_area_m2=50.0).frame
+    # The map drew roads seven pixels wide and a few wider; less where they meet.
+    assert 6 < (mask == 1).sum() / frame.length_m.sum() < 10
+    inside = burn(list(frame.geometry.buffer(1.5)), mask.shape, METRES) == 1
+    assert (mask[inside] == 1).mean() > 0.97
