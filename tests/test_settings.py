@@ -45,6 +45,13 @@ def test_losses_by_hand(name, expected):
     assert float(loss(TRUTH, PROBABILITY)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_weight_of_targets_in_the_cross_entropy_by_hand():
+    settings = TrainingSettings(loss="cross_entropy+dice", cross_entropy_alpha=0.75)
+    background, target = -np.log(0.8), -(np.log(0.6) + np.log(0.5))
+    expected = 2 * (0.25 * background + 0.75 * target) / 3 + DICE
+    assert float(settings.make_loss()(TRUTH, PROBABILITY)) == pytest.approx(expected, rel=1e-5)
+
+
 # Schedules
 
 
@@ -128,6 +135,7 @@ def test_without_weight_decay_it_is_plain_adam():
         ("weight_average", 1.0, "between 0 and 1; got 1.0"),
         ("target_weight", 1.5, "in 0..1; got 1.5"),
         ("threshold", -0.1, "in 0..1"),
+        ("cross_entropy_alpha", 1.1, "in 0..1; got 1.1"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_named(name, value, expected):
