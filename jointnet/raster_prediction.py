@@ -33,7 +33,6 @@ from jointnet.raster_outputs import (
 from jointnet.runs import Run
 from jointnet.window_bands import Band
 from preprocessing.errors import OutputError, RasterError
-from preprocessing.outputs import folder_beside
 from preprocessing.tiling import Window
 
 
@@ -248,7 +247,7 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
     from preprocessing.overlays import overlay, write_png
 
     probabilities, paths = job.options.probabilities, job.paths
-    with job.reader() as reader, _hidden_folder(paths[MASK]) as hidden:
+    with job.reader() as reader, _drafts(job) as hidden:
         drafts = output_paths(job.image, hidden, probabilities)
         valid, target = _write_rasters(job, drafts)
         frame, _ = footprints(drafts[MASK])
@@ -262,17 +261,20 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
 
 
 @contextmanager
-def _hidden_folder(path: Path) -> Iterator[Path]:
-    """A ``folder_beside``; what goes wrong in it is told of the folder that the user named."""
+def _drafts(job: RasterJob) -> Iterator[Path]:
+    """A folder among the bands, so that a process that is killed leaves nothing else behind.
+
+    What goes wrong in it is told of the folder that the user named.
+    """
     try:
-        with folder_beside(path) as hidden:
+        with tempfile.TemporaryDirectory(prefix="drafts-", dir=job.files.folder) as name:
             try:
-                yield hidden
+                yield Path(name)
             except OutputError as error:
-                raise OutputError(str(error).replace(str(hidden), str(path.parent))) from error
+                raise OutputError(str(error).replace(name, str(job.folder))) from error
     except OSError as error:
         words = error.strerror or " ".join(str(error).split())
-        raise OutputError(f"{path}: cannot be written: {words}") from error
+        raise OutputError(f"{job.paths[MASK]}: cannot be written: {words}") from error
 
 
 def _write_rasters(job: RasterJob, paths: dict[str, Path]) -> tuple[int, int]:
