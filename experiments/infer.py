@@ -87,7 +87,10 @@ def waiting(job: RasterJob) -> str:
     """Say in one line that a part is done and what the outputs wait for."""
     missing, bands = len(job.files.missing()), len(job.files.bands)
     if not missing:
-        return f"{job.image.name}: all bands are there, another part writes the outputs"
+        return (
+            f"{job.image.name}: all bands are there, another part writes the outputs (if it does "
+            "not, the command without --part does)"
+        )
     return f"{job.image.name}: this part is done, {missing} of {bands} bands are missing"
 
 
@@ -216,9 +219,12 @@ def main(
     jobs = [RasterJob(run, path, output, options) for path in paths]
     if not overwrite:
         for job in filter(RasterJob.is_done, jobs):
+            # Left by a process that ended between the two.
+            job.files.remove()
             click.echo(f"{job.paths[MASK]}: done already; --overwrite does it again")
         jobs = [job for job in jobs if not job.is_done()]
-    check_outputs([job.image for job in jobs], output, probabilities, overwrite)
+    begun = [job for job in jobs if not job.files.publishing]
+    check_outputs([job.image for job in begun], output, probabilities, overwrite)
     for job in jobs:
         for note in check_raster(run, job.image, bands, gsd):
             click.echo(f"{job.image.name}: {note}")

@@ -5,6 +5,7 @@ and the workers can import this project. A worker loads the network once, and pr
 a time; a band of a worker that dies is given to another.
 """
 
+import os
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -52,15 +53,21 @@ def predict_on_cluster(job: RasterJob, address: str, progress: bool = False) -> 
             disable=None if progress else True,
         ) as bar,
     ):
-        folder = str(job.files.folder.resolve())
+        folder = os.path.abspath(job.files.folder)
         # Impure: what a task leaves is a file, so it must be run, not remembered.
         futures = client.map(_predict, [band.number for band in missing], folder=folder, pure=False)
+        failures = []
         for future in as_completed(futures, loop=client.loop):
             bar.update()
-            error = future.exception() if future.status == "error" else None
-            if error is not None:
-                client.cancel(futures)
-                raise RunError(" ".join(str(error).split())) from None
+            if future.status == "error":
+                failures.append(" ".join(str(future.exception()).split()))
+    if lost := len(job.files.missing()):
+        first = failures[0].rstrip(".") if failures else f"{address}: bands were lost"
+        bands = len(job.files.bands)
+        raise RunError(
+            f"{first}; {lost} of {bands} bands are missing, the same command goes on from the "
+            "others"
+        )
 
 
 def _predict(number: int, folder: str) -> None:

@@ -8,8 +8,10 @@ the other, each strip's values, then, where it has them, its weights.
 
 import json
 import os
+import platform
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,8 @@ from jointnet.window_bands import Band, Strip, WindowGrid, bands_of, join
 from preprocessing.errors import OutputError, RunError
 from preprocessing.outputs import require_space
 
-_CLAIM = "claimed"
+_CLAIM, _PUBLISHING = "claimed", "publishing"
+_DAY = 24 * 3600
 _ITEM = np.dtype(np.float32).itemsize
 
 
@@ -39,6 +42,7 @@ class BandFiles:
         self.folder = Path(folder)
         self.grid = grid
         self.bands = bands_of(grid)
+        self._claimed = False
 
     def begin(self, job: dict) -> None:
         """Make the folder, or find it as an earlier start with the same job left it.
@@ -52,9 +56,11 @@ class BandFiles:
             OSError: it cannot be made, or the disk has no room for the bands that are missing.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_old_drafts()
         try:
             found = self.read_job()
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # A cut file, as a power loss leaves it, says no more than none.
             write_json(self.folder / "job.json", job)
             found = self.read_job()
         if found.get("key") != job["key"]:
@@ -83,11 +89,10 @@ class BandFiles:
         Raises:
             OutputError: the disk is full, or the folder is gone.
         """
-        path = None
+        # Not from tempfile, whose files only their owner may read.
+        path = self.folder / f"{self._path(band).name}-{uuid.uuid4().hex}"
         try:
-            handle, name = tempfile.mkstemp(prefix=f"{self._path(band).name}-", dir=self.folder)
-            path = Path(name)
-            with os.fdopen(handle, "wb") as file:
+            with open(path, "xb") as file:
                 for strip in strips:
                     for rows in (strip.values, strip.weights):
                         if rows is not None:
@@ -96,8 +101,8 @@ class BandFiles:
                 os.fsync(file.fileno())
             path.replace(self._path(band))
         except BaseException as error:
-            if path is not None:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             if isinstance(error, OSError):
                 words = error.strerror or " ".join(str(error).split())
                 raise OutputError(f"{self.folder}: cannot be written: {words}") from error
@@ -112,17 +117,43 @@ class BandFiles:
         return join(map(self._load, self.bands))
 
     def claim(self) -> bool:
-        """Whether the caller, of several that find nothing missing, is to make the outputs."""
-        try:
-            (self.folder / _CLAIM).touch(exist_ok=False)
-        except OSError:
-            return False
-        return True
+        """Whether the caller, of several that find nothing missing, is to make the outputs.
+
+        A claim of a process of this machine that has died, or one of another machine that is older
+        than a day, is none.
+        """
+        path = self.folder / _CLAIM
+        for _ in range(2):
+            try:
+                with open(path, "x", encoding="utf-8") as file:
+                    file.write(f"{platform.node()} {os.getpid()}")
+            except FileExistsError:
+                if not _is_stale(path):
+                    return False
+                with suppress(OSError):
+                    path.unlink()
+            except OSError:
+                return False
+            else:
+                self._claimed = True
+                return True
+        return False
 
     def release(self) -> None:
-        """Give a claim back, so that another may make the outputs."""
-        with suppress(OSError):
-            (self.folder / _CLAIM).unlink()
+        """Give one's own claim back, so that another may make the outputs."""
+        if self._claimed:
+            self._claimed = False
+            with suppress(OSError):
+                (self.folder / _CLAIM).unlink()
+
+    @property
+    def publishing(self) -> bool:
+        """Whether outputs may lie in their places already, put there from these bands."""
+        return (self.folder / _PUBLISHING).exists()
+
+    def begin_publishing(self) -> None:
+        """Say that outputs are about to be put in their places."""
+        (self.folder / _PUBLISHING).touch()
 
     def remove(self) -> None:
         """Delete the folder with all that it holds."""
@@ -132,6 +163,13 @@ class BandFiles:
         """Delete the folder where no band was finished: there is nothing to go on from."""
         if len(self.missing()) == len(self.bands):
             self.remove()
+
+    def _remove_old_drafts(self) -> None:
+        """Delete what processes that were killed more than a day ago had not finished."""
+        for path in (*self.folder.glob("band_*.f32-*"), *self.folder.glob("drafts-*")):
+            with suppress(OSError):
+                if _age(path) > _DAY:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _path(self, band: Band) -> Path:
         return self.folder / f"band_{band.number:05}.f32"
@@ -157,3 +195,23 @@ class BandFiles:
                     yield Strip(first, values, weights)
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+def _is_stale(claim: Path) -> bool:
+    """Whether who made a claim cannot be at work on it any more."""
+    try:
+        node, pid = claim.read_text(encoding="utf-8").rsplit(" ", 1)
+        # On Windows the signal that only asks would end the process.
+        if node != platform.node() or os.name == "nt":
+            return _age(claim) > _DAY
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        # Gone, of another user, or just being written.
+        return False
+    return False

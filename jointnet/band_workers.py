@@ -5,23 +5,25 @@ after it, as far as they are missing, and writes them into the folder.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
+from jointnet.band_runs import predict_bands
 from jointnet.raster_job import RasterJob, job_of
 from jointnet.window_bands import Band
 from preprocessing.errors import JointNetError, RunError
 
 ROOT = Path(__file__).resolve().parents[1]
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _SECONDS_TO_END = 0.2, 5
 
 
 def part_of(bands: list[Band], part: int, parts: int) -> list[Band]:
@@ -80,15 +82,20 @@ def _started(
     """One process, which does not outlive the block."""
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     limits = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), threads)
+    modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with subprocess.Popen(
         [sys.executable, "-m", "jointnet.band_workers", job.files.folder, f"{number}/{workers}"],
-        env={**limits, "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": str(ROOT)},
+        env={**limits, "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": modules},
         stdout=subprocess.DEVNULL,
         stderr=words,
     ) as process:
         try:
             yield process
         finally:
+            # An interrupt lets it take its drafts away.
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
             process.kill()
 
 
@@ -98,13 +105,13 @@ def _last_line(process: subprocess.Popen, words: TextIO) -> str:
         return ""
     words.seek(0)
     lines = words.read().strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else f"stopped with {process.returncode}"
+    if lines:
+        return lines[-1].removeprefix("error: ")
+    return f"a process stopped with code {process.returncode}; was there memory for all of them?"
 
 
 def main(folder: str, share: str) -> int:
     """Predict one process's share of a job; 0 done, 2 what one line on standard error says."""
-    from jointnet.raster_prediction import predict_bands
-
     part, parts = map(int, share.split("/"))
     try:
         job = job_of(Path(folder))

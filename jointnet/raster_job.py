@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jointnet.band_files import BandFiles
-from jointnet.job_inputs import files_of, precision_of, weights_of
+from jointnet.job_inputs import files_of, precision_of, raster_of, weights_of
 from jointnet.prediction import batch_of, predict_band
 from jointnet.raster_checks import bands_of, fed_gsd
 from jointnet.raster_outputs import MASK, output_paths
@@ -86,6 +87,10 @@ class RasterJob:
         self._reader = lambda: RasterReader(self.image, self._bands, run.config["bands"])
         with self._reader() as reader:
             self.info = reader.info
+            self._marks = [*reader.bands, *reader.validity.marks]
+        if options.void_white:
+            # Refuses what has no white.
+            self._imagery().close()
         self.size = (self.info.height, self.info.width)
         if (gsd := fed_gsd(run, self.info.gsd, options.gsd)) is not None:
             self.size = size_at(*self.size, gsd, run.config["gsd"])
@@ -126,6 +131,7 @@ class RasterJob:
             "precision": precision_of(self.run),
             "window": self.run.config["window"],
             "overlap": self.run.config["overlap"],
+            "raster": raster_of(self.info, self._marks, self.image),
             "size": list(self.size),
             "image": self._begun,
             "options": options,
@@ -149,7 +155,8 @@ class RasterJob:
             OutputError: it cannot be made, or the disk has no room.
         """
         try:
-            place = {"run": str(self.run.folder.resolve()), "path": os.path.abspath(self.image)}
+            path = os.path.abspath(self.image) if self.image.exists() else str(self.image)
+            place = {"run": os.path.abspath(self.run.folder), "path": path}
             options = {"options": asdict(self.options)}
             self.files.begin(self.described | place | options | {"key": self.key})
         except OutputError as error:
@@ -184,6 +191,7 @@ class RasterJob:
             RunError: the network gives what is not finite.
             OutputError: the band cannot be written.
         """
+        self.refuse_changed()
         with self._fed() as reader:
 
             def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -191,8 +199,10 @@ class RasterJob:
                     advance()
                 return reader.read(window)
 
+            # Closed before the raster is: another thread may be reading it.
             strips = predict_band(read, self.grid, band, self._finite, self.batch_size)
-            self.files.save(band, self._unchanged(strips))
+            with closing(strips):
+                self.files.save(band, self._unchanged(strips))
 
     def reader(self) -> "RasterReader":
         """The raster, opened with the bands that the network is fed, at its own size."""
@@ -241,6 +251,8 @@ class RasterJob:
             RasterError: it has, or it is gone.
         """
         if files_of(self.image) != self._begun:
+            # Of no use to any other start: the key is another one then.
+            self.files.remove()
             raise RasterError(
                 f"{self.image}: changed while it was predicted; start again once it is complete"
             )

@@ -73,10 +73,11 @@ def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool
         done.append((source, path))
 
     try:
-        for finished, path in moves:
+        for _, path in moves:
             for old in (path.with_name(path.name + suffix) for suffix in ("", *_SIDE_FILES)):
                 if old.exists():
                     move(old, aside / old.name)
+        for finished, path in moves:
             move(finished, path)
     except BaseException:
         for source, path in reversed(done):

@@ -7,16 +7,16 @@ a machine that only trains needs no GDAL.
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from jointnet.band_cluster import predict_on_cluster
+from jointnet.band_runs import predict_bands
 from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.metrics import threshold_mask
 from jointnet.raster_checks import check_raster
@@ -31,8 +31,7 @@ from jointnet.raster_outputs import (
     publish_all,
 )
 from jointnet.runs import Run
-from jointnet.window_bands import Band
-from preprocessing.errors import OutputError, RasterError
+from preprocessing.errors import OutputError
 from preprocessing.tiling import Window
 
 
@@ -115,11 +114,11 @@ def predict_raster(
         RunError: the run cannot predict rasters.
     """
     image, folder = Path(image), Path(folder)
-    check_outputs([image], folder, probabilities, overwrite)
     options = PredictionOptions(
         bands, threshold, probabilities, batch_size, augment, gsd, void_white
     )
     job = RasterJob(run, image, folder, options)
+    check_outputs([image], folder, probabilities, overwrite or job.files.publishing)
     return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
 
 
@@ -156,7 +155,7 @@ def run_job(
         missing = job.begin()
         if part is not None:
             predict_bands(job, part_of(missing, *part), progress)
-            if job.files.missing() or not job.files.claim():
+            if job.files.missing():
                 return None
         elif cluster is not None and missing:
             predict_on_cluster(job, cluster, progress)
@@ -164,7 +163,11 @@ def run_job(
             predict_with_workers(job, workers, progress)
         else:
             predict_bands(job, missing, progress)
-        counts = finish(job, overwrite)
+        if not job.files.claim():
+            if part is not None:
+                return None
+            raise OutputError(f"{job.paths[MASK]}: another process is writing it")
+        counts = finish(job, overwrite or job.files.publishing)
     except BaseException:
         job.files.release()
         if not job.resumable:
@@ -181,52 +184,6 @@ def run_job(
         pixels=job.info.height * job.info.width,
         seconds=time.perf_counter() - began,
     )
-
-
-def predict_bands(job: RasterJob, bands: Iterable[Band], progress: bool = False) -> None:
-    """Predict bands one after the other; one that cannot be read does not stop the others.
-
-    Args:
-        job: what to predict.
-        bands: some of ``job.files.bands``.
-        progress: show a bar, if standard error is a terminal.
-
-    Raises:
-        RasterError: bands cannot be read; those that were finished stay for another start.
-        RunError, OutputError: at once, what was finished stays.
-    """
-    bands = list(bands)
-    failures: list[tuple[Band, RasterError]] = []
-    windows = sum(len(band.tops) for band in bands) * len(job.grid.starts(job.grid.width))
-    with tqdm(
-        total=windows,
-        desc=job.image.name,
-        unit="window",
-        leave=False,
-        # None: only on a terminal.
-        disable=None if progress else True,
-    ) as bar:
-        for band in bands:
-            try:
-                job.predict(band, bar.update)
-            except RasterError as error:
-                failures.append((band, error))
-    if failures:
-        raise RasterError(_failed(job, failures))
-
-
-def _failed(job: RasterJob, failures: list[tuple[Band, RasterError]]) -> str:
-    """One line on what could not be read, and what is kept."""
-    all_bands, line = len(job.files.bands), str(failures[0][1])
-    kept = all_bands - len(job.files.missing())
-    if all_bands == 1:
-        return line
-    rows = ", ".join(f"{band.first} to {band.last}" for band, _ in failures[:4])
-    more = ", ..." if len(failures) > 4 else ""
-    line = f"{line.rstrip('.')}; rows {rows}{more} are missing"
-    if not kept:
-        return line
-    return f"{line}, {kept} of {all_bands} bands are kept: the same command goes on from them"
 
 
 def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
@@ -254,7 +211,10 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
         write_geojson(frame, drafts[FOOTPRINTS])
         write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
         job.refuse_changed()
-        moves = [(drafts[kind], paths[kind]) for kind in paths]
+        job.files.begin_publishing()
+        # The mask, which says by its tag that all is done, is the last to arrive.
+        moves = [(drafts[kind], paths[kind]) for kind in paths if kind != MASK]
+        moves.append((drafts[MASK], paths[MASK]))
         publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
     job.files.remove()
     return {"footprints": len(frame), "valid_pixels": valid, "target_pixels": target}

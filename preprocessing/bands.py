@@ -138,6 +138,11 @@ class Validity:
                 f"void is said by {says}."
             )
 
+    @property
+    def marks(self) -> list[int | float | None]:
+        """What is looked at: alpha bands, bands with a mask or nodata, and all nodata values."""
+        return [*self.alpha, None, *self._masked, None, *self._dataset.nodatavals]
+
     def read(self, window: Window) -> np.ndarray:
         """Where there is imagery, ``(height, width)`` bool.
 

@@ -188,7 +188,10 @@ def raster_files(path: str | os.PathLike) -> list[str]:
         RasterError: no such file, a folder, or no raster.
     """
     with open_raster(path) as dataset:
-        return sorted(name for name in dataset.files if not name.endswith(".aux.xml"))
+        files = {name for name in dataset.files if not name.endswith(".aux.xml")}
+    # GDAL names the sources of a VRT, not those of a VRT among them.
+    inner = {name for name in files if name.lower().endswith(".vrt")} - {os.fspath(path)}
+    return sorted(files.union(*map(raster_files, inner)))
 
 
 def raster_tags(path: str | os.PathLike) -> dict[str, str]:

@@ -16,6 +16,8 @@ from preprocessing.white_void import WhiteIsVoid
 
 # A pixel is imagery where at least this share of what it covers is.
 _LEAST_VALID = 0.5
+# Weights are a matrix, mostly of zeros; so many columns at once keep it small.
+_COLUMNS = 512
 
 
 def size_at(height: int, width: int, gsd: float, wanted: float) -> tuple[int, int]:
@@ -144,7 +146,8 @@ def resampled_strips(
     Yields:
         First row and ``(rows, width)`` float32; NaN where all that a pixel is made of is void.
     """
-    _, columns = axis_weights(0, wanted[1], size[1], wanted[1])
+    starts = range(0, wanted[1], _COLUMNS)
+    columns = [axis_weights(c, min(_COLUMNS, wanted[1] - c), size[1], wanted[1]) for c in starts]
     remaining = iter(strips)
     held, top = np.empty((0, size[1]), np.float32), 0
     for first in range(0, wanted[0], rows):
@@ -155,6 +158,10 @@ def resampled_strips(
         held, top = np.concatenate(parts), start
         part = held[: weights.shape[1]]
         known = ~np.isnan(part)
-        share = resample(known, weights, columns)
-        sums = resample(np.where(known, part, 0), weights, columns)
+        layers = np.stack([known, np.where(known, part, 0)], axis=2)
+        made = [
+            resample(layers[:, start : start + across.shape[1]], weights, across)
+            for start, across in columns
+        ]
+        share, sums = np.moveaxis(np.concatenate(made, axis=1), 2, 0)
         yield first, np.divide(sums, share, out=np.full_like(sums, np.nan), where=share > 1e-6)

@@ -1,20 +1,24 @@
 """One raster to predict: its key, and going on after an interruption."""
 
 import os
+import platform
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jointnet import band_workers, raster_job
+from jointnet import band_workers, raster_job, raster_prediction
+from jointnet.band_runs import predict_bands
 from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.raster_job import PredictionOptions, RasterJob, job_of
-from jointnet.raster_prediction import finish, predict_bands, predict_raster
+from jointnet.raster_prediction import finish, predict_raster, run_job
 from jointnet.runs import load_run
-from preprocessing.errors import RasterError, RunError
+from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.rasters import read_label
 from tests.helpers import StandIn, blotches, make_run, write_image
 
@@ -125,7 +129,10 @@ def test_a_block_that_cannot_be_read_fails_its_band_and_no_other(run, tmp_path):
         predict_raster(run, path, tmp_path / "out")
     line = str(caught.value)
     assert "cannot read the window of" in line
-    assert "rows 188 to 388, 380 to 600 are missing, 1 of 3 bands are kept" in line
+    assert (
+        "rows 188 to 388, 380 to 600 are missing, 1 of 3 bands are kept: while the file stays"
+        in line
+    )
     assert [name for name in os.listdir(tmp_path / "out") if not name.startswith(".")] == []
     # Repaired it is another input: nothing of the old is taken.
     path.write_bytes(content)
@@ -138,9 +145,103 @@ def test_a_raster_that_changes_on_the_way_is_refused(run, image, tmp_path):
     bands = begun.begin()
     predict_bands(begun, bands[:1])
     os.utime(image, ns=(1, 1))
+    read = []
+    with pytest.raises(RasterError, match="changed while it was predicted; start again") as caught:
+        begun.predict(bands[1], lambda: read.append(1))
+    assert "kept" not in str(caught.value)
+    # Nothing more was read, and nothing of it is of use to another start.
+    assert read == []
+    assert not begun.files.folder.exists()
+
+
+def test_a_raster_that_changes_while_a_band_is_read_loses_the_band(run, image, tmp_path):
+    begun = job(run, image, tmp_path / "out")
+    bands = begun.begin()
     with pytest.raises(RasterError, match="changed while it was predicted"):
-        predict_bands(begun, bands[1:])
-    assert [band.number for band in begun.files.missing()] == [1, 2]
+        begun.predict(bands[0], lambda: os.utime(image, ns=(1, 1)))
+    assert not begun.files.folder.exists()
+
+
+def test_outputs_that_a_killed_process_had_begun_to_put_in_place_are_replaced(
+    run, image, tmp_path, monkeypatch
+):
+    whole = predict_raster(run, image, tmp_path / "whole")
+    publish, arrived = raster_prediction.publish_all, []
+
+    def killed(moves, *rest):
+        # As after kill -9: no rollback, the bands stay.
+        os.replace(*moves[0])
+        arrived.append(moves[0][1])
+        raise SystemExit
+
+    monkeypatch.setattr(raster_prediction, "publish_all", killed)
+    with pytest.raises(SystemExit):
+        predict_raster(run, image, tmp_path / "out")
+    monkeypatch.setattr(raster_prediction, "publish_all", publish)
+    assert arrived[0].exists() and arrived[0].name != "a_output.tif"
+    assert not job(run, image, tmp_path / "out").is_done()
+    done = predict_raster(run, image, tmp_path / "out")
+    for ours, theirs in zip(done.outputs, whole.outputs, strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_the_claim_of_a_dead_process_is_taken_over(run, image, tmp_path):
+    begun = job(run, image, tmp_path / "out")
+    predict_bands(begun, begun.begin())
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    claim = begun.files.folder / "claimed"
+    claim.write_text(f"{platform.node()} {os.getpid()}")
+    assert run_job(begun, part=(1, 2)) is None
+    with pytest.raises(OutputError, match="another process is writing it"):
+        run_job(begun)
+    claim.write_text(f"{platform.node()} {dead.pid}")
+    assert run_job(begun, part=(1, 2)) is not None
+
+
+def test_the_claim_of_another_machine_holds_for_a_day(run, image, tmp_path):
+    begun = job(run, image, tmp_path / "out")
+    predict_bands(begun, begun.begin())
+    claim = begun.files.folder / "claimed"
+    claim.write_text("elsewhere 1")
+    assert run_job(begun, part=(1, 2)) is None
+    os.utime(claim, (0, 0))
+    assert run_job(begun, part=(1, 2)) is not None
+
+
+def test_what_was_written_when_the_disk_filled_up_goes_with_its_reading_thread(
+    run, image, tmp_path, monkeypatch
+):
+    begun = job(run, image, tmp_path / "out")
+    (band, *_) = begun.begin()
+    closed = []
+
+    class Reader:
+        def __init__(self, reader):
+            self.reader = reader
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            closed.append(threading.active_count())
+            self.reader.close()
+
+        def read(self, window):
+            time.sleep(0.02)
+            return self.reader.read(window)
+
+    monkeypatch.setattr(begun, "_fed", lambda: Reader(begun.reader()))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    before = threading.active_count()
+    with pytest.raises(OutputError, match="No space left"):
+        begun.predict(band)
+    assert closed == [before]
+    assert [p.name for p in begun.files.folder.iterdir()] == ["job.json"]
 
 
 def test_a_raster_that_vanishes_on_the_way_is_refused(run, image, tmp_path):

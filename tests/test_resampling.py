@@ -1,6 +1,7 @@
 """Rasters at another resolution: values by hand, void kept apart, windows that fit together."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -139,3 +140,15 @@ def test_strips_give_what_the_whole_gives(height, width, new_height, new_width, 
     np.testing.assert_allclose(joined, at_once[0][1], rtol=1e-5)
     if wanted == size:
         np.testing.assert_array_equal(joined, whole)
+
+
+def test_memory_grows_with_the_width_and_not_with_its_square():
+    peaks = []
+    for width in (2000, 8000):
+        strips = [(0, np.zeros((64, width // 2), np.float32))]
+        tracemalloc.start()
+        for _ in resampled_strips(strips, (64, width // 2), (128, width), rows=64):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 6 * peaks[0]
