@@ -24,7 +24,8 @@ def inria_buildings() -> Recipe:
     the patch store takes 19 GB of disk.
     Command: ``python experiments/train_jointnet.py --recipe inria_buildings``; on a GPU add
     ``--precision mixed_bfloat16 --batch-size 8``.
-    Time: 15,500 training patches an epoch; more than a day per epoch on 2 cores, so for a GPU.
+    Time: 15,500 training patches an epoch; 28 hours an epoch on 2 cores in bfloat16
+    (``results/benchmark/inria.md``), so for a GPU.
     Score: not measured yet on the full data set.
     """
 
