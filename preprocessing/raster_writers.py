@@ -148,7 +148,7 @@ class _Writer(ABC):
             self._copy(plain, masked)
             self._lay_out(plain, final)
             try:
-                self._compare(final)
+                self._compare(final, masked)
             except GDAL_ERRORS as error:
                 raise OSError(f"reading it back failed (disk full?): {reason(error)}") from None
         publish(final, self.path, self._overwrite)
@@ -190,7 +190,7 @@ class _Writer(ABC):
         rasterio.shutil.copy(plain, final, driver="COG", **options)
         plain.unlink()
 
-    def _compare(self, final: Path) -> None:
+    def _compare(self, final: Path, masked: bool) -> None:
         """Read the file back, all of it; of overviews it counts only that they can be read."""
         with rasterio.open(final) as file:
             levels = len(file.overviews(1))
@@ -198,8 +198,9 @@ class _Writer(ABC):
                 area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
                 pixels, valid = self._encode(self._read(strip))
                 same = np.array_equal(file.read(1, window=area), pixels, equal_nan=True)
-                if valid is not None:
-                    same &= np.array_equal(file.dataset_mask(window=area) > 0, valid)
+                if masked:
+                    found = file.dataset_mask(window=area) > 0
+                    same &= found.all() if valid is None else np.array_equal(found, valid)
                 if not same:
                     raise OSError(f"pixels differ from row {strip.row} on")
         for level in range(levels):
