@@ -14,7 +14,7 @@ import numpy as np
 from affine import Affine
 from tqdm import tqdm
 
-from experiments.measurements import peak_megabytes
+from experiments.measurements import peak_megabytes, times
 from experiments.published_recipes import inria_buildings
 from jointnet.batches import TrainingBatches
 from jointnet.model import JointNet
@@ -138,7 +138,9 @@ def schedule(store: str, batch: int, precision: str, variant: str, repeats: int)
         loaded.append(ended - began)
         alone.append(ended - ready)
     peak = peak_megabytes()
-    predicted = _predictions(model, np.asarray(opened.validation.images[:batch]), repeats)
+    images = np.asarray(opened.validation.images[:batch])
+    model.predict_on_batch(images)
+    predicted = statistics.median(times(lambda: model.predict_on_batch(images), repeats))
     step = statistics.median(loaded)
     epoch_hours = len(opened.train) / batch * step / 3600
     validation_hours = len(opened.validation) / batch * predicted / 3600
@@ -154,14 +156,3 @@ def schedule(store: str, batch: int, precision: str, variant: str, repeats: int)
         "epochs": settings.epochs,
         "schedule_days": settings.epochs * (epoch_hours + validation_hours) / 24,
     }
-
-
-def _predictions(model: keras.Model, images: np.ndarray, repeats: int) -> float:
-    """Median seconds of a predicted batch."""
-    model.predict_on_batch(images)
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        model.predict_on_batch(images)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)

@@ -77,10 +77,10 @@ def inference(size: int, variant: str, precision: str, window: int) -> dict[str,
         tile = _write_tile(Path(folder) / "tile.tif", size)
         # The first call builds the graph.
         network.model.predict_on_batch(ready)
-        bare = _times(lambda: network.model.predict_on_batch(ready), 3)
+        bare = times(lambda: network.model.predict_on_batch(ready), 3)
         run = Run(Path("random"), network, config)
         done = predict_raster(run, tile, Path(folder) / "outputs")
-        bare += _times(lambda: network.model.predict_on_batch(ready), 3)
+        bare += times(lambda: network.model.predict_on_batch(ready), 3)
     windows = len(WindowGrid(size, size, window, window // 4).windows())
     bare_seconds = statistics.median(bare) * windows / batch
     return {
@@ -119,10 +119,10 @@ def batches(crop: int, batch: int, variant: str, precision: str, repeats: int) -
         patches = _patches(Path(folder), 3 * crop // 2)
         source = TrainingBatches(patches, 0, 0, batch, crop, STRONG, steps=4 * repeats)
         numbers = iter(range(len(source)))
-        loading = _times(lambda: source[next(numbers)], len(source))
+        loading = times(lambda: source[next(numbers)], len(source))
         images, masks = source[0]
         model.train_on_batch(images, masks)
-        training = _times(lambda: model.train_on_batch(images, masks), repeats)
+        training = times(lambda: model.train_on_batch(images, masks), repeats)
     pixels = batch * crop**2 / 1e6
     load, step = statistics.median(loading), statistics.median(training)
     return {
@@ -168,8 +168,8 @@ def normalisation(
     megabytes = peak_megabytes() - held
     _wait(forward(x))
     return {
-        "forward_seconds": statistics.median(_times(lambda: _wait(forward(x)), repeats)),
-        "gradient_seconds": statistics.median(_times(lambda: _wait(gradient(x)), repeats)),
+        "forward_seconds": statistics.median(times(lambda: _wait(forward(x)), repeats)),
+        "gradient_seconds": statistics.median(times(lambda: _wait(gradient(x)), repeats)),
         "gradient_megabytes": megabytes,
     }
 
@@ -229,7 +229,8 @@ def _wait(result: Any) -> None:
     keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.ravel(result)[:1], "float32"))
 
 
-def _times(function: Callable[[], Any], repeats: int) -> list[float]:
+def times(function: Callable[[], Any], repeats: int) -> list[float]:
+    """Seconds of each of so many calls."""
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()

@@ -58,22 +58,14 @@ class BandFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_old_drafts()
         try:
-            found = self.read_job()
+            found = read_job(self.folder)
         except (FileNotFoundError, ValueError):
             # A cut file, as a power loss leaves it, says no more than none.
             write_json(self.folder / "job.json", job)
-            found = self.read_job()
+            found = read_job(self.folder)
         if found.get("key") != job["key"]:
             raise RunError(f"{self.folder} holds bands of another prediction; delete it")
         require_space(self.folder, sum(self._size(band) for band in self.missing()))
-
-    def read_job(self) -> dict:
-        """What is predicted.
-
-        Raises:
-            FileNotFoundError: nothing has begun here.
-        """
-        return json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
 
     def missing(self) -> list[Band]:
         """Bands that are not there yet, from top to bottom."""
@@ -155,6 +147,10 @@ class BandFiles:
         """Say that outputs are about to be put in their places."""
         (self.folder / _PUBLISHING).touch()
 
+    def end_publishing(self) -> None:
+        """Say that nothing was put there after all."""
+        (self.folder / _PUBLISHING).unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Delete the folder with all that it holds."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -195,6 +191,15 @@ class BandFiles:
                     yield Strip(first, values, weights)
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_job(folder: Path) -> dict:
+    """What is predicted in a folder of bands, as ``BandFiles.begin`` was told.
+
+    Raises:
+        OSError, ValueError: nothing has begun there, or the file is damaged.
+    """
+    return json.loads((folder / "job.json").read_text(encoding="utf-8"))
 
 
 def _age(path: Path) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jointnet.band_files import BandFiles
+from jointnet.band_files import BandFiles, read_job
 from jointnet.job_inputs import files_of, precision_of, raster_of, weights_of
 from jointnet.prediction import batch_of, predict_band
 from jointnet.raster_checks import bands_of, fed_gsd
@@ -287,7 +287,7 @@ def job_of(folder: Path) -> RasterJob:
 
     folder = Path(folder)
     try:
-        told = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        told = read_job(folder)
     except (OSError, ValueError) as error:
         raise RunError(f"{folder} holds no job to go on with: {error}") from None
     run = load_run(Path(told["run"]), told["precision"])

@@ -215,7 +215,12 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
         # The mask, which says by its tag that all is done, is the last to arrive.
         moves = [(drafts[kind], paths[kind]) for kind in paths if kind != MASK]
         moves.append((drafts[MASK], paths[MASK]))
-        publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
+        try:
+            publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
+        except BaseException:
+            # All is as it was: another start must not take what lies there for its own.
+            job.files.end_publishing()
+            raise
     job.files.remove()
     return {"footprints": len(frame), "valid_pixels": valid, "target_pixels": target}
 

@@ -7,7 +7,6 @@ Memory holds one strip of about four million pixels beside the polygons.
 
 import os
 from collections.abc import Callable
-from typing import Self
 
 import numpy as np
 import rasterio.features
@@ -16,12 +15,12 @@ from affine import Affine
 
 from preprocessing.errors import RasterError
 from preprocessing.geometry import geographic_corners, metres_apart
-from preprocessing.raster_access import RasterInfo, gdal_quiet, raster_info, strips
+from preprocessing.raster_access import ClosedOnExit, RasterInfo, gdal_quiet, raster_info, strips
 from preprocessing.rasters import LabelReader, RasterReader
 from preprocessing.tiling import VOID, Window
 
 
-class ProbabilityReader:
+class ProbabilityReader(ClosedOnExit):
     """Probabilities on the grid of a mask, opened for reading windows; a context manager.
 
     Args:
@@ -38,11 +37,7 @@ class ProbabilityReader:
         self.path = path
         self._reader = RasterReader(path, [1], 1)
 
-    def __enter__(self) -> Self:
-        """The reader itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._reader.close()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import rasterio
@@ -71,6 +71,18 @@ class RasterInfo:
     georeferenced: bool
     gcps: tuple = ()
     rpcs: tuple[tuple[str, str], ...] = ()
+
+
+class ClosedOnExit:
+    """A context manager that gives itself, and calls its ``close`` at the end."""
+
+    def __enter__(self) -> Self:
+        """The object itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
 
 
 @contextmanager

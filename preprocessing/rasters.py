@@ -10,7 +10,6 @@ A reader is not safe to share between threads (GDAL datasets are not): open one 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
@@ -18,6 +17,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from preprocessing.bands import Validity, choose_bands, named_bands
 from preprocessing.errors import LabelError
 from preprocessing.raster_access import (
+    ClosedOnExit,
     RasterInfo,
     describe,
     gdal_quiet,
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class RasterReader:
+class RasterReader(ClosedOnExit):
     """A raster opened for reading windows of the bands that a model takes.
 
     A context manager. Attributes: ``path``, ``height``, ``width``, ``bands`` (1-based, in the
@@ -86,14 +86,6 @@ class RasterReader:
         self.dtype = str(np.result_type(*(self._dataset.dtypes[b - 1] for b in self.bands)))
         self.crs, self.transform, self.gcps = info.crs, info.transform, info.gcps
         self.gsd, self.georeferenced = info.gsd, info.georeferenced
-
-    def __enter__(self) -> Self:
-        """The reader itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close the file."""
-        self.close()
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
@@ -142,7 +134,7 @@ def read_image(
         return reader.read(Window(0, 0, reader.height, reader.width))
 
 
-class LabelReader:
+class LabelReader(ClosedOnExit):
     """A label raster opened for reading windows of its mask; flat memory for any size.
 
     A context manager. Attributes: ``path``, ``height``, ``width``, ``info`` (``RasterInfo``) and
@@ -181,14 +173,6 @@ class LabelReader:
             self._dataset.close()
             raise
         self.height, self.width = self.info.height, self.info.width
-
-    def __enter__(self) -> Self:
-        """The reader itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close the file."""
-        self.close()
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

@@ -5,11 +5,10 @@ with exact weights: a pixel is the same whichever window it is read in. Void pix
 """
 
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from preprocessing.raster_access import ClosedOnExit
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
 from preprocessing.white_void import WhiteIsVoid
@@ -76,7 +75,7 @@ def resample(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     return np.moveaxis(np.tensordot(columns, along, axes=(1, 1)), 0, 1)
 
 
-class ResampledReader:
+class ResampledReader(ClosedOnExit):
     """A raster read at another size; otherwise as ``RasterReader``, which it closes.
 
     A context manager. Attributes: ``height`` and ``width``.
@@ -91,15 +90,8 @@ class ResampledReader:
         self._reader = reader
         self.height, self.width = height, width
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._reader.close()
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,9 @@
 """White areas that stand for missing imagery, in rasters that do not say so otherwise."""
 
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 
 from preprocessing.errors import RasterError
+from preprocessing.raster_access import ClosedOnExit
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
 
@@ -30,7 +28,7 @@ def white_areas(image: np.ndarray) -> np.ndarray:
     return (opened[SIDE:-SIDE, SIDE:-SIDE] & white).astype(bool)
 
 
-class WhiteIsVoid:
+class WhiteIsVoid(ClosedOnExit):
     """A raster of which white areas are void; otherwise as ``RasterReader``, which it closes.
 
     A context manager. Attributes: ``height`` and ``width``.
@@ -51,17 +49,6 @@ class WhiteIsVoid:
             )
         self._reader = reader
         self.height, self.width = reader.height, reader.width
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._reader.close()
 
     def close(self) -> None:
         """Close the file."""

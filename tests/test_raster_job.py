@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jointnet import band_workers, raster_job, raster_prediction
+from jointnet.band_files import BandFiles
 from jointnet.band_runs import predict_bands
 from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.raster_job import PredictionOptions, RasterJob, job_of
@@ -175,6 +176,8 @@ def test_outputs_that_a_killed_process_had_begun_to_put_in_place_are_replaced(
         raise SystemExit
 
     monkeypatch.setattr(raster_prediction, "publish_all", killed)
+    # Nor does a killed process take its word back.
+    monkeypatch.setattr(BandFiles, "end_publishing", lambda self: None)
     with pytest.raises(SystemExit):
         predict_raster(run, image, tmp_path / "out")
     monkeypatch.setattr(raster_prediction, "publish_all", publish)
@@ -183,6 +186,23 @@ def test_outputs_that_a_killed_process_had_begun_to_put_in_place_are_replaced(
     done = predict_raster(run, image, tmp_path / "out")
     for ours, theirs in zip(done.outputs, whole.outputs, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_outputs_of_another_that_came_meanwhile_are_not_replaced_by_a_second_start(
+    run, image, tmp_path, monkeypatch
+):
+    overlay = tmp_path / "out" / "a_overlay.png"
+    finished = raster_prediction.publish_all
+
+    def late(*words):
+        overlay.write_text("of another")
+        finished(*words)
+
+    monkeypatch.setattr(raster_prediction, "publish_all", late)
+    for _ in range(2):
+        with pytest.raises(OutputError, match="a_overlay.png: exists already"):
+            predict_raster(run, image, tmp_path / "out")
+        assert overlay.read_text() == "of another"
 
 
 def test_the_claim_of_a_dead_process_is_taken_over(run, image, tmp_path):
