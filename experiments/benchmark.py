@@ -7,23 +7,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from experiments.options import RESULTS, Command, overwrite_option
+from experiments.options import RESULTS, Command, data_option, model_option, overwrite_option
 from jointnet.model import VARIANTS
-from jointnet.runs import environment, write_json
+from jointnet.runs import environment, load_run, write_json
 from preprocessing.errors import RunError
 from preprocessing.outputs import refuse_existing, replacing
 
-PARTS = ("inference", "batches", "normalisation", "inria")
-ALL = PARTS[:-1]
+PARTS = ("inference", "memory", "batches", "normalisation", "windows", "inria")
+# The others need data, or a large disk.
+ALL = PARTS[:4]
 GOALS = {
-    "inference": "bare / end to end 0.9 or more; under 3,000 MB for 5000 x 5000 at full width",
+    "inference": "bare / end to end 0.95 or more; under 3,000 MB for 5000 x 5000 at full width",
+    "memory": "the same beyond what was held, within 5 %, over all numbers of rows",
     "batches": "batches 20 times as fast as full-width training",
     "normalisation": "none stated; keras.layers.GroupNormalization is what it stands beside",
+    "windows": "the default's IoU and steadiness worth its cost",
     "inria": "none stated; training in the memory of the machine, the time of the schedule known",
 }
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,40 +51,79 @@ def measure(name: str, **arguments: Any) -> dict[str, Any]:
     return {**arguments, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def inference_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+@dataclass(frozen=True)
+class Asked:
+    """What the command was asked to measure: its options of the same names."""
+
+    size: int
+    variant: str
+    precision: str
+    repeats: int
+    model: Path
+    data: Path
+
+    @property
+    def network(self) -> dict[str, str]:
+        """Variant and precision."""
+        return {"variant": self.variant, "precision": self.precision}
+
+
+def inference_rows(asked: Asked) -> list[dict]:
     """One run over a tile, windows as in the published recipes, narrower networks' half."""
-    window = 512 if variant in ("jointnet", "jointnet_block_input") else 256
-    return [measure("inference", size=size, variant=variant, precision=precision, window=window)]
+    window = 512 if asked.variant in ("jointnet", "jointnet_block_input") else 256
+    return [measure("inference", size=asked.size, **asked.network, window=window)]
 
 
-def batches_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+def memory_rows(asked: Asked) -> list[dict]:
+    """A stand-in network over as many rows as columns, four and twelve times as many."""
+    sizes = {"width": asked.size, "window": 256}
+    return [measure("memory", rows=asked.size * times, **sizes) for times in (1, 4, 12)]
+
+
+def batches_rows(asked: Asked) -> list[dict]:
     """Batches of two crops of 256, which 8 GB of memory can train at full width."""
-    sizes = {"crop": 256, "batch": 2}
-    return [measure("batches", variant=variant, precision=precision, repeats=repeats, **sizes)]
+    return [measure("batches", **asked.network, repeats=asked.repeats, crop=256, batch=2)]
 
 
-def normalisation_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+def windows_rows(asked: Asked) -> list[dict]:
+    """Overlaps from none to half a window; larger windows; all symmetries of the default's."""
+    config = load_run(asked.model).config
+    side, overlap = config["window"], config["overlap"]
+    plain = {"augment": False, "shift": True}
+    tried = [{"window": side, "overlap": side * eighths // 8, **plain} for eighths in range(5)]
+    tried += [
+        {"window": larger, "overlap": larger // 4, "augment": False, "shift": False}
+        for larger in (side * 3 // 2, side * 2)
+    ]
+    tried.append({"window": side, "overlap": overlap, "augment": True, "shift": False})
+    places = {"model": str(asked.model.resolve()), "data": str(asked.data.resolve())}
+    tried = [{"precision": asked.precision, **one} for one in tried]
+    rows = [measure("windows", **places, **one) for one in tried]
+    return [{key: value for key, value in row.items() if key not in places} for row in rows]
+
+
+def normalisation_rows(asked: Asked) -> list[dict]:
     """Ours and Keras' as in the first block at full width, without its convolutions."""
     block = {"shape": [2, 256, 256, 32], "depth": 6}
     return [
-        measure("normalisation", layer=layer, **block, dtype=dtype, repeats=repeats)
+        measure("normalisation", layer=layer, **block, dtype=dtype, repeats=asked.repeats)
         for dtype in ("float32", "bfloat16")
         for layer in ("project", "keras")
     ]
 
 
-def inria_rows(size: int, variant: str, precision: str, repeats: int) -> list[dict]:
+def inria_rows(asked: Asked) -> list[dict]:
     """Generated tiles in Inria's layout, cut and trained on by the recipe's settings."""
     from experiments.full_size import write_stand_in
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        write_stand_in(Path(folder), size=size)
-        written = {"size": size, "writing_seconds": time.perf_counter() - began}
+        write_stand_in(Path(folder), size=asked.size)
+        written = {"size": asked.size, "writing_seconds": time.perf_counter() - began}
         store = str(Path(folder) / "patches")
         cut = measure("cutting", data=folder, store=store)
         cut["cutting_peak_megabytes"] = cut.pop("peak_megabytes")
-        arguments = {"store": store, "variant": variant, "repeats": repeats}
+        arguments = {"store": store, "variant": asked.variant, "repeats": asked.repeats}
         # Two patches in float32 would take more than 20 GB.
         rows = [
             measure("schedule", batch=batch, precision=precision, **arguments)
@@ -91,6 +134,26 @@ def inria_rows(size: int, variant: str, precision: str, repeats: int) -> list[di
         {key: value for key, value in (written | cut | row).items() if key not in places}
         for row in rows
     ]
+
+
+ROWS = {
+    "inference": inference_rows,
+    "memory": memory_rows,
+    "batches": batches_rows,
+    "normalisation": normalisation_rows,
+    "windows": windows_rows,
+    "inria": inria_rows,
+}
+
+
+def stem(part: str, asked: Asked) -> str:
+    """Name of the files of a part: what it was measured with, where it depends on it."""
+    if part in ("memory", "normalisation", "inria"):
+        return part
+    if part == "windows":
+        return f"windows_{asked.model.resolve().name}_{asked.precision}"
+    variant = "" if asked.variant == "jointnet" else f"_{asked.variant}"
+    return f"{part}{variant}_{asked.precision}"
 
 
 def as_markdown(part: str, content: dict) -> str:
@@ -147,47 +210,39 @@ def _cell(value: Any) -> str:
     show_default="results/benchmark",
     help="Folder of the tables.",
 )
+@model_option
+@data_option
 @overwrite_option
-def main(
-    part: str,
-    size: int,
-    variant: str,
-    precision: str,
-    repeats: int,
-    output: Path,
-    overwrite: bool,
-) -> None:
-    """Measure a part, or all but inria, and write tables of JSON and Markdown.
+def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
+    """Measure a part, or the first four, and write tables of JSON and Markdown.
 
     \b
     inference      predict_raster on a generated tile against the bare network on as many
-                   windows; peak memory of the process
+                   windows; peak memory of the process; machine hours of larger areas
+    memory         predict_raster with a stand-in network on --size columns and as many rows,
+                   four and twelve times as many
     batches        batches with all augmentation, one thread, against training steps on them
     normalisation  this project's group normalisation against Keras'
+    windows        validation scenes of --model, in --data, by windows of several sizes and
+                   overlaps: IoU, what changes if the windows are shifted, cost
     inria          180 generated tiles in Inria's layout, cut and trained on by the settings of
-                   inria_buildings; the time of its schedule. Not among all: it takes 37 GB, under
-                   TMPDIR where that is set
+                   inria_buildings; the time of its schedule. It takes 37 GB, under TMPDIR where
+                   that is set
 
-    Files are named after part and precision; the last two have both. Networks have random
-    weights, and every measurement a process of its own. At full width on two CPU cores the tile
-    of 5000 x 5000 pixels takes about ten minutes.
+    Files are named after the part, and after network and precision where they depend on these.
+    But for windows, networks have random weights; every measurement has a process of its own. At
+    full width on two CPU cores the tile of 5000 x 5000 pixels takes about ten minutes.
     """  # noqa: D301 (click takes the control character itself)
+    asked = Asked(**options)
     parts = ALL if part == "all" else (part,)
-    both = ("normalisation", "inria")
-    stems = {p: p if p in both else f"{p}_{precision}" for p in parts}
+    stems = {name: stem(name, asked) for name in parts}
     files = {(p, kind): output / f"{stems[p]}.{kind}" for p in parts for kind in ("json", "md")}
     for path in files.values():
         refuse_existing(path, overwrite)
     machine = environment()
-    rows_of = {
-        "inference": inference_rows,
-        "batches": batches_rows,
-        "normalisation": normalisation_rows,
-        "inria": inria_rows,
-    }
     output.mkdir(parents=True, exist_ok=True)
     for name in parts:
-        rows = rows_of[name](size, variant, precision, repeats)
+        rows = ROWS[name](asked)
         content = {"goal": GOALS[name], "machine": machine, "rows": rows}
         write_json(files[name, "json"], content)
         text = as_markdown(name, content)

@@ -21,81 +21,13 @@ import numpy as np
 
 from jointnet.batches import TrainingBatches
 from jointnet.model import JointNet
-from jointnet.prediction import batch_of
-from jointnet.runs import Run, jit_setting
+from jointnet.runs import jit_setting
 from jointnet.settings import TrainingSettings
-from jointnet.window_bands import WindowGrid
 from layers import GroupNormalization
 from preprocessing.augmentation import STRONG
 from preprocessing.patch_store import PatchSet
 
 LAYERS = {"project": GroupNormalization, "keras": keras.layers.GroupNormalization}
-
-
-class TimedNetwork:
-    """A network that is timed, and answers with the brightness of the image.
-
-    The network computes every window, but has random weights; brightness in its place gives
-    masks and footprints about as many and as large as those of buildings.
-    """
-
-    def __init__(self, model: keras.Model):
-        self.model = model
-        self.seconds = 0.0
-        self.windows = 0
-
-    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
-        """``(batch, height, width, bands)`` uint8 to ``(batch, height, width, 1)``, 0..1."""
-        began = time.perf_counter()
-        answer = np.asarray(self.model.predict_on_batch(images))
-        self.seconds += time.perf_counter() - began
-        self.windows += len(images)
-        return np.where(images[..., :1] > 170, 0.9, 0.1 * answer).astype(np.float32)
-
-
-def inference(size: int, variant: str, precision: str, window: int) -> dict[str, Any]:
-    """``predict_raster`` on a generated tile, and the bare network on as many windows.
-
-    Args:
-        size: side of the tile in pixels.
-        variant: one of ``jointnet.model.VARIANTS``.
-        precision: dtype policy.
-        window: side of a window in pixels; windows overlap by a quarter.
-
-    Returns:
-        Seconds end to end; those in the network during that run; those of the bare network, its
-        batch before and after that run (median) times the number of batches.
-    """
-    from jointnet.raster_prediction import predict_raster
-
-    network = TimedNetwork(_network(variant, precision))
-    config = {"bands": 3, "dtype": "uint8", "gsd": 0.3, "window": window, "threshold": 0.5}
-    config |= {"overlap": window // 4, "target": "buildings"}
-    batch = batch_of(window)
-    ready = np.random.default_rng(0).integers(0, 256, (batch, window, window, 3), np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        tile = _write_tile(Path(folder) / "tile.tif", size)
-        # The first call builds the graph.
-        network.model.predict_on_batch(ready)
-        bare = times(lambda: network.model.predict_on_batch(ready), 3)
-        run = Run(Path("random"), network, config)
-        done = predict_raster(run, tile, Path(folder) / "outputs")
-        bare += times(lambda: network.model.predict_on_batch(ready), 3)
-    windows = len(WindowGrid(size, size, window, window // 4).windows())
-    bare_seconds = statistics.median(bare) * windows / batch
-    return {
-        "pixels": done.pixels,
-        "windows": windows,
-        "batch": batch,
-        "footprints": done.footprints,
-        "seconds_end_to_end": done.seconds,
-        "seconds_in_network": network.seconds,
-        "seconds_bare": bare_seconds,
-        "bare_batch_seconds": bare,
-        "network_share": network.seconds / done.seconds,
-        "bare_to_end_to_end": bare_seconds / done.seconds,
-        "megapixels_per_second": done.pixels / 1e6 / done.seconds,
-    }
 
 
 def batches(crop: int, batch: int, variant: str, precision: str, repeats: int) -> dict[str, Any]:
@@ -112,7 +44,7 @@ def batches(crop: int, batch: int, variant: str, precision: str, repeats: int) -
         Median seconds of a batch and of a step, megapixels per second of both, their ratio.
     """
     settings = TrainingSettings(crop_size=crop, batch_size=batch, precision=precision)
-    model = _network(variant, precision)
+    model = random_network(variant, precision)
     optimizer, loss = settings.make_optimizer(repeats), settings.make_loss()
     model.compile(optimizer, loss, jit_compile=jit_setting())
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +95,7 @@ def normalisation(
     for function in (forward, gradient):
         _wait(function(few))
     _wait(x)
-    held = _restart_peak()
+    held = restart_peak()
     _wait(gradient(x))
     megabytes = peak_megabytes() - held
     _wait(forward(x))
@@ -174,7 +106,7 @@ def normalisation(
     }
 
 
-def _restart_peak() -> float:
+def restart_peak() -> float:
     """Let ``peak_megabytes`` begin from what is held now, where that can be; what that is."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -239,14 +171,15 @@ def times(function: Callable[[], Any], repeats: int) -> list[float]:
     return seconds
 
 
-def _network(variant: str, precision: str) -> JointNet:
+def random_network(variant: str, precision: str) -> JointNet:
+    """A network with random weights, ready to predict."""
     keras.utils.set_random_seed(0)
     model = JointNet.from_variant(variant, dtype=precision)
     model.compile(jit_compile=jit_setting())
     return model
 
 
-def _blocks(side: int, seed: int) -> np.ndarray:
+def blocks(side: int, seed: int) -> np.ndarray:
     """``(side, side)`` uint8: bright blocks of 16 pixels, one in seven, on noise."""
     random = np.random.default_rng(seed)
     roofs = random.random((-(-side // 16), -(-side // 16))) < 1 / 7
@@ -257,7 +190,7 @@ def _blocks(side: int, seed: int) -> np.ndarray:
 
 def _patches(folder: Path, side: int, number: int = 32) -> PatchSet:
     """Patches in memory maps, as a store has them."""
-    grey = np.stack([_blocks(side, seed) for seed in range(number)])
+    grey = np.stack([blocks(side, seed) for seed in range(number)])
     np.save(folder / "images.npy", np.repeat(grey[..., None], 3, axis=-1))
     np.save(folder / "masks.npy", (grey > 170).astype(np.uint8))
     return PatchSet(
@@ -270,26 +203,18 @@ def _patches(folder: Path, side: int, number: int = 32) -> PatchSet:
     )
 
 
-def _write_tile(path: Path, size: int) -> Path:
-    """A georeferenced tile of three bands, in strips as Inria's are."""
-    import rasterio
-    from rasterio.transform import from_origin
-
-    options = {"driver": "GTiff", "height": size, "width": size, "count": 3, "dtype": "uint8"}
-    placed = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 0.3, 0.3)}
-    with rasterio.open(path, "w", **options, **placed) as file:
-        grey = _blocks(size, 0)
-        for band in (1, 2, 3):
-            file.write(grey, band)
-    return path
-
-
 def main(name: str, arguments: str) -> None:
     """Run one measurement and print it as the last line."""
-    from experiments import full_size
+    from experiments import full_size, raster_figures, window_figures
 
-    here = {"inference": inference, "batches": batches, "normalisation": normalisation}
-    there = {"cutting": full_size.cutting, "schedule": full_size.schedule}
+    here = {"batches": batches, "normalisation": normalisation}
+    there = {
+        "inference": raster_figures.inference,
+        "memory": raster_figures.memory,
+        "windows": window_figures.windows,
+        "cutting": full_size.cutting,
+        "schedule": full_size.schedule,
+    }
     result = (here | there)[name](**json.loads(arguments))
     print(json.dumps({**result, "peak_megabytes": peak_megabytes()}))
 

@@ -1,14 +1,20 @@
 """The benchmark's tables: real measurements of small things, and what is said of failures."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from experiments import benchmark, measurements
+from experiments import benchmark, measurements, raster_figures, window_figures
 from experiments.benchmark import ALL, GOALS, as_markdown, main
+from experiments.measurements import blocks
+from jointnet.runs import Run
 from jointnet.window_bands import WindowGrid
 from preprocessing.errors import RunError
+from preprocessing.tiling import VOID
+from tests.helpers import CONFIG
 
 MACHINE = {
     "processor": "Some CPU",
@@ -23,7 +29,7 @@ MACHINE = {
 
 
 def test_inference_counts_every_window_of_the_grid():
-    found = measurements.inference(160, "jointnet_quarter", "float32", 64)
+    found = raster_figures.inference(160, "jointnet_quarter", "float32", 64)
     assert found["windows"] == len(WindowGrid(160, 160, 64, 16).windows())
     assert found["pixels"] == 160**2
     assert found["footprints"] > 0
@@ -32,6 +38,75 @@ def test_inference_counts_every_window_of_the_grid():
         found["seconds_in_network"] / found["seconds_end_to_end"]
     )
     assert len(found["bare_batch_seconds"]) == 6
+
+
+def test_a_square_kilometre_is_eleven_megapixels_and_a_ninth():
+    hours = raster_figures.planned_hours(1e6 / 0.09 / 3600)
+    assert hours == pytest.approx(
+        {
+            "machine_hours_city_of_200_km2": 200,
+            "machine_hours_county_of_2500_km2": 2500,
+            "machine_hours_country_of_100000_km2": 100_000,
+        }
+    )
+
+
+def test_memory_of_a_raster_of_its_own():
+    found = raster_figures.memory(rows=300, width=200, window=64)
+    assert found["pixels"] == 300 * 200
+    assert found["footprints"] > 0
+    assert found["held_megabytes"] > 50
+    assert found["megabytes_beyond"] >= 0
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    """In place of a run: a stand-in network, one scene that it finds exactly, half of one void."""
+    image = np.repeat(blocks(160, 0)[..., None], 3, axis=2)
+    truth = (image[..., 0] > 170).astype(np.uint8)
+    half = truth.copy()
+    half[:80] = VOID
+    run = Run(Path("run"), PixelNetwork(), CONFIG)
+    monkeypatch.setattr(window_figures, "load_run", lambda folder, dtype: run)
+    monkeypatch.setattr(
+        window_figures, "_scenes", lambda run, data: [(image, truth), (image, half)]
+    )
+
+
+class PixelNetwork:
+    def predict_on_batch(self, images):
+        return np.where(images[..., :1] > 170, np.float32(1), np.float32(0))
+
+
+class RowNetwork:
+    """Answers with how far down in its window a pixel lies."""
+
+    def predict_on_batch(self, images):
+        rows = np.linspace(0, 1, images.shape[1], dtype=np.float32)
+        return np.broadcast_to(rows[:, None, None], (*images.shape[:3], 1))
+
+
+def test_windows_do_not_matter_to_a_network_of_single_pixels(brightness):
+    for window, overlap, augment in ((32, 0, False), (32, 8, False), (64, 32, True)):
+        found = window_figures.windows("run", "data", "float32", window, overlap, augment, True)
+        assert found["iou"] == 1
+        assert found["changed_by_shift"] == 0
+        assert found["mean_change_by_shift"] == 0
+        assert found["seconds_per_megapixel"] > 0
+    assert found["windows_per_megapixel"] == len(WindowGrid(160, 160, 64, 32).windows()) / 0.0256
+
+
+def test_what_depends_on_the_window_changes_with_it(brightness, monkeypatch):
+    run = Run(Path("run"), RowNetwork(), CONFIG)
+    monkeypatch.setattr(window_figures, "load_run", lambda folder, dtype: run)
+    found = window_figures.windows("run", "data", "float32", 32, 0, False, True)
+    # Half a window further down every row is half a window off.
+    assert found["mean_change_by_shift"] == pytest.approx(16 / 31)
+    assert found["changed_by_shift"] == 1
+    assert (
+        window_figures.windows("run", "data", "float32", 128, 0, False, True)["changed_by_shift"]
+        is None
+    )
 
 
 def test_batches_are_faster_than_training():
@@ -75,7 +150,7 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["all", "--output", str(output)])
     assert done.exit_code == 0, done.output
     for part in ALL:
-        stem = part if part == "normalisation" else f"{part}_float32"
+        stem = part if part in ("memory", "normalisation") else f"{part}_float32"
         content = json.loads((output / f"{stem}.json").read_text())
         assert content["goal"] == GOALS[part]
         assert content["rows"][0]["name"] == part
@@ -83,6 +158,24 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
         assert "Some CPU, 2 cores" in text
         assert "`python experiments/benchmark.py all`, commit abc" in text
     assert len(json.loads((output / "normalisation.json").read_text())["rows"]) == 4
+
+
+def test_files_are_named_after_what_was_measured(tmp_path):
+    asked = benchmark.Asked(64, "jointnet_half", "float32", 1, Path("results/town"), tmp_path)
+    assert benchmark.stem("inference", asked) == "inference_jointnet_half_float32"
+    assert benchmark.stem("windows", asked) == "windows_town_float32"
+    assert {benchmark.stem(part, asked) for part in benchmark.ROWS} > {"memory", "inria"}
+
+
+def test_windows_are_tried_from_no_overlap_to_half(monkeypatch):
+    monkeypatch.setattr(benchmark, "load_run", lambda folder: Run(folder, None, CONFIG))
+    monkeypatch.setattr(benchmark, "measure", lambda name, **arguments: arguments)
+    asked = benchmark.Asked(64, "jointnet", "float32", 1, Path("town"), Path("data"))
+    rows = benchmark.windows_rows(asked)
+    assert [row["overlap"] for row in rows[:5]] == [0, 4, 8, 12, 16]
+    assert [row["window"] for row in rows] == [32] * 5 + [48, 64, 32]
+    assert [row["augment"] for row in rows] == [False] * 7 + [True]
+    assert not any("data" in row or "model" in row for row in rows)
 
 
 def test_markdown_has_a_line_per_quantity_and_a_column_per_row():
