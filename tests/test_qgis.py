@@ -51,7 +51,11 @@ def in_qgis(*paths: Path) -> list[dict]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
     environment |= {"QT_QPA_PLATFORM": "offscreen"}
     done = subprocess.run(
-        [PYTHON, "-c", SCRIPT, *map(str, paths)], env=environment, capture_output=True, text=True
+        [PYTHON, "-c", SCRIPT, *map(str, paths)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -75,7 +79,8 @@ def mask(tmp_path_factory):
 @pytest.mark.slow
 def test_layers_open_with_their_style(mask, tmp_path):
     probe = [PYTHON, "-c", "import qgis.core"]
-    if shutil.which(PYTHON) is None or subprocess.run(probe, capture_output=True).returncode:
+    missing = shutil.which(PYTHON) is None
+    if missing or subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("no QGIS for the system's Python")
     footprints, lines = footprint_layer(mask), centre_line_layer(mask)
     written = []
