@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,26 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real imagery: set JOINTNET_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graphs_as_traced() -> None:
+    """TensorFlow without its graph optimiser, which takes longer than the few steps of a test.
+
+    Tests that start a process have it there, as users do.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Keras' steps without graphs, in tests that train or predict a step or two."""
+    from tests.training_fixtures import eagerly
+
+    with eagerly():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

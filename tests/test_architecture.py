@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def missing_hints(source: str) -> list[str]:
     return missing
 
 
-def loaded_by(names: Iterable[str], **environment: str) -> set[str]:
+@cache
+def loaded_by(names: tuple[str, ...], **environment: str) -> frozenset[str]:
     """Import modules in a fresh process and return the names of all that it then holds."""
     code = (
         "import importlib, json, sys\n"
@@ -122,12 +124,12 @@ def loaded_by(names: Iterable[str], **environment: str) -> set[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    return frozenset(json.loads(done.stdout.splitlines()[-1]))
 
 
-def all_names(package: str) -> list[str]:
+def all_names(package: str) -> tuple[str, ...]:
     named = [path.stem for path in modules_of(package) if path.stem != "__init__"]
-    return [package, *(f"{package}.{name}" for name in named)]
+    return (package, *(f"{package}.{name}" for name in named))
 
 
 def test_import_statements_are_told_apart_and_found_wherever_they_stand():
@@ -188,7 +190,7 @@ def test_public_functions_have_type_hints(path):
 def test_preprocessing_itself_imports_nothing():
     tree = ast.parse((ROOT / "preprocessing" / "__init__.py").read_text(encoding="utf-8"))
     assert len(tree.body) == 1
-    assert sorted({"numpy", "rasterio"} & loaded_by(["preprocessing"])) == []
+    assert sorted({"numpy", "rasterio"} & loaded_by(("preprocessing",))) == []
 
 
 @pytest.mark.parametrize("package", NEVER_LOADED)
@@ -206,7 +208,7 @@ def test_what_jointnet_takes_from_preprocessing_needs_numpy_alone():
     Looked at without Keras, which loads OpenCV and matplotlib itself where they are.
     """
     loaded = loaded_by(all_names("jointnet"), KERAS_BACKEND="jax")
-    taken = sorted(name for name in loaded if name.split(".")[0] == "preprocessing")
+    taken = tuple(sorted(name for name in loaded if name.split(".")[0] == "preprocessing"))
     assert sorted(AT_IMPORT["preprocessing"] & loaded_by(taken)) == ["numpy"]
 
 

@@ -81,7 +81,7 @@ DEPTHS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEPTHS)
-def test_from_scenes_to_a_predicted_raster(tmp_path, name):
+def test_from_scenes_to_a_predicted_raster(tmp_path, eager, name):
     bands, dtype, convert = DEPTHS[name]
     write_bands(tmp_path / "data", bands, convert)
     recipe = recipe_of(bands, augmentation=ALL_CHANGES, precision="mixed_bfloat16")
@@ -138,7 +138,7 @@ def test_eleven_bits_are_scaled_as_their_eight_bits_are(tmp_path):
 
 
 @pytest.mark.slow
-def test_eleven_bits_train_and_predict_as_their_eight_bits_do(tmp_path):
+def test_eleven_bits_train_and_predict_as_their_eight_bits_do(tmp_path, eager):
     found = {}
     plain = Augmentation(brightness=0, contrast=0, saturation=0)
     for depth, (dtype, factor) in EIGHT_AND_ELEVEN.items():
@@ -171,7 +171,7 @@ def infrared(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_infrared_tagged_alpha_is_fed_where_it_is_named(infrared):
+def test_infrared_tagged_alpha_is_fed_where_it_is_named(infrared, eager):
     recipe = recipe_of(4, (1, 2, 3, 4))
     store, run = train(infrared, recipe)
     assert (store.train.masks[0][4:9, 4:9] != 255).all()

@@ -165,7 +165,7 @@ def test_help_says_what_is_measured():
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> Path:
+def run(tmp_path, monkeypatch, eager) -> Path:
     """A copy of a finished run, whose recipe the command knows."""
     done = trained()
     monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: done.recipe)

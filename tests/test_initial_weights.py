@@ -21,7 +21,7 @@ def begun(folder: Path, store: PatchStore, **training):
 
 
 @pytest.mark.slow
-def test_it_begins_with_all_of_the_other_run(tmp_path):
+def test_it_begins_with_all_of_the_other_run(tmp_path, eager):
     """At a learning rate of nothing it ends with it too, whatever the new patches look like."""
     store = replace(trained().store, manifest=trained().store.manifest | {"band_mean": [9, 9, 9]})
     run = begun(tmp_path / "run", store, epochs=1, steps_per_epoch=1, learning_rate=1e-12)

@@ -116,7 +116,7 @@ def test_its_scenes_cannot_be_listed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_store_is_trained_on_without_its_data(two_sources, tmp_path):
+def test_a_store_is_trained_on_without_its_data(two_sources, tmp_path, eager):
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     store = open_store(two_sources.folder)
     recipe = replace(stored_recipe(store), variant="jointnet", network=NETWORK)

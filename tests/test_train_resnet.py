@@ -139,7 +139,7 @@ def test_a_run_of_one_network_is_not_resumed_with_the_other(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_interrupted_resumed_and_predicts_a_raster(here, monkeypatch):
+def test_a_run_is_interrupted_resumed_and_predicts_a_raster(here, monkeypatch, eager):
     """By the command, all the way; what resumes has the statistics that were saved."""
     store = tiny_store(here, PATCHES)
     monkeypatch.setitem(recipes.RECIPES, "sample", recipe)

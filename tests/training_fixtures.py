@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -152,6 +153,22 @@ def tiny_recipe(**training) -> Recipe:
     )
 
 
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """TensorFlow runs Keras' steps as they are written: tracing one costs as much as many steps."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 @dataclass(frozen=True)
 class Trained:
     """A finished run of the tiny recipe: its parts, and what was printed."""
@@ -166,11 +183,14 @@ class Trained:
 
 @cache
 def trained() -> Trained:
-    """Train once for all test modules; look at it, or copy it."""
+    """Train once for all test modules; look at it, or copy it.
+
+    Without graphs: what shall have its very figures is to run under ``eagerly`` too.
+    """
     base = Path(tempfile.mkdtemp(prefix="trained-"))
     atexit.register(shutil.rmtree, base, ignore_errors=True)
     recipe, store = tiny_recipe(), tiny_store(base)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with contextlib.redirect_stdout(io.StringIO()) as printed, eagerly():
         # A name that a shell would take apart.
         finished = training_run.run(recipe, store, base / "results" / "tiny run")
     return Trained(finished.folder, base / "data", store, recipe, finished, printed.getvalue())
