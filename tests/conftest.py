@@ -1,7 +1,6 @@
 """Fixtures shared by all tests."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +18,22 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def graphs_as_traced() -> None:
+@pytest.fixture(scope="module")
+def plain_graphs() -> Iterator[None]:
     """TensorFlow without its graph optimiser, which takes longer than the few steps of a test.
 
-    Tests that start a process have it there, as users do.
+    Not for what is to equal another process to the bit, where the optimiser is at work.
     """
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is not None:
-        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture

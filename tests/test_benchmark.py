@@ -16,6 +16,8 @@ from preprocessing.errors import RunError
 from preprocessing.tiling import VOID
 from tests.helpers import CONFIG
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 MACHINE = {
     "processor": "Some CPU",
     "cores": 2,

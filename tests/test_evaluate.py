@@ -20,6 +20,8 @@ from preprocessing.patches import load_pair
 from tests.helpers import make_run, stand_in_run, write_image
 from tests.training_fixtures import trained
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
 FOUND = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], np.uint8)
 

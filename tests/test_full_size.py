@@ -9,6 +9,8 @@ from preprocessing.inria import CITIES, OFFICIAL_VALIDATION, inria_scenes
 from preprocessing.inria_check import check_inria
 from preprocessing.patch_store import hash_file, open_store
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):

@@ -15,6 +15,8 @@ from jointnet.settings import TrainingSettings
 from preprocessing.patches import load_scene
 from preprocessing.sample_scenes import render_scene
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 BINS = 32
 
 

@@ -16,6 +16,8 @@ from jointnet.model import VARIANTS
 from layers import GroupNormalization
 from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"growth_rates": (8, 8, 8), "bridge_filters": 8}
 

@@ -20,7 +20,10 @@ from jointnet.training import train
 from preprocessing.augmentation import Augmentation
 from preprocessing.patch_store import PatchStore
 from preprocessing.sample_scenes import render_scene
+from tests import shallow_resnet
 from tests.training_fixtures import patch_set, run_python
+
+pytestmark = pytest.mark.usefixtures("plain_graphs")
 
 # Of the encoders without their classifier, as keras.applications' documentation has them.
 ENCODERS = {
@@ -32,6 +35,7 @@ ENCODERS = {
     "ResNet152V2": 58_331_648,
 }
 SMALL = {"decoder_filters": (16, 16, 8, 8, 8)}
+SHALLOW = SMALL | {"backbone": shallow_resnet.NAME}
 
 
 def random_pixels(*shape: int, dtype: str = "uint8") -> np.ndarray:
@@ -49,9 +53,17 @@ def shaken(model: keras.Model) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def network() -> ResNetUNet:
-    """A network with few channels in its decoder, never trained; leave it as it is."""
+    """A small network, never trained; leave it as it is."""
     keras.utils.set_random_seed(0)
-    return shaken(ResNetUNet(**SMALL))
+    with pytest.MonkeyPatch.context() as patch:
+        shallow_resnet.add(patch)
+        return shaken(ResNetUNet(**SHALLOW))
+
+
+@pytest.fixture
+def shallow(monkeypatch) -> None:
+    """Encoders of one block per stage can be built."""
+    shallow_resnet.add(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +188,12 @@ def test_the_encoder_is_fed_what_it_was_pretrained_on(backbone, preprocessing):
     np.testing.assert_allclose(fed(model, pixels), expected, atol=1e-4)
 
 
-def test_imagery_of_other_depth_and_contrast_is_brought_to_the_same():
+def test_imagery_of_other_depth_and_contrast_is_brought_to_the_same(shallow):
     """Standardised by its own statistics, 16-bit imagery looks to the encoder as ImageNet does."""
     random = np.random.default_rng(0)
     pixels = random.normal((900, 2000, 400), (90, 400, 30), (1, 64, 64, 3)).astype(np.uint16)
     statistics = {"band_offset": [900, 2000, 400], "band_scale": [90, 400, 30]}
-    given = fed(ResNetUNet(**statistics, **SMALL), pixels)
+    given = fed(ResNetUNet(**statistics, **SHALLOW), pixels)
     # Blue, green, red, each around 0.
     np.testing.assert_allclose(given.mean(axis=(0, 1, 2)), 0, atol=3)
     np.testing.assert_allclose(given.std(axis=(0, 1, 2)), IMAGENET_STD[::-1], rtol=0.05)
@@ -189,8 +201,8 @@ def test_imagery_of_other_depth_and_contrast_is_brought_to_the_same():
     np.testing.assert_allclose(given[0, 0, 0], by_hand[::-1], rtol=1e-3)
 
 
-def test_pixels_beyond_the_limits_are_clipped(network):
-    limited = ResNetUNet(band_limits=[(50, 200)] * 3, **SMALL)
+def test_pixels_beyond_the_limits_are_clipped(network, shallow):
+    limited = ResNetUNet(band_limits=[(50, 200)] * 3, **SHALLOW)
     limited.set_weights(network.get_weights())
     pixels = random_pixels(1, 32, 32, 3)
     np.testing.assert_array_equal(limited(pixels), network(pixels.clip(50, 200)))
@@ -258,9 +270,10 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(pretrained, tmp_path):
 # Configuration and saving
 
 
-def test_configuration_round_trip_gives_equal_predictions_with_two_bands(tmp_path):
+def test_configuration_round_trip_gives_equal_predictions_with_two_bands(tmp_path, shallow):
     model = ResNetUNet(
         bands=2,
+        backbone=shallow_resnet.NAME,
         decoder_filters=(8, 8, 8, 8, 4),
         band_offset=[1.0, 2.0],
         band_scale=[3.0, 4.0],
@@ -284,7 +297,7 @@ def test_configuration_round_trip_gives_equal_predictions_with_two_bands(tmp_pat
     np.testing.assert_array_equal(loaded(pixels), model(pixels))
 
 
-def test_building_undoes_describing_through_json(network):
+def test_building_undoes_describing_through_json(network, shallow):
     described = json.loads(json.dumps(describe_network(network)))
     assert described["class"] == "ResNetUNet"
     assert described["arguments"]["initial_weights"] is None
@@ -293,7 +306,7 @@ def test_building_undoes_describing_through_json(network):
     assert [w.shape for w in again.weights] == [w.shape for w in network.weights]
 
 
-def test_what_float16_cannot_hold_is_saved_as_it_is(network, tmp_path):
+def test_what_float16_cannot_hold_is_saved_as_it_is(network, shallow, tmp_path):
     """A variance of 1e6 would be inf, and what was divided by it 0."""
     model = build_network(describe_network(network))
     model.set_weights(network.get_weights())
@@ -316,8 +329,8 @@ def test_what_float16_cannot_hold_is_saved_as_it_is(network, tmp_path):
 # Precision
 
 
-def test_scaling_and_sigmoid_are_float32_under_a_mixed_policy(network):
-    model = ResNetUNet(**SMALL, dtype="mixed_bfloat16")
+def test_scaling_and_sigmoid_are_float32_under_a_mixed_policy(network, shallow):
+    model = ResNetUNet(**SHALLOW, dtype="mixed_bfloat16")
     in_float32 = {layer.name for layer in model.layers if layer.compute_dtype == "float32"}
     assert in_float32 == {"pixels", "scaling", "as_pretrained", "probabilities"}
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -333,15 +346,18 @@ def test_scaling_and_sigmoid_are_float32_under_a_mixed_policy(network):
 
 
 TRAIN = """
-import keras, numpy as np
+import keras, numpy as np, pytest
 from jointnet import ResNetUNet
 from losses import DiceLoss
+from tests import shallow_resnet
+
+shallow_resnet.add(pytest.MonkeyPatch())
 
 pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("uint8")
 masks = (pixels[..., :1] > 128).astype("uint8")
 for policy in ("float32", "mixed_bfloat16"):
     keras.utils.set_random_seed(0)
-    model = ResNetUNet(decoder_filters=(16, 16, 8, 8, 8), dtype=policy)
+    model = ResNetUNet(backbone="ResNet14", decoder_filters=(16, 16, 8, 8, 8), dtype=policy)
     before = {w.path: w.numpy() for w in model.trainable_weights}
     model.compile("adam", DiceLoss(), jit_compile=False)
     losses = [float(model.train_on_batch(pixels, masks)) for _ in range(2)]
@@ -390,7 +406,7 @@ def generated_store(side: int = 64) -> PatchStore:
 
 
 @pytest.mark.slow
-def test_it_learns_generated_patches_and_a_checkpoint_holds_its_statistics(tmp_path):
+def test_it_learns_generated_patches_and_a_checkpoint_holds_its_statistics(tmp_path, shallow):
     """By the project's own training, and judged as prediction is: by the moving averages."""
     plain = Augmentation(brightness=0, contrast=0, saturation=0, dihedral=False)
     settings = TrainingSettings(
@@ -403,12 +419,12 @@ def test_it_learns_generated_patches_and_a_checkpoint_holds_its_statistics(tmp_p
         augmentation=plain,
     )
     keras.utils.set_random_seed(0)
-    model, store = ResNetUNet(**SMALL), generated_store()
+    model, store = ResNetUNet(**SHALLOW), generated_store()
     state = train(model, store, settings, tmp_path)
     assert state.history[-1]["loss"] < state.history[0]["loss"]
     found = threshold_mask(model.predict_on_batch(store.train.images)[..., 0], 0.6)
     assert count(store.train.masks, found).metrics()["iou"] > 0.8
-    again = ResNetUNet(**SMALL)
+    again = ResNetUNet(**SHALLOW)
     again.compile(settings.make_optimizer(40), settings.make_loss())
     restored = Checkpoints(tmp_path / "checkpoints").restore(again)
     assert restored == TrainingState(history=state.history)
@@ -418,13 +434,15 @@ def test_it_learns_generated_patches_and_a_checkpoint_holds_its_statistics(tmp_p
 
 
 ON_JAX = """
-import keras, numpy as np
+import keras, numpy as np, pytest
 from jointnet import ResNetUNet
 from losses import DiceLoss
+from tests import shallow_resnet
 
+shallow_resnet.add(pytest.MonkeyPatch())
 folder = sys.argv[1]
 assert keras.backend.backend() == "jax"
-model = ResNetUNet(decoder_filters=(16, 16, 8, 8, 8))
+model = ResNetUNet(backbone="ResNet14", decoder_filters=(16, 16, 8, 8, 8))
 model.load_weights(f"{folder}/weights.weights.h5")
 pixels = np.load(f"{folder}/pixels.npy")
 model.compile("sgd", DiceLoss())
@@ -436,7 +454,7 @@ assert np.any(model.get_layer("conv1_bn").moving_mean.numpy() != before)
 
 
 @pytest.mark.slow
-def test_jax_without_tensorflow_computes_the_same_and_trains(network, tmp_path):
+def test_jax_without_tensorflow_computes_the_same_and_trains(network, shallow, tmp_path):
     pytest.importorskip("jax")
     pixels = random_pixels(1, 64, 32, 3)
     np.save(tmp_path / "pixels.npy", pixels)

@@ -18,6 +18,8 @@ from preprocessing.patch_store import PatchSettings, PatchStore, open_store
 from preprocessing.patches import build_store
 from tests.training_fixtures import NETWORK, PATCHES, tiny_store, write_inria
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 @pytest.fixture
 def two_sources(tmp_path):

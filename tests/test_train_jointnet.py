@@ -41,6 +41,8 @@ from tests.training_fixtures import (
     write_inria,
 )
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 NO_LABELS = {"where": None, "buffer_m": None}
 
 

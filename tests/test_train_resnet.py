@@ -20,6 +20,8 @@ from preprocessing.patch_store import PatchSettings
 from preprocessing.rasters import read_image
 from tests.training_fixtures import tiny_recipe, tiny_store, trained
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 # Windows that the encoder can halve five times.
 PATCHES = PatchSettings(patch_size=32, stride=32, validation_size=32)
 

@@ -28,6 +28,8 @@ from tests.training_fixtures import (
     tiny_training,
 )
 
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 
 def read_history(folder: Path) -> list[dict]:
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
