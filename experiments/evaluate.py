@@ -19,18 +19,13 @@ from experiments.options import (
 )
 from experiments.recipes import RECIPES
 from experiments.stored import STORED
-from jointnet.evaluation import (
-    THRESHOLDS,
-    LabelledImage,
-    SceneCounts,
-    evaluate_scenes,
-    table,
-    write_evaluation,
-)
-from jointnet.mask_evaluation import evaluate_masks
+from jointnet.evaluation import THRESHOLDS, LabelledImage, SceneCounts, evaluate_scenes
+from jointnet.evaluation_files import evaluation_text, write_evaluation
+from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
 from jointnet.relaxed import BUFFER_PX
 from jointnet.runs import Run, load_run
 from jointnet.symmetries import mean_over_symmetries
+from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import RunError
 from preprocessing.outputs import refuse_existing
 from preprocessing.patch_store import hash_file
@@ -93,6 +88,8 @@ def evaluate_run(
     thresholds: tuple[float, ...] = THRESHOLDS,
     relaxed_buffer: int | None = None,
     augment: bool = False,
+    histogram: ProbabilityHistogram | None = None,
+    objects: bool = False,
 ) -> list[SceneCounts]:
     """Predict the validation scenes of a run and count.
 
@@ -103,16 +100,20 @@ def evaluate_run(
         relaxed_buffer: pixels within which the relaxed measures match (``jointnet.relaxed``);
             None for 3 where the target is roads, and no relaxed measures elsewhere.
         augment: take the mean over the eight flips and rotations of every window.
+        histogram: gets the probabilities, for the figures of all thresholds.
+        objects: count objects too.
 
     Raises:
         JointNetError: of the kind that says what is wrong.
     """
     from preprocessing.patches import load_pair
+    from preprocessing.rasters import raster_info
 
     def load(scenes: list[Scene]) -> Iterator[LabelledImage]:
         for scene in scenes:
             image, label, valid, _ = load_pair(scene, run.config["bands"], numbers)
-            yield LabelledImage(scene.name, scene.place, image, label, valid)
+            info = raster_info(scene.image)
+            yield LabelledImage(scene.name, scene.place, image, label, valid, info)
 
     # Named in training where the files' own order or marks were not to be trusted.
     numbers = run.config["recipe"].get("patches", {}).get("band_numbers")
@@ -126,16 +127,20 @@ def evaluate_run(
         overlap=run.config["overlap"],
         thresholds=thresholds,
         relaxed_buffer_px=relaxed_buffer,
+        histogram=histogram,
+        objects=objects,
     )
 
 
-def _polygon_notes(records: list[SceneCounts]) -> Iterator[str]:
-    """What became of the polygons of each label."""
+def _notes(records: list[SceneCounts]) -> Iterator[str]:
+    """What became of the polygons of each label, and which predictions were aligned."""
     from preprocessing.polygons import PolygonCounts
 
     for record in records:
         if record.polygons is not None:
             yield f"{record.name}: {PolygonCounts(**record.polygons)}"
+        if record.aligned is not None:
+            yield f"{record.name}: {record.aligned}"
 
 
 @click.command(cls=Command)
@@ -153,6 +158,18 @@ def _polygon_notes(records: list[SceneCounts]) -> Iterator[str]:
 )
 @where_option
 @buffer_option
+@click.option(
+    "--probabilities",
+    type=click.Path(path_type=Path),
+    help="Folder of the probabilities that --predictions were made of (<stem>_probabilities.tif, "
+    "as infer.py --probabilities writes them): for all thresholds, calibration and AP50.",
+)
+@click.option(
+    "--align",
+    is_flag=True,
+    help="Bring predictions of another size or place onto the pixels of their label rasters, by "
+    "nearest neighbour; without, they are refused.",
+)
 @click.option(
     "--threshold",
     "thresholds",
@@ -175,6 +192,12 @@ def _polygon_notes(records: list[SceneCounts]) -> Iterator[str]:
     help="Mean over the eight flips and rotations of every window: eight times the time.",
 )
 @click.option(
+    "--objects",
+    is_flag=True,
+    help="Also measure objects: precision, recall and F1 at IoU 0.5, AP50, boundary IoU, PoLiS, "
+    "errors of count and area. Up to half a minute for 5000 x 5000 pixels and a threshold.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Folder for evaluation.json and evaluation.csv.  [default: the run folder, or that of "
@@ -188,9 +211,12 @@ def main(
     labels: Path | None,
     where: str | None,
     buffer_m: float | None,
+    probabilities: Path | None,
+    align: bool,
     thresholds: tuple[float, ...],
     relaxed_buffer: int | None,
     augment: bool,
+    objects: bool,
     output: Path | None,
     overwrite: bool,
 ) -> None:
@@ -198,13 +224,16 @@ def main(
 
     Accuracy, precision, recall, F1 and IoU of the target class from pixel counts added over all
     scenes, per place and overall. Void pixels count nowhere; where neither truth nor prediction
-    has target, the ratios are 1. For roads, whose labels are often a few pixels off,
-    also the relaxed recall (completeness), relaxed precision (correctness) and quality.
+    has target, the ratios are 1; where only one of them has, IoU is 0. For roads, whose labels
+    are often a few pixels off, also the relaxed recall (completeness), relaxed precision
+    (correctness) and quality. Then IoU and accuracy by the three protocols that publications on
+    Inria use and, of a model, the best threshold, what others cost, and calibration.
 
     \b
     python experiments/evaluate.py --data data
     python experiments/evaluate.py --predictions results --labels my_labels
     python experiments/evaluate.py --predictions results --labels lines.gpkg --buffer-m 4
+    python experiments/evaluate.py --predictions results --labels my_labels --objects --align
     """  # noqa: D301 (click takes the control character itself)
     if (predictions is None) != (labels is None):
         raise click.UsageError("--predictions and --labels go together")
@@ -218,17 +247,22 @@ def main(
             "--where and --buffer-m are for --labels; a model's validation scenes are labelled "
             "as they were in training"
         )
+    if predictions is None and (align or probabilities is not None):
+        raise click.UsageError("--align and --probabilities are for --predictions")
     folder = output or predictions or model
     for name in ("evaluation.json", "evaluation.csv"):
         refuse_existing(folder / name, overwrite)
+    histogram = ProbabilityHistogram()
     if predictions is not None:
-        records = evaluate_masks(predictions, labels, where, buffer_m, relaxed_buffer)
+        measures = MaskMeasures(relaxed_buffer, probabilities, histogram, objects, align)
+        records = evaluate_masks(predictions, labels, where, buffer_m, measures=measures)
     else:
-        chosen = tuple(sorted(set(thresholds)))
-        records = evaluate_run(load_run(model), data, chosen, relaxed_buffer, augment)
-    for note in _polygon_notes(records):
+        chosen, run = tuple(sorted(set(thresholds))), load_run(model)
+        records = evaluate_run(run, data, chosen, relaxed_buffer, augment, histogram, objects)
+    for note in _notes(records):
         click.echo(note)
-    click.echo(table(write_evaluation(folder, records)))
+    content = write_evaluation(folder, records, histogram if histogram.pixels else None)
+    click.echo(evaluation_text(content))
 
 
 if __name__ == "__main__":

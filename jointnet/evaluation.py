@@ -2,17 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from jointnet.metrics import Counts, count, threshold_mask
+from jointnet.patch_protocol import PatchCounts, PatchGrid
 from jointnet.prediction import Predict, predict_image
 from jointnet.relaxed import RelaxedCounts, count_relaxed
-from jointnet.runs import write_csv, write_json
+from jointnet.thresholds import ProbabilityHistogram
+from preprocessing.object_counts import ObjectCounts
+from preprocessing.objects import count_objects
 from preprocessing.tiling import VOID
+
+if TYPE_CHECKING:
+    from preprocessing.rasters import RasterInfo
 
 OVERALL = "overall"
 COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
@@ -31,6 +36,7 @@ class LabelledImage(NamedTuple):
         valid: ``(height, width)`` bool, where there is imagery; None for wherever the label is
             not void. Given apart, roads that the label draws where there is no imagery still
             match predictions within the relaxed buffer of them.
+        info: of the raster, for distances in metres; None for pixels alone.
     """
 
     name: str
@@ -38,6 +44,7 @@ class LabelledImage(NamedTuple):
     image: np.ndarray
     label: np.ndarray
     valid: np.ndarray | None = None
+    info: "RasterInfo | None" = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ class SceneCounts:
         relaxed_buffer_px: the buffer in pixels; None where nothing was matched within one.
         polygons: what became of the label's polygons
             (``preprocessing.polygons.PolygonCounts`` as a dictionary); None without polygons.
+        patches: the counts of the patches with target; None where they were not cut.
+        objects: what was counted of objects; None where they were not looked at.
+        aligned: one sentence on how the prediction was brought onto the label's pixels; None
+            where it lies on them.
     """
 
     name: str
@@ -62,6 +73,9 @@ class SceneCounts:
     relaxed: RelaxedCounts = field(default_factory=RelaxedCounts)
     relaxed_buffer_px: int | None = None
     polygons: dict[str, int] | None = None
+    patches: PatchCounts | None = None
+    objects: ObjectCounts | None = None
+    aligned: str | None = None
 
     def figures(self) -> dict[str, float | int]:
         """Metrics in 0..1 and the counts behind them, the relaxed ones where there are such."""
@@ -79,6 +93,8 @@ def evaluate_scenes(
     overlap: int,
     thresholds: Sequence[float] = THRESHOLDS,
     relaxed_buffer_px: int | None = None,
+    histogram: ProbabilityHistogram | None = None,
+    objects: bool = False,
 ) -> list[SceneCounts]:
     """Predict scenes as ``infer.py`` does and count at several thresholds.
 
@@ -89,19 +105,29 @@ def evaluate_scenes(
         overlap: pixels that neighbouring windows share.
         thresholds: probabilities from which a pixel is target.
         relaxed_buffer_px: pixels within which the relaxed measures match; None for none of them.
+        histogram: gets the probabilities of all scenes.
+        objects: count objects too (``preprocessing.objects``), scored by probability.
 
     Returns:
         One record per scene and threshold.
     """
     records = []
     for scene in tqdm(scenes, desc="evaluating", unit="scene", leave=False, disable=None):
-        name, place, image, label, valid = LabelledImage(*scene)
+        name, place, image, label, valid, info = LabelledImage(*scene)
         valid = label != VOID if valid is None else valid
         truth = np.where(valid, label, np.uint8(VOID))
         probabilities = predict_image(predict, image, valid, window, overlap)
+        if histogram is not None:
+            histogram.add(truth, probabilities)
         for threshold in thresholds:
             found = threshold_mask(probabilities, threshold)
+            grid = PatchGrid(*truth.shape)
+            grid.add(0, truth, found)
             counted = SceneCounts(name, place, threshold, count(truth, found))
+            counted = replace(counted, patches=grid.counts())
+            if objects:
+                found_objects = count_objects(truth, found, probabilities, info)
+                counted = replace(counted, objects=found_objects)
             if relaxed_buffer_px is not None:
                 relaxed = count_relaxed(truth, found, relaxed_buffer_px, label)
                 counted = replace(counted, relaxed=relaxed, relaxed_buffer_px=relaxed_buffer_px)
@@ -168,26 +194,3 @@ def table(rows: Sequence[dict]) -> str:
     if buffer is not None:
         lines.append(f"completeness, correctness and quality: within {buffer} px")
     return "\n".join(lines)
-
-
-def write_evaluation(folder: Path, records: Sequence[SceneCounts]) -> list[dict]:
-    """Write ``evaluation.json`` and ``evaluation.csv``: the summary, and every scene in JSON.
-
-    Returns:
-        The rows of the summary.
-    """
-    rows = summarise(records)
-    scenes = [
-        {
-            "name": record.name,
-            "place": record.place,
-            "threshold": record.threshold,
-            **record.figures(),
-            **({} if record.polygons is None else {"polygons": record.polygons}),
-        }
-        for record in records
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", {"summary": rows, "scenes": scenes})
-    write_csv(folder / "evaluation.csv", rows)
-    return rows

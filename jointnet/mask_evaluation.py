@@ -1,7 +1,8 @@
 """Finished masks, of any origin, counted against labels that are rasters or polygons."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,10 +10,13 @@ import numpy as np
 
 from jointnet.evaluation import SceneCounts
 from jointnet.metrics import VOID, Counts, count
+from jointnet.patch_protocol import PatchGrid
 from jointnet.relaxed import RelaxedCounts, count_relaxed
+from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import DatasetError, LabelError
 from preprocessing.inria import STEM
-from preprocessing.scenes import RASTER_SUFFIXES, Scene, images_in, pair_by_stem
+from preprocessing.objects import count_objects
+from preprocessing.scenes import NAMES_SHOWN, RASTER_SUFFIXES, Scene, images_in, pair_by_stem
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
@@ -21,12 +25,36 @@ if TYPE_CHECKING:
 STRIP_ROWS = 1024
 
 
+@dataclass(frozen=True)
+class MaskMeasures:
+    """What is measured beside the pixels of finished masks.
+
+    Attributes:
+        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.relaxed``);
+            None for no relaxed measures.
+        probabilities: folder of the probabilities that the masks were made of, on their grids,
+            named ``<stem>_probabilities`` as ``infer.py`` does, or ``<stem>``; None for none.
+        histogram: gets these probabilities.
+        objects: count objects too (``preprocessing.objects``), scored where there are
+            probabilities. Masks are then held whole, about 20 bytes a pixel.
+        align: bring masks of another size or place onto the pixels of their label rasters
+            (``preprocessing.alignment``), where they are refused without.
+    """
+
+    relaxed_buffer: int | None = None
+    probabilities: Path | None = None
+    histogram: ProbabilityHistogram | None = None
+    objects: bool = False
+    align: bool = False
+
+
 def evaluate_masks(
     predictions: Path,
     labels: Path,
     where: str | None = None,
     buffer_m: float | None = None,
     relaxed_buffer: int | None = None,
+    measures: MaskMeasures | None = None,
 ) -> list[SceneCounts]:
     """Count finished masks against labels, paired by stem.
 
@@ -40,17 +68,18 @@ def evaluate_masks(
             folder of vector files (where it holds no raster), or one vector file for all masks.
         where: which features of the vector files count, as an SQL condition; None for all.
         buffer_m: metres by which the vector files' lines are widened to either side.
-        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.relaxed``);
-            None for no relaxed measures.
+        relaxed_buffer: that of ``measures``, for short.
+        measures: what else is measured; None for nothing but ``relaxed_buffer``.
 
     Raises:
         DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
         LabelError: other values, or sizes or places that differ.
         PolygonError: a vector file that cannot be read, or placed on its mask's pixels.
+        RasterError: probabilities outside of 0..1 or on another grid than their mask; or a mask
+            without a place on the ground that shall be aligned.
     """
-    masks = images_in(predictions)
-    ours = {path.with_stem(path.stem.removesuffix("_output")): path for path in masks}
-    ours = {plain: path for plain, path in ours.items() if plain != path} or ours
+    measures = measures or MaskMeasures(relaxed_buffer)
+    ours = _without_suffix(predictions, "_output")
     files, kind = _labels_in(labels)
     if kind == "raster" and (where, buffer_m) != (None, None):
         raise DatasetError(
@@ -76,7 +105,31 @@ def evaluate_masks(
         )
         for plain, label in pairs
     ]
-    return [_count_mask(scene, relaxed_buffer) for scene in scenes]
+    probable = _probabilities_of(scenes, measures.probabilities)
+    return [_count_mask(scene, measures, probable.get(scene.name)) for scene in scenes]
+
+
+def _without_suffix(folder: Path, suffix: str) -> dict[Path, Path]:
+    """Rasters of a folder by their paths without a suffix of the stem; all, if none has it."""
+    every = {path.with_stem(path.stem.removesuffix(suffix)): path for path in images_in(folder)}
+    return {plain: path for plain, path in every.items() if plain != path} or every
+
+
+def _probabilities_of(scenes: list[Scene], folder: Path | None) -> dict[str, Path]:
+    """The raster of probabilities of each scene, by name; none without a folder of them."""
+    if folder is None:
+        return {}
+    by_stem = {
+        plain.stem: path for plain, path in _without_suffix(folder, "_probabilities").items()
+    }
+    missing = sorted({scene.name for scene in scenes} - by_stem.keys())
+    if missing:
+        more = ", ..." if len(missing) > NAMES_SHOWN else ""
+        raise DatasetError(
+            f"{folder} has no probabilities of {len(missing)} mask(s): "
+            f"{', '.join(missing[:NAMES_SHOWN])}{more}; they are named <stem>_probabilities"
+        )
+    return by_stem
 
 
 def _labels_in(labels: Path) -> tuple[list[Path] | Path, Literal["raster", "polygons"]]:
@@ -96,25 +149,99 @@ def _place(stem: str) -> str:
     return match["place"] if match else stem
 
 
-def _count_mask(scene: Scene, relaxed_buffer: int | None) -> SceneCounts:
+def _count_mask(scene: Scene, measures: MaskMeasures, probable: Path | None) -> SceneCounts:
     """Counts of a mask, which stands as the scene's image; read in strips of rows."""
-    from preprocessing.rasters import LabelReader
-
-    counts, relaxed, halo = Counts(), RelaxedCounts(), relaxed_buffer or 0
-    with LabelReader(scene.image) as mask, _label_of(scene, mask.info) as (read_label, polygons):
-        height, width = mask.height, mask.width
+    counts, relaxed, buffer = Counts(), RelaxedCounts(), measures.relaxed_buffer
+    halo = buffer or 0
+    with ExitStack() as stack:
+        files = stack.enter_context(_open(scene, measures.align, probable))
+        height, width = files.info.height, files.info.width
+        patches = PatchGrid(height, width)
+        whole = _whole(height, width, probable is not None) if measures.objects else None
+        void = 0
         for row in range(0, height, STRIP_ROWS):
             rows = min(STRIP_ROWS, height - row)
             # What matches a pixel may lie in the strip above or below.
             strip = Window(row - halo, 0, rows + 2 * halo, width).clipped(height, width)
-            label, found = read_label(strip), mask.read(strip)
+            label, found = files.read_label(strip), files.read_mask(strip)
             inside = slice(row - strip.row, row - strip.row + rows)
             counts += count(label[inside], found[inside])
-            if relaxed_buffer is not None:
+            patches.add(row, label[inside], found[inside])
+            void += int(np.count_nonzero(found[inside] == VOID))
+            if buffer is not None:
                 truth = np.full_like(label, VOID)
                 truth[inside] = label[inside]
-                relaxed += count_relaxed(truth, found, relaxed_buffer, label)
-    return SceneCounts(scene.name, scene.place, None, counts, relaxed, relaxed_buffer, polygons)
+                relaxed += count_relaxed(truth, found, buffer, label)
+            strips = [label[inside], found[inside]]
+            if files.read_probabilities is not None:
+                strips.append(files.read_probabilities(Window(row, 0, rows, width)))
+                if measures.histogram is not None:
+                    measures.histogram.add(strips[0], strips[2])
+            for array, part in zip(whole or (), strips, strict=bool(whole)):
+                array[row : row + rows] = part
+        if files.aligned and void == height * width:
+            raise LabelError(f"{scene.image} and {scene.label} share no ground to be aligned on")
+        return SceneCounts(
+            name=scene.name,
+            place=scene.place,
+            threshold=None,
+            counts=counts,
+            relaxed=relaxed,
+            relaxed_buffer_px=buffer,
+            polygons=files.polygons,
+            patches=patches.counts(),
+            objects=None if whole is None else count_objects(*whole, info=files.info),
+            aligned=files.aligned and f"{files.aligned}; {void / (height * width):.1%} is void",
+        )
+
+
+def _whole(height: int, width: int, probable: bool) -> list[np.ndarray]:
+    """Room for a label, a mask and, if there are any, probabilities."""
+    dtypes = [np.uint8, np.uint8, np.float32]
+    return [np.empty((height, width), dtype) for dtype in dtypes[: 3 if probable else 2]]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What belongs to one mask, opened, on one grid."""
+
+    info: "RasterInfo"
+    read_mask: Callable[[Window], np.ndarray]
+    read_label: Callable[[Window], np.ndarray]
+    read_probabilities: Callable[[Window], np.ndarray] | None
+    polygons: dict | None
+    aligned: str | None
+
+
+@contextmanager
+def _open(scene: Scene, align: bool, probable: Path | None) -> Iterator[_Files]:
+    """Open a mask, its label and its probabilities, aligned where that is asked for and needed."""
+    from preprocessing.alignment import aligned
+    from preprocessing.pixel_sums import ProbabilityReader
+    from preprocessing.rasters import LabelReader, raster_info
+
+    with ExitStack() as stack:
+        path, note = scene.image, None
+        if align and scene.label_kind == "raster":
+            own, wanted = raster_info(scene.image), raster_info(scene.label)
+            try:
+                _refuse_another_grid(scene, own, wanted)
+            except LabelError:
+                path = stack.enter_context(aligned(scene.image, wanted))
+                note = (
+                    f"{own.width} x {own.height} pixels aligned with the label's "
+                    f"{wanted.width} x {wanted.height} by nearest neighbour"
+                )
+                if probable is not None:
+                    probable = stack.enter_context(aligned(probable, wanted))
+        mask = stack.enter_context(LabelReader(path))
+        # Errors name the file, not the virtual one.
+        mask.path = scene.image
+        read_label, polygons = stack.enter_context(_label_of(scene, mask.info))
+        reader = None
+        if probable is not None:
+            reader = stack.enter_context(ProbabilityReader(probable, mask.info)).read
+        yield _Files(mask.info, mask.read, read_label, reader, polygons, note)
 
 
 @contextmanager
@@ -122,7 +249,7 @@ def _label_of(
     scene: Scene, info: "RasterInfo"
 ) -> Iterator[tuple[Callable[[Window], np.ndarray], dict | None]]:
     """Reads windows of a scene's label, and says what became of its polygons."""
-    from preprocessing.patches import load_label, refuse_elsewhere
+    from preprocessing.patches import load_label
     from preprocessing.rasters import LabelReader
 
     if scene.label_kind == "polygons":
@@ -130,10 +257,17 @@ def _label_of(
         yield lambda window: label[window.slices], polygons
         return
     with LabelReader(scene.label) as reader:
-        if (reader.height, reader.width) != (info.height, info.width):
-            raise LabelError(
-                f"{scene.image} has {info.width} x {info.height} pixels, its label {scene.label} "
-                f"{reader.width} x {reader.height}; they must have one size"
-            )
-        refuse_elsewhere(scene, info, reader.info)
+        _refuse_another_grid(scene, info, reader.info)
         yield reader.read, None
+
+
+def _refuse_another_grid(scene: Scene, info: "RasterInfo", label: "RasterInfo") -> None:
+    """Refuse a label that has not the size and, if both are placed, the place of its mask."""
+    from preprocessing.patches import refuse_elsewhere
+
+    if (label.height, label.width) != (info.height, info.width):
+        raise LabelError(
+            f"{scene.image} has {info.width} x {info.height} pixels, its label {scene.label} "
+            f"{label.width} x {label.height}; they must have one size, or be aligned (--align)"
+        )
+    refuse_elsewhere(scene, info, label)
