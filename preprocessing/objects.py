@@ -229,9 +229,9 @@ def _outlines(mask: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.n
 
     from preprocessing.footprints import polygonise
 
-    polygons = np.array(polygonise(mask), dtype=object)
     if not len(numbers):
         return np.zeros(0, object)
+    polygons = np.array(polygonise(mask), dtype=object)
     # On an edge between pixels, which is inside of the polygon, both pixels are its own.
     inner = shapely.get_coordinates(shapely.point_on_surface(polygons)).astype(np.int64)
     of_number = np.zeros(labels.max() + 1, object)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from experiments import recipes
 from experiments.evaluate import evaluate_run, main
+from jointnet.protocols import PROTOCOLS
 from jointnet.runs import write_json
 from preprocessing.patch_store import hash_file
 from preprocessing.patches import load_pair
@@ -57,12 +58,10 @@ def test_masks_are_tabled_and_written(tmp_path):
     found, labels = folders(tmp_path, "austin1", "vienna1")
     result = evaluate("--predictions", found, "--labels", labels)
     assert result.exit_code == 0, result.output
-    assert [line.split()[1] for line in result.stdout.splitlines()] == [
-        "place",
-        "austin",
-        "vienna",
-        "overall",
-    ]
+    pooled, protocols = (part.splitlines() for part in result.stdout.split("\n\n"))
+    assert [line.split()[1] for line in pooled] == ["place", "austin", "vienna", "overall"]
+    for line, words in zip(protocols[1:], PROTOCOLS.values(), strict=True):
+        assert words in line and line.split()[-2:] == ["0.600", "0.750"]
     assert "0.600" in result.stdout and "0.750" in result.stdout
     summary = json.loads((found / "evaluation.json").read_text())["summary"]
     assert [row["iou"] for row in summary] == [3 / 5] * 3
@@ -97,6 +96,8 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
         (("--predictions", found, "--labels", labels, "--model", found), "do not apply"),
         (("--predictions", found, "--labels", labels, "--target", "roads"), "do not apply"),
         (("--predictions", found, "--labels", labels, "--augment"), "do not apply"),
+        (("--align",), "--align and --probabilities are for --predictions"),
+        (("--probabilities", found), "--align and --probabilities are for --predictions"),
         (("--where", "a = 1"), "--where and --buffer-m are for --labels"),
         (("--buffer-m", "3"), "--where and --buffer-m are for --labels"),
         (("--predictions", found, "--labels", labels, "--buffer-m", "3"), "holds label rasters"),
@@ -117,7 +118,7 @@ def test_masks_get_relaxed_measures_when_asked(tmp_path):
     arguments = ("--predictions", found, "--labels", labels, "--relaxed-buffer", "1")
     result = evaluate(*arguments)
     assert result.exit_code == 0, result.output
-    *rows, note = result.stdout.splitlines()
+    *rows, note = result.stdout.split("\n\n")[0].splitlines()
     assert rows[0].split()[-3:] == ["completeness", "correctness", "quality"]
     assert rows[-1].split()[-3:] == ["1.000", "1.000", "1.000"]
     assert note.endswith("within 1 px")
@@ -157,6 +158,28 @@ def test_masks_are_measured_against_polygons_and_what_became_of_them_is_said(tmp
     assert "the filter" in error(evaluate(*arguments, "--where", "colour = 'red'", "--overwrite"))
 
 
+def test_objects_probabilities_and_alignment_reach_table_and_files(tmp_path):
+    found, labels = folders(tmp_path, "austin1")
+    # The prediction has a row more than the label.
+    write_label(found / "austin1_output.tif", np.vstack([FOUND, 1 - FOUND[:1]]))
+    values = np.vstack([FOUND, 1 - FOUND[:1]]).astype(np.float32) * 0.8
+    write_image(found / "austin1_probabilities.tif", values[..., None])
+    arguments = ("--predictions", found, "--labels", labels, "--objects")
+    message = error(evaluate(*arguments))
+    assert "has 4 x 3 pixels" in message and "--align" in message
+    result = evaluate(*arguments, "--align", "--probabilities", found)
+    assert result.exit_code == 0, result.output
+    parts = result.stdout.split("\n\n")
+    assert parts[0].startswith("austin1: 4 x 3 pixels aligned with the label's 4 x 2 by nearest")
+    assert "that of the masks costs 0.000 (IoU 0.600)" in parts[2]
+    assert parts[3].splitlines()[2].split()[:7] == ["-", "overall", "1", "1"] + ["1.000"] * 3
+    content = json.loads((found / "evaluation.json").read_text())
+    assert content["summary"][0]["iou"] == content["thresholds"]["best"]["iou"] == 3 / 5
+    assert content["objects"][0]["ap50"] == 1 and content["objects"][0]["polis_m"] > 0
+    assert content["scenes"][0]["aligned"].endswith("0.0% is void")
+    assert {row["protocol"] for row in content["protocols"]} == set(PROTOCOLS)
+
+
 def test_help_says_what_is_measured():
     result = evaluate("--help")
     assert result.exit_code == 0
@@ -186,6 +209,27 @@ def test_a_run_gets_the_very_figures_that_training_measured(run):
     assert [row["pixels"] for row in measured[:3]] == [1000, 240, 1240]
 
 
+def test_a_run_gets_all_thresholds_and_objects_where_asked(run):
+    result = evaluate("--model", run, "--data", trained().data, "--objects")
+    assert result.exit_code == 0, result.output
+    content = json.loads((run / "evaluation.json").read_text())
+    overall = [row for row in content["summary"] if row["place"] == "overall"]
+    thresholds = content["thresholds"]
+    assert [(cost["threshold"], cost["iou"]) for cost in thresholds["cost"]] == [
+        (row["threshold"], row["iou"]) for row in overall
+    ]
+    assert all(cost["iou_lost"] >= 0 for cost in thresholds["cost"])
+    # The curve's point at one half is what was counted there.
+    (half,) = [point for point in thresholds["curve"] if point["threshold"] == 0.5]
+    assert half["iou"] == overall[0]["iou"] and half["recall"] == overall[0]["recall"]
+    assert sum(b["pixels"] for b in thresholds["calibration"]["bins"]) == overall[0]["pixels"]
+    assert 0 <= thresholds["calibration"]["ece"] <= 1
+    assert "best threshold on these scenes" in result.stdout
+    objects = [row for row in content["objects"] if row["place"] == "overall"]
+    assert [row["threshold"] for row in objects] == [0.5, 0.6]
+    assert objects[0]["true_objects"] > 0 and objects[0]["ap50"] is not None
+
+
 def test_other_thresholds_can_be_asked_for(run, tmp_path):
     options = ("--threshold", "0.3", "--threshold", "0.9", "--threshold", "0.3")
     result = evaluate("--model", run, "--data", trained().data, *options, "--output", tmp_path)
@@ -204,7 +248,7 @@ def test_a_run_of_roads_gets_relaxed_measures_within_3_px(run):
     change_config(run, target="roads")
     result = evaluate("--model", run, "--data", trained().data)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1].endswith("within 3 px")
+    assert result.stdout.split("\n\n")[0].endswith("within 3 px")
     measured = json.loads((run / "metrics.json").read_text())["scenes"]
     summary = json.loads((run / "evaluation.json").read_text())["summary"]
     for row, strict in zip(summary, measured, strict=True):
@@ -237,7 +281,7 @@ def test_real_road_tiles_are_one_place_without_their_white_margin(tmp_path, real
 def test_a_buffer_of_0_gives_the_strict_measures_again(run):
     result = evaluate("--model", run, "--data", trained().data, "--relaxed-buffer", "0")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1].endswith("within 0 px")
+    assert result.stdout.split("\n\n")[0].endswith("within 0 px")
     for row in json.loads((run / "evaluation.json").read_text())["summary"]:
         strict = [row[name] for name in ("recall", "precision", "iou")]
         relaxed = [row[name] for name in ("completeness", "correctness", "quality")]

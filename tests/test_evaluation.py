@@ -1,9 +1,5 @@
 """Metrics of many scenes: counts first, ratios last."""
 
-import csv
-import json
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -14,11 +10,9 @@ from jointnet.evaluation import (
     evaluate_scenes,
     summarise,
     table,
-    write_evaluation,
 )
 from jointnet.metrics import Counts
 from jointnet.relaxed import RelaxedCounts
-from preprocessing.errors import OutputError
 from tests.helpers import StandIn
 
 # Two scenes of one place of very different sizes, and one of another place.
@@ -202,42 +196,3 @@ def test_the_void_of_a_label_is_predicted_where_there_is_imagery():
     (record,) = evaluate_scenes(StandIn().predict_on_batch, [scene], 16, 4, (0.5,), 3)
     assert record.counts == Counts(0, 0, 16, 160)
     assert record.relaxed == RelaxedCounts(16, 16, 0, 0)
-
-
-# Writing
-
-
-def test_json_and_csv_hold_the_same_and_json_every_scene(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    rows = write_evaluation(folder, RECORDS)
-    assert rows == summarise(RECORDS)
-    content = json.loads((folder / "evaluation.json").read_text())
-    assert content["summary"] == rows
-    places = [(scene["name"], scene["place"], scene["threshold"]) for scene in content["scenes"]]
-    assert places == [("a1", "a", 0.5), ("b1", "b", 0.5), ("a2", "a", 0.5)]
-    assert [s["iou"] for s in content["scenes"]] == [1 / 2, 0.0, 89 / 108]
-    assert [s["true_negative"] for s in content["scenes"]] == [2, 4, 92]
-    with (folder / "evaluation.csv").open(newline="") as file:
-        table_rows = list(csv.DictReader(file))
-    assert [row["place"] for row in table_rows] == ["a", "b", OVERALL]
-    assert float(table_rows[2]["iou"]) == 90 / 114
-    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation.json"]
-
-
-def test_relaxed_measures_and_polygons_are_written(tmp_path):
-    polygons = {"read": 4, "repaired": 0, "dropped": 1, "outside": 0, "partly": 2}
-    records = [*RELAXED[:2], replace(RELAXED[2], polygons=polygons)]
-    rows = write_evaluation(tmp_path, records)
-    content = json.loads((tmp_path / "evaluation.json").read_text())
-    assert content["summary"] == rows == summarise(RELAXED)
-    assert [scene["correctness"] for scene in content["scenes"]] == [1, 0, 23 / 98]
-    assert [scene.get("polygons") for scene in content["scenes"]] == [None, None, polygons]
-    assert "polygons" not in content["scenes"][0]
-    with (tmp_path / "evaluation.csv").open(newline="") as file:
-        assert float(list(csv.DictReader(file))[2]["completeness"]) == 51 / 104
-
-
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "evaluation.csv").mkdir()
-    with pytest.raises(OutputError):
-        write_evaluation(tmp_path, RECORDS)

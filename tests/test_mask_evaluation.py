@@ -10,10 +10,13 @@ import pytest
 import shapely
 from affine import Affine
 
-from jointnet.mask_evaluation import evaluate_masks
+from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
 from jointnet.metrics import Counts, count
+from jointnet.patch_protocol import PatchCounts, PatchGrid
 from jointnet.relaxed import RelaxedCounts, count_relaxed
-from preprocessing.errors import DatasetError, LabelError, PolygonError
+from jointnet.thresholds import ProbabilityHistogram
+from preprocessing.errors import DatasetError, LabelError, PolygonError, RasterError
+from preprocessing.objects import count_objects
 from preprocessing.polygons import PolygonCounts
 from preprocessing.raster_writers import MaskWriter
 from preprocessing.rasters import raster_info
@@ -191,6 +194,108 @@ def test_a_road_of_the_label_under_the_void_of_the_mask_makes_a_prediction_right
     write_void(tmp_path / "found" / "a1.tif", found)
     (record,) = evaluate_masks(tmp_path / "found", tmp_path / "labels", relaxed_buffer=3)
     assert record.relaxed == RelaxedCounts(0, 0, 8, 8)
+
+
+# Patches, probabilities and objects
+
+
+def test_strips_do_not_show_in_patches_and_objects(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    chances = ([0, 1, 255], (41, 30), True, [0.6, 0.37, 0.03])
+    truth = random.choice(*chances).astype(np.uint8)
+    found = np.where(random.random(truth.shape) < 0.1, 0, truth).astype(np.uint8)
+    for folder, mask in (("found", found), ("labels", truth)):
+        write_label(tmp_path / folder / "a1.tif", mask)
+        write_void(tmp_path / folder / "a1.tif", mask)
+    monkeypatch.setattr("jointnet.mask_evaluation.STRIP_ROWS", 6)
+    measures = MaskMeasures(objects=True)
+    (record,) = evaluate_masks(tmp_path / "found", tmp_path / "labels", measures=measures)
+    grid = PatchGrid(41, 30)
+    grid.add(0, truth, found)
+    assert record.patches == grid.counts() == PatchCounts(1, 1, record.counts)
+    wanted = count_objects(truth, found, info=raster_info(tmp_path / "found" / "a1.tif"))
+    assert record.objects.measures() == wanted.measures()
+    assert record.objects.matched > 5 and record.objects.pairs_on_ground > 5
+
+
+def probabilities_of(tmp_path, values, *names) -> Path:
+    for name in names:
+        write_image(tmp_path / "p" / f"{name}.tif", np.float32(values)[..., None])
+    return tmp_path / "p"
+
+
+VALUES = np.array([[0.1, 0.7, 0.9, 0.8], [0.2, 0.1, 0.4, 0.6]], np.float32)
+
+
+@pytest.mark.parametrize("suffix", ["", "_probabilities"])
+def test_probabilities_fill_the_histogram_and_score_objects(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("jointnet.mask_evaluation.STRIP_ROWS", 1)
+    found, labels = folders(tmp_path, "austin1", "austin2")
+    (tmp_path / "p").mkdir()
+    folder = probabilities_of(tmp_path, VALUES, *(f"austin{n}{suffix}" for n in (1, 2, 3)))
+    histogram = ProbabilityHistogram()
+    measures = MaskMeasures(probabilities=folder, histogram=histogram, objects=True)
+    records = evaluate_masks(found, labels, measures=measures)
+    assert histogram.pixels == 16
+    # All four true pixels from 0.4 on, and the false one of 0.7.
+    best = histogram.best()
+    assert best["iou"] == 4 / 5 and 0.2 < best["threshold"] <= 0.4
+    assert [record.objects.scores.tolist() for record in records] == [[0.75]] * 2
+
+
+def test_what_is_wrong_with_probabilities_is_said(tmp_path):
+    found, labels = folders(tmp_path, "austin1", "austin2")
+    (tmp_path / "p").mkdir()
+    folder = probabilities_of(tmp_path, VALUES * 2, "austin1")
+    measures = MaskMeasures(probabilities=folder)
+    with pytest.raises(DatasetError, match=r"no probabilities of 1 mask\(s\): austin2; they are"):
+        evaluate_masks(found, labels, measures=measures)
+    probabilities_of(tmp_path, VALUES * 2, "austin2")
+    with pytest.raises(RasterError, match="probabilities from 0 to 1 are needed"):
+        evaluate_masks(found, labels, measures=measures)
+    probabilities_of(tmp_path, VALUES[:, :3], "austin1")
+    with pytest.raises(RasterError, match="3 x 2 pixels, the mask has 4 x 2"):
+        evaluate_masks(found, labels, measures=measures)
+
+
+# Aligning
+
+
+def test_masks_that_lie_elsewhere_are_aligned_when_told_and_it_is_said(tmp_path):
+    found, labels = folders(tmp_path, "town")
+    coarse = np.kron(TRUTH, np.ones((2, 2), np.uint8))
+    finer = AFFINE * Affine.translation(0, -1) * Affine.scale(0.5)
+    # The same ground and a pixel more above, at twice the resolution.
+    coarse = np.vstack([np.zeros((2, 8), np.uint8), coarse])
+    write_image(labels / "town.tif", coarse[..., None] * 255, transform=finer)
+    with pytest.raises(LabelError, match="must have one size, or be aligned"):
+        evaluate_masks(found, labels)
+    (tmp_path / "p").mkdir()
+    folder = probabilities_of(tmp_path, VALUES, "town")
+    histogram = ProbabilityHistogram()
+    measures = MaskMeasures(probabilities=folder, histogram=histogram, align=True)
+    (record,) = evaluate_masks(found, labels, measures=measures)
+    # Every pixel counts four times, and the row that was not predicted nowhere.
+    assert record.counts == Counts(12, 4, 4, 12)
+    assert histogram.pixels == 32
+    assert record.aligned == (
+        "4 x 2 pixels aligned with the label's 8 x 6 by nearest neighbour; 33.3% is void"
+    )
+
+
+def test_masks_in_place_are_left_alone_and_far_ones_refused(tmp_path):
+    found, labels = folders(tmp_path, "town")
+    measures = MaskMeasures(align=True)
+    (record,) = evaluate_masks(found, labels, measures=measures)
+    assert (record.aligned, record.counts) == (None, COUNTS)
+    moved = Affine(0.3, 0, 500_300, 0, -0.3, 5_000_000)
+    write_image(labels / "town.tif", (TRUTH * 255)[..., None], transform=moved)
+    with pytest.raises(LabelError, match="share no ground"):
+        evaluate_masks(found, labels, measures=measures)
+    nowhere = {"crs": None, "transform": Affine.identity()}
+    write_image(labels / "town.tif", (TRUTH * 255)[:, :3, None], **nowhere)
+    with pytest.raises(RasterError, match="cannot be aligned"):
+        evaluate_masks(found, labels, measures=measures)
 
 
 # Polygons
