@@ -19,9 +19,9 @@ from jointnet.runs import environment, load_run, write_json
 from preprocessing.errors import RunError
 from preprocessing.outputs import refuse_existing, replacing
 
-PARTS = ("inference", "memory", "batches", "normalisation", "windows", "inria")
+PARTS = ("inference", "memory", "batches", "normalisation", "evaluation", "windows", "inria")
 # The others need data, or a large disk.
-ALL = PARTS[:4]
+ALL = PARTS[:5]
 GOALS = {
     "inference": "bare / end to end 0.95 or more; under 3,000 MB for 5000 x 5000 at full width",
     "memory": "the same beyond what was held, within 5 %, over all numbers of rows",
@@ -29,6 +29,7 @@ GOALS = {
     "normalisation": "none stated; keras.layers.GroupNormalization is what it stands beside",
     "windows": "the default's IoU and steadiness worth its cost",
     "inria": "none stated; training in the memory of the machine, the time of the schedule known",
+    "evaluation": "5000 x 5000 in 5 s, with objects in 60 s; 25 such tiles in 60 s and 1,000 MB",
 }
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,6 +137,14 @@ def inria_rows(asked: Asked) -> list[dict]:
     ]
 
 
+def evaluation_rows(asked: Asked) -> list[dict]:
+    """One tile, as many as Inria's validation has, and one with objects."""
+    return [
+        measure("evaluation", size=asked.size, tiles=tiles, objects=objects)
+        for tiles, objects in ((1, False), (25, False), (1, True))
+    ]
+
+
 ROWS = {
     "inference": inference_rows,
     "memory": memory_rows,
@@ -143,12 +152,13 @@ ROWS = {
     "normalisation": normalisation_rows,
     "windows": windows_rows,
     "inria": inria_rows,
+    "evaluation": evaluation_rows,
 }
 
 
 def stem(part: str, asked: Asked) -> str:
     """Name of the files of a part: what it was measured with, where it depends on it."""
-    if part in ("memory", "normalisation", "inria"):
+    if part in ("memory", "normalisation", "inria", "evaluation"):
         return part
     if part == "windows":
         return f"windows_{asked.model.resolve().name}_{asked.precision}"
@@ -214,7 +224,7 @@ def _cell(value: Any) -> str:
 @data_option
 @overwrite_option
 def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
-    """Measure a part, or the first four, and write tables of JSON and Markdown.
+    """Measure a part, or the first five, and write tables of JSON and Markdown.
 
     \b
     inference      predict_raster on a generated tile against the bare network on as many
@@ -223,6 +233,7 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
                    four and twelve times as many
     batches        batches with all augmentation, one thread, against training steps on them
     normalisation  this project's group normalisation against Keras'
+    evaluation     masks of generated tiles against labels, pixels and objects
     windows        validation scenes of --model, in --data, by windows of several sizes and
                    overlaps: IoU, what changes if the windows are shifted, cost
     inria          180 generated tiles in Inria's layout, cut and trained on by the settings of

@@ -205,7 +205,7 @@ def _patches(folder: Path, side: int, number: int = 32) -> PatchSet:
 
 def main(name: str, arguments: str) -> None:
     """Run one measurement and print it as the last line."""
-    from experiments import full_size, raster_figures, window_figures
+    from experiments import evaluation_cost, full_size, raster_figures, window_figures
 
     here = {"batches": batches, "normalisation": normalisation}
     there = {
@@ -214,6 +214,7 @@ def main(name: str, arguments: str) -> None:
         "windows": window_figures.windows,
         "cutting": full_size.cutting,
         "schedule": full_size.schedule,
+        "evaluation": evaluation_cost.evaluation,
     }
     result = (here | there)[name](**json.loads(arguments))
     print(json.dumps({**result, "peak_megabytes": peak_megabytes()}))

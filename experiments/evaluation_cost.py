@@ -1,0 +1,69 @@
+"""What measuring finished masks costs, on generated tiles of Inria's size."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+
+from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
+from preprocessing.inria import CITIES, GSD
+from preprocessing.sample_scenes import CRS, render_scene
+
+# Rendered at this side and laid out over a tile, as ``full_size`` does.
+_RENDERED = 1000
+
+
+def evaluation(size: int, tiles: int, objects: bool) -> dict[str, Any]:
+    """``evaluate_masks`` on generated labels against themselves, moved by a pixel.
+
+    Args:
+        size: side of a tile in pixels.
+        tiles: how many, of the five cities in turn.
+        objects: count objects too.
+
+    Returns:
+        Seconds of the whole and of a tile, reading included, and what was found: IoU and, with
+        objects, how many there are and their F1.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found, labels = Path(folder) / "found", Path(folder) / "labels"
+        for number in range(tiles):
+            city, index = CITIES[number % len(CITIES)], number // len(CITIES) + 1
+            mask = _mask(size, number % len(CITIES), index)
+            _write(labels / f"{city}{index}.tif", mask)
+            _write(found / f"{city}{index}.tif", np.roll(mask, 1, axis=(0, 1)))
+        began = time.perf_counter()
+        records = evaluate_masks(found, labels, measures=MaskMeasures(objects=objects))
+        seconds = time.perf_counter() - began
+    counts = sum((record.counts for record in records[1:]), records[0].counts)
+    result = {
+        "pixels": counts.pixels,
+        "seconds": seconds,
+        "seconds_of_a_tile": seconds / tiles,
+        "iou": counts.metrics()["iou"],
+    }
+    if objects:
+        measures = sum((record.objects for record in records[1:]), records[0].objects).measures()
+        return {**result, "true_objects": measures["true_objects"], "f1": measures["f1"]}
+    return {**result, "true_objects": "-", "f1": "-"}
+
+
+def _mask(size: int, city: int, index: int) -> np.ndarray:
+    """``(size, size)`` uint8, 0 and 1: a city's generated scene repeated, and moved by tile."""
+    _, _, mask = render_scene(_RENDERED, (0, city))
+    repeats = -(-size // _RENDERED)
+    return np.roll(np.tile(mask, (repeats, repeats)), (7 * index, 13 * index), (0, 1))[:size, :size]
+
+
+def _write(path: Path, mask: np.ndarray) -> None:
+    import rasterio
+
+    path.parent.mkdir(exist_ok=True)
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "compress": "DEFLATE", "crs": CRS}
+    profile["transform"] = Affine(GSD, 0, 500_000, 0, -GSD, 5_000_000)
+    height, width = mask.shape
+    with rasterio.open(path, "w", height=height, width=width, **profile) as out:
+        out.write(mask * np.uint8(255), 1)

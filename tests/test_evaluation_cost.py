@@ -1,0 +1,18 @@
+"""The benchmark of measuring masks, on small tiles."""
+
+import pytest
+
+from experiments.evaluation_cost import evaluation
+
+
+def test_tiles_of_all_cities_are_measured():
+    found = evaluation(120, 6, True)
+    assert found["pixels"] == 6 * 120**2
+    assert found["seconds_of_a_tile"] == pytest.approx(found["seconds"] / 6)
+    # A mask against itself, moved by a pixel.
+    assert 0.4 < found["iou"] < 1 and 0.4 < found["f1"] <= 1
+    assert found["true_objects"] > 6
+
+
+def test_both_kinds_have_one_table():
+    assert list(evaluation(60, 1, False)) == list(evaluation(60, 1, True))
