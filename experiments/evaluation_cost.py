@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,14 @@ def evaluation(size: int, tiles: int, objects: bool) -> dict[str, Any]:
 
 def _mask(size: int, city: int, index: int) -> np.ndarray:
     """``(size, size)`` uint8, 0 and 1: a city's generated scene repeated, and moved by tile."""
-    _, _, mask = render_scene(_RENDERED, (0, city))
-    repeats = -(-size // _RENDERED)
+    mask = _city(min(size, _RENDERED), city)
+    repeats = -(-size // len(mask))
     return np.roll(np.tile(mask, (repeats, repeats)), (7 * index, 13 * index), (0, 1))[:size, :size]
+
+
+@cache
+def _city(size: int, city: int) -> np.ndarray:
+    return render_scene(size, (0, city))[2]
 
 
 def _write(path: Path, mask: np.ndarray) -> None:

@@ -6,8 +6,8 @@ from experiments.evaluation_cost import evaluation
 
 
 def test_tiles_of_all_cities_are_measured():
-    found = evaluation(120, 6, True)
-    assert found["pixels"] == 6 * 120**2
+    found = evaluation(200, 6, True)
+    assert found["pixels"] == 6 * 200**2
     assert 0 < found["processor_seconds_of_a_tile"] == pytest.approx(found["processor_seconds"] / 6)
     # A mask against itself, moved by a pixel.
     assert 0.4 < found["iou"] < 1 and 0.4 < found["f1"] <= 1
@@ -15,4 +15,4 @@ def test_tiles_of_all_cities_are_measured():
 
 
 def test_both_kinds_have_one_table():
-    assert list(evaluation(60, 1, False)) == list(evaluation(60, 1, True))
+    assert list(evaluation(200, 1, False)) == list(evaluation(200, 1, True))
