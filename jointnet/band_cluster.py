@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from jointnet.raster_job import RasterJob, job_of
+from jointnet.job_folders import job_of
+from jointnet.raster_job import RasterJob
 from preprocessing.errors import JointNetError, RunError
 
 _SECONDS_TO_CONNECT = 10

@@ -18,7 +18,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from jointnet.band_runs import predict_bands
-from jointnet.raster_job import RasterJob, job_of
+from jointnet.job_folders import job_of
+from jointnet.raster_job import RasterJob
 from jointnet.window_bands import Band
 from preprocessing.errors import JointNetError, RunError
 

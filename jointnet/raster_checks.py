@@ -1,20 +1,23 @@
 """Whether a raster is what a network takes, found out before anything is predicted."""
 
+import math
 import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jointnet.runs import Run
 from preprocessing.errors import RasterError
+from preprocessing.raster_names import RasterName
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
 
 GSD_TOLERANCE = 0.25
+# Pixels that are longer than wide, or wider, by more than this are resampled to square ones.
+_SQUARE = 1.25
 # Pixels smaller than a 16th, or larger than four times, are fed as they are: windows of the first
 # would be too large to read, and what the network looks for cannot be seen in the second.
 _RESAMPLED = (1 / 16, 4)
@@ -28,28 +31,46 @@ def bands_of(run: Run, bands: Sequence[int] | None) -> Sequence[int] | None:
     return bands or run.config.get("band_numbers")
 
 
-def fed_gsd(run: Run, found: float | None, given: float | str | None = None) -> float | None:
-    """Ground metres per pixel from which a raster is resampled to those of the training.
+def fed_steps(
+    run: Run, found: tuple[float, float] | None, given: float | str | None = None
+) -> tuple[float, float] | None:
+    """Metres of ground between rows and columns from which a raster is resampled.
+
+    The network was trained on square pixels of one size; those of a raster in degrees, away from
+    the equator, are higher than wide. So each axis is resampled by itself.
 
     Args:
         run: the network.
-        found: what the raster says; None where it does not.
-        given: what the user says in its place; ``"native"`` to resample nothing.
+        found: what the raster says (``RasterInfo.steps``); None where it does not.
+        given: what the user says in its place, for both axes; ``"native"`` to resample nothing.
 
     Returns:
-        The metres; None where the raster is fed as it is: they are unknown, differ from those of
-        the training by no more than a quarter, or are less than a 16th or more than four times of
-        them.
+        The metres; None where the raster is fed as it is: they are unknown; both differ from those
+        of the training by no more than a quarter, and the larger from the smaller; or one is less
+        than a 16th or more than four times of those of the training.
     """
-    trained, gsd = run.config["gsd"], found if given is None else given
-    if trained is None or gsd is None or gsd == NATIVE:
+    trained, steps = run.config["gsd"], _said_steps(found, given)
+    if trained is None or steps is None or given == NATIVE:
         return None
     least, most = _RESAMPLED
-    return gsd if _is_far(gsd, trained) and least <= gsd / trained <= most else None
+    within = all(least <= step / trained <= most for step in steps)
+    return steps if within and _are_far(steps, trained) else None
 
 
-def _is_far(gsd: float, trained: float) -> bool:
-    return abs(gsd - trained) > GSD_TOLERANCE * trained
+def _said_steps(
+    found: tuple[float, float] | None, given: float | str | None
+) -> tuple[float, float] | None:
+    """The user's word before the raster's."""
+    return found if given in (None, NATIVE) else (given, given)
+
+
+def _are_far(steps: tuple[float, float], trained: float) -> bool:
+    differ = any(abs(step - trained) > GSD_TOLERANCE * trained for step in steps)
+    return differ or not _are_square(steps)
+
+
+def _are_square(steps: tuple[float, float]) -> bool:
+    return max(steps) <= _SQUARE * min(steps)
 
 
 def check_raster(
@@ -64,7 +85,7 @@ def check_raster(
         run: the network.
         image: anything GDAL reads.
         bands: explicit 1-based bands; None as in ``bands_of``.
-        gsd: ground metres per pixel, or ``"native"``, as in ``fed_gsd``.
+        gsd: ground metres per pixel, or ``"native"``, as in ``fed_steps``.
 
     Returns:
         Notes of one line each, without the raster's name: which bands were taken where that is
@@ -132,14 +153,20 @@ def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -
         unknown = f"; the model expects {trained:g} m per pixel" if trained and not given else ""
         unknown += ", --gsd says what it has" if unknown else ""
         notes.append(f"{lacking}: footprints will be in pixel coordinates{unknown}.")
-    gsd = reader.gsd if given in (None, NATIVE) else given
-    if trained is not None and gsd is not None and _is_far(gsd, trained):
-        fed = fed_gsd(run, reader.gsd, given) is not None
+    steps = _said_steps(reader.info.steps, given)
+    if trained is not None and steps is not None and _are_far(steps, trained):
+        fed = fed_steps(run, reader.info.steps, given) is not None
         what = "resampled to that, and the mask back" if fed else "expect a worse result"
-        notes.append(
-            f"{_plain(gsd, 2)} m per pixel, the model was trained at {trained:g} m: {what}."
-        )
+        notes.append(f"{_pixel(steps)}, the model was trained at {trained:g} m: {what}.")
     return notes
+
+
+def _pixel(steps: tuple[float, float]) -> str:
+    """How large pixels are: one number, where they are about square."""
+    if _are_square(steps):
+        return f"{_plain(math.sqrt(steps[0] * steps[1]), 2)} m per pixel"
+    height, width = (_plain(step, 2) for step in steps)
+    return f"Pixels of {width} m x {height} m (width x height)"
 
 
 def _plain(value: float, digits: int) -> str:
@@ -151,9 +178,16 @@ def _conversion(reader: "RasterReader", dtype: str) -> str:
     """How to make a raster of the dtype out of the one there is."""
     if dtype != "uint8":
         return f"give the imagery in {dtype}, in the units that the model was trained on"
-    source = shlex.quote(str(reader.path))
-    target = shlex.quote(f"{Path(reader.path).stem}_uint8.tif")
+    source = shlex.quote(_for_gdal(reader.path))
+    target = shlex.quote(f"{reader.path.stem}_uint8.tif")
     return f"`gdal_translate -ot Byte{_scaling(reader)} {source} {target}` makes such a file"
+
+
+def _for_gdal(name: RasterName) -> str:
+    """The name that GDAL's own commands take."""
+    from preprocessing.rasters import raster_files
+
+    return raster_files(name)[0] if "://" in name and not name.startswith("/vsi") else str(name)
 
 
 def _scaling(reader: "RasterReader") -> str:

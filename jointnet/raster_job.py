@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jointnet.band_files import BandFiles, read_job
-from jointnet.job_inputs import files_of, precision_of, raster_of, weights_of
+from jointnet.band_files import BandFiles
+from jointnet.job_inputs import (
+    absolute_name,
+    compare_files,
+    files_of,
+    precision_of,
+    raster_of,
+    weights_of,
+)
 from jointnet.prediction import batch_of, predict_band
-from jointnet.raster_checks import bands_of, fed_gsd
+from jointnet.raster_checks import bands_of, fed_steps
 from jointnet.raster_outputs import MASK, output_paths
 from jointnet.runs import WEIGHTS, Run
 from jointnet.symmetries import mean_over_symmetries
 from jointnet.window_bands import Band, WindowGrid
 from preprocessing.errors import OutputError, RasterError, RunError
+from preprocessing.raster_names import RasterName
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
@@ -63,14 +71,14 @@ class RasterJob:
     """A raster, the network that predicts it, and where its outputs go.
 
     A raster whose ground resolution is another than the network's is resampled to it as it is read
-    (see ``raster_checks.fed_gsd``).
+    (see ``raster_checks.fed_steps``).
 
     Attributes: ``run``, ``image``, ``folder``, ``options``, ``info`` (of the raster), ``size``
     (rows and columns that the network sees) and ``grid``, the windows over these.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
-        image: anything GDAL reads.
+        image: anything GDAL reads, see ``raster_names.RasterName``.
         folder: where the outputs go.
         options: what was chosen.
 
@@ -78,11 +86,14 @@ class RasterJob:
         RasterError: no such raster, or not the bands.
     """
 
-    def __init__(self, run: Run, image: Path, folder: Path, options: PredictionOptions):
+    def __init__(
+        self, run: Run, image: str | os.PathLike, folder: Path, options: PredictionOptions
+    ):
         from preprocessing.rasters import RasterReader
         from preprocessing.resampling import size_at
 
-        self.run, self.image, self.folder, self.options = run, Path(image), Path(folder), options
+        self.run, self.options = run, options
+        self.image, self.folder = RasterName(image), Path(folder)
         self._bands = bands_of(run, options.bands)
         self._reader = lambda: RasterReader(self.image, self._bands, run.config["bands"])
         with self._reader() as reader:
@@ -92,8 +103,8 @@ class RasterJob:
             # Refuses what has no white.
             self._imagery().close()
         self.size = (self.info.height, self.info.width)
-        if (gsd := fed_gsd(run, self.info.gsd, options.gsd)) is not None:
-            self.size = size_at(*self.size, gsd, run.config["gsd"])
+        if (steps := fed_steps(run, self.info.steps, options.gsd)) is not None:
+            self.size = size_at(*self.size, steps, run.config["gsd"])
         self.grid = WindowGrid(*self.size, run.config["window"], run.config["overlap"])
         self._begun = files_of(self.image)
 
@@ -155,8 +166,7 @@ class RasterJob:
             OutputError: it cannot be made, or the disk has no room.
         """
         try:
-            path = os.path.abspath(self.image) if self.image.exists() else str(self.image)
-            place = {"run": os.path.abspath(self.run.folder), "path": path}
+            place = {"run": os.path.abspath(self.run.folder), "path": absolute_name(self.image)}
             options = {"options": asdict(self.options)}
             self.files.begin(self.described | place | options | {"key": self.key})
         except OutputError as error:
@@ -250,7 +260,13 @@ class RasterJob:
         Raises:
             RasterError: it has, or it is gone.
         """
-        if files_of(self.image) != self._begun:
+        found = compare_files(self._begun, files_of(self.image))
+        if found == "gone":
+            raise RasterError(
+                f"{self.image}: gone, in whole or in part, or not to be reached any more; once it "
+                "is there again as it was, the same command goes on from what is predicted"
+            )
+        if found == "changed":
             # Of no use to any other start: the key is another one then.
             self.files.remove()
             raise RasterError(
@@ -271,30 +287,3 @@ class RasterJob:
                 "pixels in the range it was trained on?"
             )
         return results
-
-
-def job_of(folder: Path) -> RasterJob:
-    """The job whose bands lie in a folder, with its network, in a process that knows nothing else.
-
-    Args:
-        folder: of a ``BandFiles``.
-
-    Raises:
-        RunError: there is no job, its run has changed or cannot be loaded.
-        RasterError: the raster has changed or cannot be read.
-    """
-    from jointnet.runs import load_run
-
-    folder = Path(folder)
-    try:
-        told = read_job(folder)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder} holds no job to go on with: {error}") from None
-    run = load_run(Path(told["run"]), told["precision"])
-    job = RasterJob(run, Path(told["path"]), folder.parent, PredictionOptions(**told["options"]))
-    if job.key != told["key"]:
-        raise RunError(
-            f"{told['path']} or the weights of {told['run']} have changed since {folder} was "
-            "begun; start again"
-        )
-    return job

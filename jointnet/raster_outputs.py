@@ -7,6 +7,7 @@ from pathlib import Path
 
 from preprocessing.errors import OutputError
 from preprocessing.outputs import refuse_existing
+from preprocessing.raster_names import RasterName
 
 MASK, OVERLAY = "_output.tif", "_overlay.png"
 FOOTPRINTS, PROBABILITIES = "_footprints.geojson", "_probabilities.tif"
@@ -19,11 +20,11 @@ def output_paths(
 ) -> dict[str, Path]:
     """Where the outputs of an image go, by kind: ``<stem>_output.tif`` and so on."""
     kinds = (MASK, OVERLAY, FOOTPRINTS, *((PROBABILITIES,) if probabilities else ()))
-    return {kind: Path(folder) / f"{Path(image).stem}{kind}" for kind in kinds}
+    return {kind: Path(folder) / f"{RasterName(image).stem}{kind}" for kind in kinds}
 
 
 def check_outputs(
-    images: Sequence[Path],
+    images: Sequence[Path | RasterName],
     folder: str | os.PathLike,
     probabilities: bool = False,
     overwrite: bool = False,

@@ -32,6 +32,7 @@ from jointnet.raster_outputs import (
 )
 from jointnet.runs import Run
 from preprocessing.errors import OutputError
+from preprocessing.raster_names import RasterName
 from preprocessing.tiling import Window
 
 
@@ -50,7 +51,7 @@ class RasterPrediction:
         seconds: time taken, outputs included.
     """
 
-    image: Path
+    image: RasterName
     outputs: tuple[Path, ...]
     notes: tuple[str, ...]
     footprints: int
@@ -100,7 +101,7 @@ def predict_raster(
         augment: take the mean over the eight flips and rotations of every window, in eight times
             the time.
         gsd: ground metres per pixel, where the raster does not say; ``"native"`` for no resampling
-            to the network's; see ``raster_checks.fed_gsd``.
+            to the network's; see ``raster_checks.fed_steps``.
         void_white: white areas are void, see ``preprocessing.white_void``.
         workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
@@ -113,7 +114,7 @@ def predict_raster(
         OutputError: outputs exist, or cannot be written.
         RunError: the run cannot predict rasters.
     """
-    image, folder = Path(image), Path(folder)
+    image, folder = RasterName(image), Path(folder)
     options = PredictionOptions(
         bands, threshold, probabilities, batch_size, augment, gsd, void_white
     )

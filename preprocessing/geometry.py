@@ -27,12 +27,14 @@ def to_longitude_latitude(crs: Any) -> pyproj.Transformer | None:
         return None
 
 
-def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int) -> float | None:
-    """Ground metres per pixel at the centre of a raster, along the WGS 84 ellipsoid.
+def ground_steps(
+    crs: Any, transform: Affine, height: int, width: int
+) -> tuple[float, float] | None:
+    """Metres of ground that one pixel at the centre of a raster is high and wide.
 
-    The pixel's step along a row and its step along a column are each measured as a geodesic,
-    so that a "metre" of EPSG:3857, which shrinks with latitude, or a degree of EPSG:4326 ends
-    as metres of ground, and a rotation changes nothing.
+    Its step along a column and its step along a row are each measured as a geodesic of the WGS 84
+    ellipsoid, so that a "metre" of EPSG:3857, which shrinks with latitude, or a degree of
+    EPSG:4326 ends as metres of ground, and a rotation changes nothing.
 
     Args:
         crs: anything pyproj takes as a CRS, a ``rasterio.crs.CRS`` too; None if unknown.
@@ -41,10 +43,9 @@ def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int)
         width: columns of the raster.
 
     Returns:
-        The geometric mean of the two steps in metres (the side of a square pixel of the same
-        area where they are at right angles), or None where the raster cannot be placed on
-        Earth: no CRS, a CRS without a way to longitude and latitude, or a centre outside the
-        CRS's domain.
+        Metres from a row to the next and from a column to the next, or None where the raster
+        cannot be placed on Earth: no CRS, a CRS without a way to longitude and latitude, or a
+        centre outside the CRS's domain.
     """
     transformer = None if crs is None else to_longitude_latitude(crs)
     if transformer is None:
@@ -63,8 +64,19 @@ def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int)
         return None
     _, _, along_row = _GEOD.inv(*points[0], *points[1])
     _, _, along_column = _GEOD.inv(*points[2], *points[3])
-    distance = math.sqrt(along_row * along_column)
-    return distance if math.isfinite(distance) and distance > 0 else None
+    steps = along_column, along_row
+    return steps if all(math.isfinite(step) and step > 0 for step in steps) else None
+
+
+def mean_step(steps: tuple[float, float]) -> float:
+    """The geometric mean: the side of a square pixel of the same area."""
+    return math.sqrt(steps[0] * steps[1])
+
+
+def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int) -> float | None:
+    """Ground metres per pixel at the centre of a raster: the mean of its two ``ground_steps``."""
+    steps = ground_steps(crs, transform, height, width)
+    return steps and mean_step(steps)
 
 
 def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> list[float] | None:
@@ -155,6 +167,12 @@ class ControlPointFit:
             ``(n, 2)`` float64 of x and y.
         """
         return _terms(pixels, self.size, self.order) @ self.coefficients
+
+    @property
+    def steps(self) -> tuple[float, float] | None:
+        """Metres of ground between rows and between columns at the raster's centre."""
+        affine = _affine_at_centre(self.coefficients, *self.size)
+        return ground_steps(self.crs, affine, *self.size)
 
     @property
     def note(self) -> str:

@@ -21,7 +21,8 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 from rasterio.io import MemoryFile
 
 from preprocessing.errors import RasterError
-from preprocessing.geometry import fit_control_points, ground_sample_distance
+from preprocessing.geometry import fit_control_points, ground_steps, mean_step
+from preprocessing.raster_names import RasterName
 from preprocessing.tiling import Window
 
 _STRIP_PIXELS = 1 << 22
@@ -31,9 +32,16 @@ _OPTIONS = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
-if "GDAL_CACHEMAX" not in os.environ:
+# What the environment may say otherwise.
+_DEFAULTS = {
     # Bytes of the cache of blocks; GDAL's own default grows with the machine's memory.
-    _OPTIONS["GDAL_CACHEMAX"] = 256 << 20
+    "GDAL_CACHEMAX": 256 << 20,
+    # Seconds; without these GDAL waits for ever for a server that has stopped answering.
+    "GDAL_HTTP_CONNECTTIMEOUT": 30,
+    "GDAL_HTTP_LOW_SPEED_TIME": 60,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+}
+_OPTIONS |= {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
 # rasterio wraps most of GDAL's errors in its own, but lets some through as they are.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
@@ -59,6 +67,8 @@ class RasterInfo:
         rpcs: rational polynomial coefficients, GDAL's names and values, of a raster that has
             neither affine nor control points. Nothing here uses them, as they need a terrain
             model; masks carry them on.
+        steps: metres of ground from a row to the next and from a column to the next, of which
+            ``gsd`` is the geometric mean; None where that is None.
     """
 
     height: int
@@ -71,6 +81,7 @@ class RasterInfo:
     georeferenced: bool
     gcps: tuple = ()
     rpcs: tuple[tuple[str, str], ...] = ()
+    steps: tuple[float, float] | None = None
 
 
 class ClosedOnExit:
@@ -91,8 +102,8 @@ def gdal_quiet() -> Iterator[None]:
 
     Inside, GDAL's messages go to rasterio's (silent) log instead of standard error, its
     warnings about missing georeferencing and shadowed alpha bands, which the readers handle,
-    are dropped, truncated files are errors, and the cache of blocks is held at 256 MB unless
-    the environment sets ``GDAL_CACHEMAX``.
+    are dropped, and truncated files are errors. Unless the environment says otherwise, the cache
+    of blocks is held at 256 MB, and a server that does not answer is given up.
     """
     with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -123,6 +134,9 @@ def reason(error: BaseException) -> str:
 def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
     """Open a raster of any format GDAL reads.
 
+    Args:
+        path: any name that ``raster_names.RasterName`` takes.
+
     Raises:
         RasterError: no such file, a folder, or no raster.
     """
@@ -130,7 +144,9 @@ def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
         with gdal_quiet():
             return rasterio.open(os.fspath(path))
     except (*GDAL_ERRORS, ValueError) as error:
-        if Path(path).is_dir():
+        if RasterName(path).is_virtual:
+            problem = f"cannot be opened: {reason(error)}"
+        elif Path(path).is_dir():
             problem = "is a folder; name a raster file (GeoTIFF, JPEG, PNG, VRT, ...)"
         elif not Path(path).exists():
             problem = "no such file"
@@ -162,11 +178,11 @@ def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
     placed = transform != Affine.identity()
     only_gcps = bool(gcps) and not placed
     georeferenced = crs is not None and placed
-    gsd = None
+    steps = None
     if georeferenced:
-        gsd = ground_sample_distance(crs, transform, height, width)
+        steps = ground_steps(crs, transform, height, width)
     elif only_gcps and (fit := fit_control_points(gcps, gcps_crs, height, width)):
-        gsd = fit.gsd
+        steps = fit.steps
     return RasterInfo(
         height=height,
         width=width,
@@ -174,10 +190,11 @@ def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
         dtype=str(np.result_type(*dataset.dtypes)),
         crs=gcps_crs if only_gcps else crs,
         transform=transform,
-        gsd=gsd,
+        gsd=steps and mean_step(steps),
         georeferenced=georeferenced,
         gcps=tuple(gcps) if only_gcps else (),
         rpcs=() if placed or gcps else tuple(rpcs.items()),
+        steps=steps,
     )
 
 
@@ -194,16 +211,21 @@ def raster_info(path: str | os.PathLike) -> RasterInfo:
 def raster_files(path: str | os.PathLike) -> list[str]:
     """The files that a raster's pixels and place come from: its own, and the sources of a VRT.
 
-    What GIS leaves beside it (``.aux.xml``: statistics) is left out.
+    Overviews (``.ovr``) change none, and what else ``.aux.xml`` says than statistics is in
+    ``RasterInfo`` and ``bands.Validity.marks``: both are left out.
+
+    Returns:
+        GDAL's names: the raster's own first, the others sorted.
 
     Raises:
         RasterError: no such file, a folder, or no raster.
     """
     with open_raster(path) as dataset:
-        files = {name for name in dataset.files if not name.endswith(".aux.xml")}
+        own, beside = dataset.files[:1], dataset.files[1:]
+    files = {name for name in beside if not name.lower().endswith((".aux.xml", ".ovr"))}
     # GDAL names the sources of a VRT, not those of a VRT among them.
     inner = {name for name in files if name.lower().endswith(".vrt")} - {os.fspath(path)}
-    return sorted(files.union(*map(raster_files, inner)))
+    return own + sorted(files.union(*map(raster_files, inner)) - {*own})
 
 
 def raster_tags(path: str | os.PathLike) -> dict[str, str]:
@@ -231,8 +253,9 @@ def read_window(
         return _read(dataset, window, bands, masks)
     except GDAL_ERRORS as error:
         bad = _first_bad_block(dataset, window, bands, masks) or window
+        cause = "" if RasterName(dataset.name).url else "corrupt or truncated, "
         raise RasterError(
-            f"{dataset.name}: corrupt or truncated, cannot read the window of {bad.height} x "
+            f"{dataset.name}: {cause}cannot read the window of {bad.height} x "
             f"{bad.width} pixels at row {bad.row}, column {bad.column}: {reason(error)}"
         ) from error
 

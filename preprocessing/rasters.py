@@ -9,7 +9,6 @@ A reader is not safe to share between threads (GDAL datasets are not): open one 
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
@@ -28,6 +27,7 @@ from preprocessing.raster_access import (
     read_window,
     strips,
 )
+from preprocessing.raster_names import RasterName
 from preprocessing.tiling import VOID, Window
 
 __all__ = [
@@ -67,7 +67,7 @@ class RasterReader(ClosedOnExit):
         band_count: int = 3,
     ) -> None:
         """Open the raster and choose its bands."""
-        self.path = Path(path)
+        self.path = RasterName(path)
         self._dataset = open_raster(path)
         try:
             self.info = info = describe(self._dataset)
@@ -157,7 +157,7 @@ class LabelReader(ClosedOnExit):
 
     def __init__(self, path: str | os.PathLike) -> None:
         """Open the label."""
-        self.path = Path(path)
+        self.path = RasterName(path)
         self.target_under_void = False
         self._seen: set[int] = set()
         self._colour: np.ndarray | None = None

@@ -19,16 +19,19 @@ _LEAST_VALID = 0.5
 _COLUMNS = 512
 
 
-def size_at(height: int, width: int, gsd: float, wanted: float) -> tuple[int, int]:
+def size_at(height: int, width: int, steps: tuple[float, float], wanted: float) -> tuple[int, int]:
     """Rows and columns of a raster at another ground resolution; one at least.
 
     Args:
         height: rows.
         width: columns.
-        gsd: ground metres per pixel that it has.
-        wanted: those that it shall have.
+        steps: metres of ground from a row to the next, and from a column to the next.
+        wanted: those that both shall be.
     """
-    rows, columns = (max(1, round(side * gsd / wanted)) for side in (height, width))
+    rows, columns = (
+        max(1, round(side * step / wanted))
+        for side, step in zip((height, width), steps, strict=True)
+    )
     return rows, columns
 
 

@@ -16,7 +16,8 @@ from jointnet import band_workers, raster_job, raster_prediction
 from jointnet.band_files import BandFiles
 from jointnet.band_runs import predict_bands
 from jointnet.band_workers import part_of, predict_with_workers
-from jointnet.raster_job import PredictionOptions, RasterJob, job_of
+from jointnet.job_folders import job_of
+from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_prediction import finish, predict_raster, run_job
 from jointnet.runs import load_run
 from preprocessing.errors import OutputError, RasterError, RunError

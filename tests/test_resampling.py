@@ -27,9 +27,10 @@ def resampled(tmp_path, image, size, **profile):
 
 
 def test_sizes_by_hand():
-    assert size_at(1000, 600, 0.15, 0.3) == (500, 300)
-    assert size_at(10, 7, 0.6, 0.3) == (20, 14)
-    assert size_at(3, 1, 0.01, 0.3) == (1, 1)
+    assert size_at(1000, 600, (0.15, 0.15), 0.3) == (500, 300)
+    assert size_at(10, 7, (0.6, 0.6), 0.3) == (20, 14)
+    assert size_at(10, 7, (0.6, 0.15), 0.3) == (20, 4)
+    assert size_at(3, 1, (0.01, 0.01), 0.3) == (1, 1)
 
 
 def test_weights_by_hand():
