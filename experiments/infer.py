@@ -1,12 +1,13 @@
 """Predict rasters with a trained network: masks, overlays and footprints."""
 
-import glob
-from collections.abc import Sequence
+import shlex
 from pathlib import Path
 
 import click
 
+from experiments.images import find_images
 from experiments.options import (
+    SHIPPED,
     Command,
     data_option,
     model_option,
@@ -16,61 +17,15 @@ from experiments.options import (
     parse_part,
     threshold_option,
 )
+from jointnet.job_folders import Leftover, leftovers
 from jointnet.raster_checks import check_raster
 from jointnet.raster_job import PredictionOptions, RasterJob
-from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES, check_outputs
+from jointnet.raster_outputs import MASK, check_outputs
 from jointnet.raster_prediction import RasterPrediction, run_job
 from jointnet.runs import load_run
-from preprocessing.errors import JointNetError, RasterError
-from preprocessing.scenes import images_in
+from preprocessing.errors import JointNetError
 
-TEST_IMAGES = Path("AerialImageDataset", "test", "images")
-
-
-def find_images(values: Sequence[str], data: Path) -> list[Path]:
-    """Find the rasters that ``--image`` names.
-
-    Args:
-        values: files; folders, of which the rasters are taken, not those of folders in them;
-            glob patterns. A bare name or pattern that is not in the working directory is sought
-            among the Inria test images.
-        data: folder of the data sets.
-
-    Returns:
-        Each raster once, in the order named; those of a folder or pattern sorted by name, and
-        without what an earlier prediction wrote beside them.
-
-    Raises:
-        RasterError: nothing is there by that name.
-    """
-    found: dict[Path, Path] = {}
-    for value in values:
-        bare = Path(value).name == value
-        places = [Path(value), *([data / TEST_IMAGES / value] if bare else [])]
-        images = next(filter(None, map(_images_at, places)), [])
-        # What GDAL reads need not be a file: members of archives, subdatasets.
-        if not images and (value.startswith("/vsi") or ":" in value) and str(Path(value)) == value:
-            images = [Path(value)]
-        if not images and Path(value).is_dir():
-            raise RasterError(f"{value}: folder without images (GeoTIFF, JPEG, PNG, VRT, ...)")
-        if not images:
-            also = f", neither here nor in {data / TEST_IMAGES}" if bare else ""
-            raise RasterError(
-                f"{value}: no such image{also}; --image takes files, folders and patterns"
-            )
-        for image in images:
-            found.setdefault(image.resolve(), image)
-    return list(found.values())
-
-
-def _images_at(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    matching = map(Path, glob.glob(str(place)))
-    images = images_in(place) if place.is_dir() else sorted(filter(Path.is_file, matching))
-    stems = {image.stem for image in images}
-    outputs = {stem + kind for stem in stems for kind in (MASK, OVERLAY, PROBABILITIES)}
-    return [image for image in images if image.name not in outputs]
+COMMAND = "python experiments/infer.py"
 
 
 def summary(done: RasterPrediction, target: str) -> str:
@@ -94,6 +49,40 @@ def waiting(job: RasterJob) -> str:
     return f"{job.image.name}: this part is done, {missing} of {bands} bands are missing"
 
 
+def left_behind(job: RasterJob, found: Leftover) -> str:
+    """Say in one line what another prediction has left, and what can be done about it."""
+    line = f"{job.image.name}: {found.folder} ({found.size / 1e6:.1f} MB) holds"
+    command = None if found.options is None else _command(job, found)
+    if command is None:
+        return (
+            f"{line} what was predicted of an image or with weights that have changed since, or "
+            "from Python; delete it, unless another process is at work there"
+        )
+    return (
+        f"{line} what was predicted with other options; `{command}` goes on with it, else delete it"
+    )
+
+
+def _command(job: RasterJob, found: Leftover) -> str | None:
+    """The command that goes on with bands; None where no command has such options."""
+    options = PredictionOptions(**found.options)
+    if options.batch_size not in (None, job.batch_size):
+        return None
+    words = ["--image", str(job.image)]
+    if found.run.resolve() != SHIPPED["buildings"].resolve():
+        words += ["--model", str(found.run)]
+    if job.folder != Path("results"):
+        words += ["--output", str(job.folder)]
+    if options.bands:
+        words += ["--bands", ",".join(map(str, options.bands))]
+    for name in ("threshold", "gsd"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    for name in ("probabilities", "void_white", "augment"):
+        words += ["--" + name.replace("_", "-")] * getattr(options, name)
+    return f"{COMMAND} {shlex.join(words)}"
+
+
 @click.command(
     cls=Command,
     epilog="""\b
@@ -101,6 +90,7 @@ Examples:
   python experiments/infer.py --image bellingham15.tif
   python experiments/infer.py --image town/ --image harbour.jpg --output found/
   python experiments/infer.py --image scene.tif --bands 4,3,2 --model results/sample
+  python experiments/infer.py --image tiles.txt --image https://host/town.tif
 """,
 )
 @click.option(
@@ -109,8 +99,10 @@ Examples:
     multiple=True,
     required=True,
     metavar="PATH",
-    help="File, folder or glob pattern; may be given several times. A bare name that is not in "
-    "the working directory is sought in AerialImageDataset/test/images under --data.",
+    help="File, folder, glob pattern, text file (.txt) with a path a line, or what only GDAL "
+    "opens: /vsicurl/https://..., s3://bucket/key, /vsizip/...; may be given several times. A bare "
+    "name that is not in the working directory is sought in AerialImageDataset/test/images under "
+    "--data.",
 )
 @click.argument("more_images", nargs=-1, metavar="")
 @model_option
@@ -138,7 +130,8 @@ Examples:
     metavar="METRES",
     show_default="what the image says",
     help="Ground metres per pixel of the images. Where they differ from the model's by more than a "
-    "quarter the image is resampled for it, and the mask back; 'native' turns that off.",
+    "quarter, or pixels are not about square, the image is resampled for it, and the mask back; "
+    "'native' turns that off.",
 )
 @click.option(
     "--void-white",
@@ -226,6 +219,8 @@ def main(
     begun = [job for job in jobs if not job.files.publishing]
     check_outputs([job.image for job in begun], output, probabilities, overwrite)
     for job in jobs:
+        for left in leftovers(job):
+            click.echo(left_behind(job, left))
         for note in check_raster(run, job.image, bands, gsd):
             click.echo(f"{job.image.name}: {note}")
     failures = []

@@ -7,8 +7,11 @@ a time; a band of a worker that dies is given to another.
 
 import os
 import threading
+import time
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,24 +19,31 @@ from jointnet.job_folders import job_of
 from jointnet.raster_job import RasterJob
 from preprocessing.errors import JointNetError, RunError
 
-_SECONDS_TO_CONNECT = 10
+SECONDS_WITHOUT_WORKERS = 60
+_SECONDS_TO_CONNECT, _POLL_SECONDS = 10, 0.5
 # A network that computes uses all threads of its process.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def predict_on_cluster(job: RasterJob, address: str, progress: bool = False) -> None:
+def predict_on_cluster(
+    job: RasterJob,
+    address: str,
+    progress: bool = False,
+    seconds_without_workers: float = SECONDS_WITHOUT_WORKERS,
+) -> None:
     """Predict all missing bands on a cluster.
 
     Args:
         job: what to predict, begun; its run must lie on disk.
         address: of the scheduler, such as ``tcp://node1:8786``.
         progress: show a bar, if standard error is a terminal.
+        seconds_without_workers: so long a scheduler may have none, at the start or later.
 
     Raises:
-        RunError: no Dask, no scheduler at the address, or a band that fails.
+        RunError: no Dask, no scheduler at the address, no workers, or a band that fails.
     """
     try:
-        from distributed import Client, as_completed
+        from distributed import Client
     except ImportError:
         raise RunError(
             'a cluster needs Dask: `pip install "distributed>=2025.1"`, here and on the workers'
@@ -58,10 +68,14 @@ def predict_on_cluster(job: RasterJob, address: str, progress: bool = False) -> 
         # Impure: what a task leaves is a file, so it must be run, not remembered.
         futures = client.map(_predict, [band.number for band in missing], folder=folder, pure=False)
         failures = []
-        for future in as_completed(futures, loop=client.loop):
-            bar.update()
-            if future.status == "error":
-                failures.append(" ".join(str(future.exception()).split()))
+        try:
+            for future in _finished(client, futures, seconds_without_workers):
+                bar.update()
+                if future.status == "error":
+                    failures.append(" ".join(str(future.exception()).split()))
+        except (OSError, _NoWorkersError) as error:
+            words = " ".join(str(error).split()) or "no longer answers"
+            failures.append(f"{address}: the Dask scheduler: {words}")
     if lost := len(job.files.missing()):
         first = failures[0].rstrip(".") if failures else f"{address}: bands were lost"
         bands = len(job.files.bands)
@@ -69,6 +83,30 @@ def predict_on_cluster(job: RasterJob, address: str, progress: bool = False) -> 
             f"{first}; {lost} of {bands} bands are missing, the same command goes on from the "
             "others"
         )
+
+
+class _NoWorkersError(Exception):
+    """A scheduler that nobody works for."""
+
+
+def _finished(client: Any, futures: list, seconds_without_workers: float) -> Iterator[Any]:
+    """Futures as they end, well or not.
+
+    Raises:
+        OSError: the scheduler has gone.
+        _NoWorkersError: it has had no workers for so long.
+    """
+    pending, last_seen = set(futures), time.monotonic()
+    while pending:
+        done = {future for future in pending if future.done()}
+        yield from done
+        pending -= done
+        if done or client.scheduler_info()["workers"]:
+            last_seen = time.monotonic()
+        elif time.monotonic() - last_seen > seconds_without_workers:
+            raise _NoWorkersError(f"no workers for {seconds_without_workers:g} s")
+        if pending:
+            time.sleep(_POLL_SECONDS)
 
 
 def _predict(number: int, folder: str) -> None:

@@ -81,12 +81,10 @@ def _started(
     job: RasterJob, number: int, workers: int, words: TextIO
 ) -> Iterator[subprocess.Popen]:
     """One process, which does not outlive the block."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    limits = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), threads)
     modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with subprocess.Popen(
         [sys.executable, "-m", "jointnet.band_workers", job.files.folder, f"{number}/{workers}"],
-        env={**limits, "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": modules},
+        env={**_shares(workers), "TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": modules},
         stdout=subprocess.DEVNULL,
         stderr=words,
     ) as process:
@@ -98,6 +96,22 @@ def _started(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_SECONDS_TO_END)
             process.kill()
+
+
+def _shares(workers: int) -> dict[str, str]:
+    """Variables of the environment by which processes leave each other cores and GPU memory."""
+    threads = str(max(1, _cores() // workers))
+    shares = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), threads)
+    if workers > 1:
+        # Else the first takes all memory of the GPU.
+        shares |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return shares
+
+
+def _cores() -> int:
+    """Cores that this process may use: of a machine that is shared, not all."""
+    # Linux alone tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _last_line(process: subprocess.Popen, words: TextIO) -> str:

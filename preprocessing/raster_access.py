@@ -39,7 +39,6 @@ _DEFAULTS = {
     # Seconds; without these GDAL waits for ever for a server that has stopped answering.
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
     "GDAL_HTTP_LOW_SPEED_TIME": 60,
-    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
 }
 _OPTIONS |= {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
 # rasterio wraps most of GDAL's errors in its own, but lets some through as they are.
