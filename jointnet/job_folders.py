@@ -1,7 +1,9 @@
 """Folders of bands, seen by who did not begin them: other processes, and later predictions."""
 
+import json
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,30 +50,39 @@ def leftovers(job: RasterJob) -> list[Leftover]:
 
 def _leftover(job: RasterJob, folder: Path) -> Leftover | None:
     """What a folder is; None for one that is of another raster, or gone."""
+    size = _size(folder)
     try:
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         told = read_job(folder)
         run, options = Path(told["run"]), told["options"]
         # Of the name only 80 characters are in that of the folder.
         if RasterName(told["path"]).stem != job.image.stem:
             return None
-        same = _is_current(job, told, run / WEIGHTS)
-    except FileNotFoundError:
-        return None
+        can_go_on = _is_current(job, told, run / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError):
-        return Leftover(folder, size, Path(), None)
-    return Leftover(folder, size, run, options if same else None)
+        return Leftover(folder, size, Path(), None) if folder.is_dir() else None
+    return Leftover(folder, size, run, options if can_go_on else None)
 
 
 def _is_current(job: RasterJob, told: dict[str, Any], weights: Path) -> bool:
-    """Whether a job begun earlier has the files of this one, and the weights are what they were."""
-    described = job.described
+    """Whether raster and weights are what they were, and options alone tell the jobs apart."""
+    described, options = job.described, json.loads(json.dumps(asdict(job.options)))
+    same_run = weights.parent.resolve() == job.run.folder.resolve()
     return (
         all(told[name] == described[name] for name in ("format", "precision"))
         and compare_files(told["image"], described["image"]) == "same"
         and weights.is_file()
         and hash_file(weights) == told["weights"]
+        and not (same_run and told["options"] == options)
     )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in a folder, from which another process may be taking some."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def job_of(folder: Path) -> RasterJob:

@@ -57,54 +57,6 @@ def written(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-# Which images
-
-
-def test_a_file_a_folder_and_a_pattern(folder):
-    (folder / "many").mkdir()
-    for name in ("b.tif", "c.PNG", "d.jpg", "notes.txt", ".e.tif", "b.tif.aux.xml"):
-        (folder / "many" / name).touch()
-    (folder / "many" / "below.tif").mkdir()
-    many = [Path("many/b.tif"), Path("many/c.PNG"), Path("many/d.jpg")]
-    data = folder / "data"
-    assert infer.find_images(["a.tif"], data) == [Path("a.tif")]
-    assert infer.find_images(["many"], data) == many
-    assert infer.find_images(["many/[b-d]*"], data) == [
-        *(Path("many") / name for name in ("b.tif", "b.tif.aux.xml", "c.PNG", "d.jpg"))
-    ]
-    assert infer.find_images(["many/d.jpg", "a.tif", str(folder / "many")], data) == [
-        Path("many/d.jpg"),
-        Path("a.tif"),
-        folder / "many" / "b.tif",
-        folder / "many" / "c.PNG",
-    ]
-
-
-def test_a_bare_name_is_sought_among_the_test_images(folder):
-    images = folder / "data" / "AerialImageDataset" / "test" / "images"
-    images.mkdir(parents=True)
-    for name in ("a.tif", "sfo1.tif", "sfo2.tif"):
-        (images / name).touch()
-    data = Path("data")
-    assert infer.find_images(["sfo1.tif"], data)[0].resolve() == images / "sfo1.tif"
-    assert infer.find_images(["a.tif"], data) == [Path("a.tif")]
-    assert [path.name for path in infer.find_images(["sfo*"], data)] == ["sfo1.tif", "sfo2.tif"]
-    with pytest.raises(infer.RasterError, match=r"^\./sfo1\.tif: no such image;"):
-        infer.find_images(["./sfo1.tif"], data)
-
-
-def test_a_name_with_pattern_signs_is_a_file_first(folder):
-    for name in ("x[1].tif", "x1.tif"):
-        (folder / name).touch()
-    assert infer.find_images(["x[1].tif"], folder) == [Path("x[1].tif")]
-
-
-def test_outputs_beside_the_images_are_no_images(folder, stand_in):
-    assert call("--image", folder, "--output", folder, "--probabilities").exit_code == 0
-    (folder / "b_overlay.png").touch()
-    assert infer.find_images(["."], folder) == [Path("a.tif"), Path("b_overlay.png")]
-
-
 # What is written and said
 
 
