@@ -15,6 +15,7 @@ from preprocessing.geometry import (
     fit_control_points,
     geographic_corners,
     ground_sample_distance,
+    ground_steps,
     metres_apart,
 )
 
@@ -56,6 +57,21 @@ def test_degrees_become_metres():
     by_hand = step * math.sqrt(meridian * across * math.cos(math.radians(60)))
     gsd = ground_sample_distance(CRS.from_epsg(4326), _centred(10, 60, 1e-5, 200), 200, 200)
     assert gsd == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_a_pixel_in_degrees_is_higher_than_wide():
+    meridian, across = _radii(math.radians(60))
+    step = math.radians(1e-5)
+    steps = ground_steps(CRS.from_epsg(4326), _centred(10, 60, 1e-5, 200), 200, 200)
+    assert steps == pytest.approx(
+        (step * meridian, step * across * math.cos(math.radians(60))), rel=1e-6
+    )
+    assert steps[0] / steps[1] == pytest.approx(2, rel=0.01)
+    # On its side: rows now go east.
+    turned = _centred(10, 60, 1e-5, 200) * Affine.translation(100, 100) * Affine.rotation(90)
+    turned *= Affine.translation(-100, -100)
+    assert ground_steps(CRS.from_epsg(4326), turned, 200, 200) == pytest.approx(steps[::-1])
+    assert ground_steps(None, turned, 200, 200) is None
 
 
 @pytest.mark.parametrize("angle", [30, 90, 180, 211])

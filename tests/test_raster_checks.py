@@ -11,10 +11,11 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
-from jointnet.raster_checks import check_raster, fed_gsd
+from jointnet.raster_checks import check_raster, fed_steps
 from preprocessing.errors import RasterError
 from preprocessing.rasters import read_image
 from tests.helpers import blotches, stand_in_run, write_image
+from tests.range_server import RangeServer
 
 
 def notes(path, named=None, **config):
@@ -69,8 +70,58 @@ def test_a_ground_distance_far_from_that_of_the_training_is_said(tmp_path, metre
     ],
 )
 def test_what_is_resampled(found, given, fed):
-    assert fed_gsd(stand_in_run(), found, given) == fed
-    assert fed_gsd(stand_in_run(gsd=None), found, given) is None
+    found, fed = (side and (side, side) for side in (found, fed))
+    assert fed_steps(stand_in_run(), found, given) == fed
+    assert fed_steps(stand_in_run(gsd=None), found, given) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "fed"),
+    [
+        # One axis is far, or both are near and far from each other.
+        ((0.3, 0.15), None, True),
+        ((0.15, 0.3), None, True),
+        ((0.27, 0.36), None, True),
+        ((0.28, 0.34), None, False),
+        # Far enough that resampling would be of no use.
+        ((0.3, 1.3), None, False),
+        ((0.018, 0.3), None, False),
+        # What the user says is that they are square.
+        ((0.3, 0.15), 0.3, False),
+        ((0.3, 0.15), "native", False),
+    ],
+)
+def test_each_axis_counts(found, given, fed):
+    assert fed_steps(stand_in_run(), found, given) == (found if fed else None)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "note"),
+    [
+        (0.15, 0.3, "Pixels of 0.15 m x 0.3 m (width x height), the model was trained at 0.3 m: "),
+        (0.27, 0.36, "Pixels of 0.27 m x 0.36 m (width x height), the model was trained at "),
+        (0.15, 0.16, "0.15 m per pixel, the model was trained at 0.3 m: resampled"),
+        (0.28, 0.34, None),
+    ],
+)
+def test_pixels_that_are_not_square_are_said(tmp_path, width, height, note):
+    # On the equator of EPSG:3857 its metres are metres, all but the flattening's 0.7 %.
+    transform = Affine(width, 0, 0, 0, -height, 0)
+    path = write_image(tmp_path / "a.tif", blotches(20, 30), transform=transform, crs="EPSG:3857")
+    found = notes(path)
+    assert len(found) == (note is not None)
+    assert note is None or (found[0].startswith(note) and "resampled to that" in found[0])
+    assert check_raster(stand_in_run(), path, gsd="native") == [
+        line.replace("resampled to that, and the mask back", "expect a worse result")
+        for line in found
+    ]
+
+
+def test_the_command_for_a_remote_raster_names_it_as_gdal_does(tmp_path):
+    write_image(tmp_path / "a.tif", deep(40, 50))
+    with RangeServer(tmp_path) as server:
+        line = refusal(f"{server.address}/a.tif")
+    assert f"0 255 /vsicurl/{server.address}/a.tif a_uint8.tif`" in line
 
 
 def test_what_the_user_says_of_the_ground_is_believed(tmp_path):

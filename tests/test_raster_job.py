@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
 
-from jointnet import band_workers, raster_job, raster_prediction
+from jointnet import raster_job, raster_prediction
 from jointnet.band_files import BandFiles
 from jointnet.band_runs import predict_bands
-from jointnet.band_workers import part_of, predict_with_workers
-from jointnet.job_folders import job_of
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_prediction import finish, predict_raster, run_job
 from jointnet.runs import load_run
-from preprocessing.errors import OutputError, RasterError, RunError
+from preprocessing.errors import OutputError, RasterError
 from preprocessing.rasters import read_label
 from tests.helpers import StandIn, blotches, make_run, write_image
 
@@ -94,6 +94,69 @@ def test_sources_of_a_vrt_count(run, tmp_path, image):
     before = job(run, vrt, tmp_path).key
     os.utime(image, ns=(1, 1))
     assert job(run, vrt, tmp_path).key != before
+
+
+def test_a_key_that_holds_no_place(run, tmp_path):
+    """Two views of the same shared files, and of the same results."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    write_image(one / "a.tif", blotches(*SHAPE))
+    shutil.copytree(one, other)
+    (tmp_path / "results").mkdir()
+    for place in (one, other):
+        os.symlink(tmp_path / "results", place / "out")
+    first, second = (job(run, place / "a.tif", place / "out") for place in (one, other))
+    assert first.key == second.key and first.files.folder.name == second.files.folder.name
+    assert run_job(first, part=(1, 2)) is None
+    # What the first has written down of where things lie is of no use to the second.
+    shutil.rmtree(one)
+    done = run_job(second, part=(2, 2))
+    assert sorted(os.listdir(tmp_path / "results")) == sorted(path.name for path in done.outputs)
+    alone = predict_raster(run, other / "a.tif", tmp_path / "alone")
+    for ours, theirs in zip(done.outputs, alone.outputs, strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+# Pixels that are not square
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (3, 2)])
+def test_pixels_that_are_not_square_are_fed_as_square_ones(run, tmp_path, rows, columns):
+    """Each pixel cut into rows and columns: means of these are the pixel."""
+    image = blotches(90, 70)
+    square = job(run, write_image(tmp_path / "a.tif", image), tmp_path / "a")
+    cut = np.repeat(np.repeat(image, rows, axis=0), columns, axis=1)
+    transform = Affine(0.3 / columns, 0, 500_000, 0, -0.3 / rows, 5_000_000)
+    path = write_image(tmp_path / "b.tif", cut, transform=transform)
+    fed = job(run, path, tmp_path / "b")
+    assert fed.size == square.size == (90, 70)
+    for begun in (fed, square):
+        predict_bands(begun, begun.begin())
+    ours, theirs = (
+        np.concatenate([strip for _, strip in begun.files.strips()]) for begun in (fed, square)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    run_job(fed)
+    mask = read_label(fed.paths["_output.tif"])
+    assert mask.shape == cut.shape[:2]
+    expected = np.repeat(np.repeat(theirs > 0.5, rows, axis=0), columns, axis=1)
+    assert (mask == expected).mean() > 0.97
+
+
+def test_an_image_in_degrees_is_resampled_on_each_axis(run, tmp_path):
+    # At 60 degrees, a pixel as high as 0.3 m is half as wide.
+    step = 0.3 / 111_412
+    transform = Affine(step, 0, 10, 0, -step, 60)
+    path = write_image(tmp_path / "a.tif", blotches(60, 80), crs="EPSG:4326", transform=transform)
+    assert job(run, path, tmp_path).size == (60, 40)
+    assert job(run, path, tmp_path, gsd="native").size == (60, 80)
+    assert job(run, path, tmp_path, gsd=0.15).size == (30, 40)
+
+
+def test_a_real_image_in_degrees(run, real_data, tmp_path):
+    (path,) = (real_data / "geo_cases").rglob("RGB-PanSharpen_img1447.tif")
+    # 0.300 m high and 0.198 m wide.
+    assert job(run, path, tmp_path).size == (651, 428)
 
 
 # Going on
@@ -272,85 +335,6 @@ def test_a_raster_that_vanishes_on_the_way_is_refused(run, image, tmp_path):
     with pytest.raises(RasterError, match="no such file"):
         finish(begun)
     assert not begun.paths["_output.tif"].exists()
-
-
-# Other processes
-
-
-def test_shares_are_disjoint_and_whole():
-    bands = [type("Band", (), {"number": number})() for number in range(10)]
-    shares = [part_of(bands, part, 3) for part in (1, 2, 3)]
-    assert [band.number for band in shares[1]] == [1, 4, 7]
-    assert sorted(band.number for share in shares for band in share) == list(range(10))
-
-
-def test_another_process_finds_the_job(image, tmp_path):
-    loaded = load_run(make_run(tmp_path / "run"))
-    begun = job(loaded, image, tmp_path / "out", bands=[3, 2, 1])
-    begun.begin()
-    found = job_of(begun.files.folder)
-    assert (found.key, found.image.name) == (begun.key, "a.tif")
-    np.testing.assert_equal([b.number for b in found.files.missing()], [0, 1, 2])
-    make_run(tmp_path / "run", seed=5)
-    with pytest.raises(RunError, match="have changed since"):
-        job_of(begun.files.folder)
-    with pytest.raises(RunError, match="holds no job"):
-        job_of(tmp_path)
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_pixels_of_one(image, tmp_path):
-    loaded = load_run(make_run(tmp_path / "run"))
-    alone = predict_raster(loaded, image, tmp_path / "alone", probabilities=True)
-    shared = predict_raster(loaded, image, tmp_path / "out", probabilities=True, workers=2)
-    for ours, theirs in zip(shared.outputs, alone.outputs, strict=True):
-        assert ours.read_bytes() == theirs.read_bytes(), ours.name
-
-
-@pytest.mark.slow
-def test_what_all_processes_fail_with_is_said_in_one_line(tmp_path):
-    loaded = load_run(make_run(tmp_path / "run"))
-    path, _ = broken(tmp_path)
-    with pytest.raises(RunError, match=r"b\.tif: corrupt") as caught:
-        predict_raster(loaded, path, tmp_path / "out", workers=2)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_process_that_dies_is_replaced(run, image, tmp_path, monkeypatch):
-    """The first round's processes die, one of them after a band."""
-    begun = job(run, image, tmp_path / "out")
-    begun.begin()
-    rounds = []
-
-    def one_round(job, workers, bar):
-        rounds.append(workers)
-        job.predict(job.files.missing()[0])
-        return "stopped with -9"
-
-    monkeypatch.setattr(band_workers, "_round", one_round)
-    predict_with_workers(begun, 2)
-    assert rounds == [2, 2, 2]
-    assert begun.files.missing() == []
-
-
-def test_a_round_without_a_band_ends_it(run, image, tmp_path, monkeypatch):
-    begun = job(run, image, tmp_path / "out")
-    begun.begin()
-    monkeypatch.setattr(band_workers, "_round", lambda *_: "out of memory")
-    with pytest.raises(RunError, match="out of memory"):
-        predict_with_workers(begun, 2)
-
-
-def test_a_worker_says_what_is_wrong_in_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "jointnet.band_workers", str(tmp_path), "1/2"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path} holds no job to go on with")
 
 
 def test_formats_are_told_apart(run, image, tmp_path, monkeypatch):
