@@ -59,7 +59,8 @@ def left_behind(job: RasterJob, found: Leftover) -> str:
             "from Python; delete it, unless another process is at work there"
         )
     return (
-        f"{line} what was predicted with other options; `{command}` goes on with it, else delete it"
+        f"{line} what was predicted with other options; `{command}` goes on with it, or delete it, "
+        "unless another process is at work there"
     )
 
 

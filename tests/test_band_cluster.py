@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from jointnet.band_cluster import predict_on_cluster
+from jointnet.band_cluster import SECONDS_WITHOUT_WORKERS, predict_on_cluster
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_prediction import predict_raster, run_job
 from jointnet.runs import load_run
@@ -29,30 +29,44 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
+@contextmanager
+def started(folder, name, *words):
+    """A program of Dask, which does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"distributed.cli.{name}", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"},
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """Address of a scheduler, and its two workers."""
     address = f"tcp://127.0.0.1:{free_port()}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
     quiet = ("--no-dashboard",)
     programs = [
         ("dask_scheduler", "--host", "127.0.0.1", "--port", address.rsplit(":")[-1], *quiet),
         *[("dask_worker", address, "--no-nanny", "--nthreads", "1", *quiet)] * 2,
     ]
     with ExitStack() as stack:
-        processes = []
-        for name, *words in programs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{name}", *words],
-                env=environment,
-                cwd=tmp_path,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            processes.append(process)
+        processes = [stack.enter_context(started(tmp_path, *words)) for words in programs]
         yield address, processes[1:]
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """Address of a scheduler that nobody works for, and its process."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    words = ("--host", "127.0.0.1", "--port", address.rsplit(":")[-1], "--no-dashboard")
+    with started(tmp_path, "dask_scheduler", *words) as process:
+        yield address, process
 
 
 @pytest.mark.slow
@@ -90,6 +104,35 @@ def test_a_band_that_fails_on_a_worker_is_one_line_here(tmp_path, cluster):
     job = RasterJob(run, image, tmp_path / "out", PredictionOptions())
     with pytest.raises(RunError, match=r"a\.tif: corrupt") as caught:
         run_job(job, cluster=address)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_without_workers_is_given_up(tmp_path, scheduler):
+    address, _ = scheduler
+    image = write_image(tmp_path / "a.tif", blotches(600, 40))
+    job = RasterJob(stand_in_run(), image, tmp_path / "out", PredictionOptions())
+    bands = job.begin()
+    job.predict(bands[0])
+    assert SECONDS_WITHOUT_WORKERS == 60
+    with pytest.raises(RunError) as caught:
+        predict_on_cluster(job, address, seconds_without_workers=0.1)
+    assert str(caught.value) == (
+        f"{address}: the Dask scheduler: no workers for 0.1 s; 2 of 3 bands are missing, the same "
+        "command goes on from the others"
+    )
+
+
+def test_a_scheduler_that_ends_on_the_way_is_one_line(tmp_path, scheduler):
+    address, process = scheduler
+    image = write_image(tmp_path / "a.tif", blotches(40, 40))
+    job = RasterJob(stand_in_run(), image, tmp_path / "out", PredictionOptions())
+    job.begin()
+
+    killer = threading.Timer(3, process.kill)
+    killer.start()
+    with pytest.raises(RunError, match=f"{address}: .*; 1 of 1 bands are missing") as caught:
+        predict_on_cluster(job, address)
+    killer.cancel()
     assert "\n" not in str(caught.value)
 
 

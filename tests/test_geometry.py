@@ -68,8 +68,8 @@ def test_a_pixel_in_degrees_is_higher_than_wide():
     )
     assert steps[0] / steps[1] == pytest.approx(2, rel=0.01)
     # On its side: rows now go east.
-    turned = _centred(10, 60, 1e-5, 200) * Affine.translation(100, 100) * Affine.rotation(90)
-    turned *= Affine.translation(-100, -100)
+    turn = Affine.translation(100, 100) @ Affine.rotation(90) @ Affine.translation(-100, -100)
+    turned = _centred(10, 60, 1e-5, 200) @ turn
     assert ground_steps(CRS.from_epsg(4326), turned, 200, 200) == pytest.approx(steps[::-1])
     assert ground_steps(None, turned, 200, 200) is None
 

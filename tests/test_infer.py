@@ -1,9 +1,11 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,59 @@ def test_parts_that_are_none(folder, stand_in):
         assert "only one can be given" in fails("--image", "a.tif", "--part", "1/2", *words)
 
 
+def test_an_unreachable_scheduler_is_one_line(folder, run_folder, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("jointnet.band_cluster._SECONDS_TO_CONNECT", 0.5)
+    words = ("--model", run_folder, "--dask", "tcp://127.0.0.1:1")
+    assert "tcp://127.0.0.1:1: no Dask scheduler answers there" in fails("--image", "a.tif", *words)
+
+
+def test_what_another_prediction_has_left_is_named(folder, run_folder):
+    # Rows of windows lie 112 apart: two bands.
+    write_image(folder / "b.tif", blotches(2000, 30))
+    words = ("--image", "b.tif", "--model", run_folder)
+    options = ("--threshold", 0.25, "--bands", "3,2,1", "--void-white", "--output", "x y")
+    assert call(*words, *options, "--part", "1/2").exit_code == 0
+    (left,) = (folder / "x y").iterdir()
+    result = call(*words, "--output", "x y", "--part", "1/2")
+    size = sum(path.stat().st_size for path in left.iterdir()) / 1e6
+    (note, _) = result.stdout.splitlines()
+    start = f"b.tif: x y/{left.name} ({size:.1f} MB) holds what was predicted with other options; `"
+    assert note.startswith(start) and "` goes on with it, or delete it, unless" in note
+    # The command does what is said of it.
+    command = shlex.split(note.removeprefix(start).split("`")[0])
+    assert command[:2] == ["python", "experiments/infer.py"]
+    assert call(*command[2:]).exit_code == 0
+    assert not left.exists() and (folder / "x y" / "b_output.tif").exists()
+    os.utime("b.tif", (1, 1))
+    result = call(*words, "--output", "x y", "--overwrite")
+    (note, _) = result.stdout.splitlines()
+    assert "or with weights that have changed since, or from Python; delete it, unless" in note
+    assert result.exit_code == 0 and len(list((folder / "x y").glob(".*.bands"))) == 1
+
+
+def test_a_list_is_predicted(folder, stand_in):
+    write_image(folder / "b.tif", blotches(20, 20))
+    (folder / "list.txt").write_text("b.tif\na.tif\n")
+    result = call("--image", "list.txt")
+    assert result.exit_code == 0 and len(written(folder / "results")) == 6
+    (folder / "list.txt").write_text("b.tif\n# \nc.tif\n")
+    assert "list.txt, line 3: c.tif: no such image" in fails("--image", "list.txt", "--overwrite")
+
+
+def test_members_of_an_archive(folder, stand_in):
+    with zipfile.ZipFile("z.zip", "w") as archive:
+        archive.write("a.tif", "in/b.tif")
+    assert call("--image", "a.tif").exit_code == 0
+    for name in (f"/vsizip/{folder}/z.zip/in/b.tif", f"zip://{folder}/z.zip!in/b.tif"):
+        result = call("--image", name, "--overwrite")
+        assert result.exit_code == 0 and "b_output.tif" in result.stdout
+        one, other = (read_label(f"results/{stem}_output.tif") for stem in "ab")
+        np.testing.assert_array_equal(one, other)
+    line = fails("--image", f"/vsizip/{folder}/z.zip/in/c.tif")
+    assert f"/vsizip/{folder}/z.zip/in/c.tif: cannot be opened: " in line
+
+
 def test_one_footprint_is_singular(folder, stand_in):
     assert ": 1 footprint, " in call("--image", "a.tif", "--threshold", 0).stdout
 
@@ -192,7 +247,13 @@ def test_help_shows_how():
         assert word in text
     # The table of outputs and the examples keep their lines.
     assert re.search(r"\n +<image>_overlay\.png +the image", text)
-    assert len(re.findall(r"\n +python experiments/infer\.py --image", text)) == 3
+    assert len(re.findall(r"\n +python experiments/infer\.py --image", text)) == 4
+
+
+def test_outputs_beside_the_images_are_no_images(folder, stand_in):
+    assert call("--image", folder, "--output", folder, "--probabilities").exit_code == 0
+    (folder / "b_overlay.png").touch()
+    assert infer.find_images(["."], folder) == ["a.tif", "b_overlay.png"]
 
 
 # Bad input: one line, exit code 2, nothing written
