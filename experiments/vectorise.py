@@ -7,7 +7,8 @@ import click
 
 from experiments.options import Command, given, overwrite_option
 from preprocessing.errors import OutputError
-from preprocessing.mask_layers import PRUNE_M, MaskLayer, centre_line_layer, footprint_layer
+from preprocessing.mask_features import MaskFeatures
+from preprocessing.mask_layers import PRUNE_M, FeatureSettings, features_of
 from preprocessing.raster_access import raster_info
 from preprocessing.vector_writers import DRIVERS, check_layers, write_layers
 
@@ -34,14 +35,10 @@ class _Size(click.FloatRange):
 SIZE = _Size()
 
 
-def summary(files: list[Path], layer: MaskLayer) -> str:
+def summary(files: list[Path], features: MaskFeatures) -> str:
     """Say in one line what was written and found."""
-    count = len(layer.frame)
-    kind = "footprint" if layer.geometry_type == "Polygon" else "centre line"
-    # The second column is the area or the length.
-    column = layer.frame.columns[1]
-    total, unit = layer.frame[column].sum(), column.split("_")[1]
-    found = f"{count:,} {kind}{'s'[: count != 1]}, {total:,.0f} {unit} in all"
+    found = f"{features.count:,} {features.noun}{'s'[: features.count != 1]}"
+    found += f", {features.total:,.0f} {features.unit} in all"
     return f"{', '.join(map(str, files))}: {found}"
 
 
@@ -137,17 +134,12 @@ def main(
         if path.resolve() in {one.resolve() for one in (mask, probabilities) if one is not None}:
             raise OutputError(f"{path}: is an input; name another --output")
     check_layers(paths, overwrite)
-    sizes = {"min_area_m2": min_area, "fill_holes_m2": fill_holes}
-    if target == "roads":
-        layer = centre_line_layer(mask, probabilities, **sizes, simplify_m=simplify, prune_m=prune)
-    else:
-        layer = footprint_layer(
-            mask, probabilities, **sizes, simplify_m=simplify or 0.0, right_angles=right_angles
-        )
-    files = write_layers(layer.frame, paths, layer.geometry_type, overwrite)
-    for note in layer.notes:
+    settings = FeatureSettings(min_area, fill_holes, simplify, right_angles, prune)
+    features = features_of(target, mask, probabilities, settings)
+    files = write_layers(features, paths, features.geometry_type, overwrite)
+    for note in features.notes:
         click.echo(f"note: {note}")
-    click.echo(summary(files, layer))
+    click.echo(summary(files, features))
 
 
 if __name__ == "__main__":

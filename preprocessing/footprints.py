@@ -5,25 +5,17 @@ gives the mask again.
 """
 
 import os
+from functools import partial
 
 import geopandas
 import numpy as np
-import rasterio
-import rasterio.features
 import shapely
 from affine import Affine
 
-from preprocessing.errors import RasterError
+from preprocessing.outline_stream import outline_batches
 from preprocessing.placement import Placement, apply_affine, geodesic_areas, placement
-from preprocessing.raster_access import (
-    GDAL_ERRORS,
-    gdal_quiet,
-    open_raster,
-    raster_info,
-    reason,
-    strips,
-)
-from preprocessing.rasters import LabelReader, read_label
+from preprocessing.raster_access import raster_info
+from preprocessing.rasters import LabelReader
 from preprocessing.vector_writers import write_layer
 
 
@@ -37,9 +29,8 @@ def polygonise(
 
     Args:
         mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
-            mask or label raster. Masks that ``MaskWriter`` wrote, and others of one band of
-            uint8, are streamed: memory holds the shapes that are open and the polygons; other
-            files are read whole.
+            mask or label raster, which is streamed: memory holds the shapes that are open and the
+            polygons.
         transform: affine from (column, row) to the coordinates wanted; the identity, pixel
             coordinates, by default.
 
@@ -52,51 +43,17 @@ def polygonise(
         LabelError: values other than {0, 1} or {0, 255}.
         ValueError: an array of another dtype or dimension.
     """
-    transform = Affine.identity() if transform is None else transform
     if isinstance(mask, np.ndarray):
         if mask.ndim != 2 or mask.dtype != np.uint8:
             raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
-        targets = (mask == 1).astype(np.uint8)
-        return _outlines(targets, targets, transform)
-    if not _streams(mask):
-        return polygonise(read_label(mask), transform)
-    with open_raster(mask) as dataset:
-        band, own = rasterio.band(dataset, 1), dataset.transform
-        try:
-            polygons = _outlines(band, band, own)
-        except GDAL_ERRORS as error:
-            raise RasterError(f"{mask}: cannot be read: {reason(error)}") from error
-    if own == transform:
-        return polygons
-
-    def move(points: np.ndarray) -> np.ndarray:
-        # Corners of pixels have whole coordinates: what the way there and back costs is undone.
-        return apply_affine(transform, np.rint(apply_affine(~own, points)))
-
-    return list(shapely.transform(np.array(polygons, dtype=object), move))
-
-
-def _outlines(
-    source: np.ndarray | rasterio.Band, inside: np.ndarray | rasterio.Band, transform: Affine
-) -> list[shapely.Polygon]:
-    """Polygons of the pixels of ``source`` where ``inside`` is not 0."""
-    with gdal_quiet():
-        shapes = rasterio.features.shapes(source, inside, connectivity=4, transform=transform)
-        rings = (shape["coordinates"] for shape, _ in shapes)
-        return [shapely.Polygon(outer, holes) for outer, *holes in rings]
-
-
-def _streams(path: str | os.PathLike) -> bool:
-    """Whether GDAL can outline the file as it is; checks all its values on the way.
-
-    GDAL knows nothing of void that lies over targets, of targets in other bands than the first,
-    and it takes the file's own affine.
-    """
-    with LabelReader(path) as reader:
-        for window in strips(reader.height, reader.width):
-            reader.read(window)
-        plain = reader.info.dtype == "uint8" and reader.info.band_count == 1
-        return plain and not reader.target_under_void and not reader.info.transform.is_degenerate
+        batches = list(outline_batches(lambda window: mask[window.slices], *mask.shape))
+    else:
+        with LabelReader(mask) as reader:
+            batches = list(outline_batches(reader.read, reader.height, reader.width))
+    if transform is not None and batches:
+        whole = np.concatenate(batches)
+        batches = [shapely.transform(whole, partial(apply_affine, transform))]
+    return [polygon for batch in batches for polygon in batch]
 
 
 def footprints(

@@ -2,34 +2,176 @@
 
 Where the mask has a place on the ground, layers are in the mask's own CRS, and tolerances are
 metres there. Without simplification, footprints burned into the mask's grid give the mask again.
-Memory holds the shapes that are open, the finished polygons, one strip of the rasters and, for
-centre lines, what ``centre_lines`` states; never the mask as a whole, if it is a file of one
-band of uint8 without void over targets.
+``Footprints`` and ``CentreLines`` give a layer batch by batch, in the memory of one batch and of
+the shapes that are open; ``footprint_layer`` and ``centre_line_layer`` give it as one frame.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import geopandas
 import numpy as np
+import pandas as pd
 import shapely
 
-from preprocessing.centre_lines import (
-    Network,
-    network,
-    require_skeletons,
-    simplify_network,
-    skeleton,
-)
-from preprocessing.footprints import polygonise
-from preprocessing.outlines import fill_holes, joined_at_corners
-from preprocessing.pixel_sums import ProbabilityReader, check_grid, sums_at_points, sums_in_polygons
-from preprocessing.placement import Placement, placement
-from preprocessing.raster_access import raster_info
+from preprocessing.centre_lines import network, simplify_network, skeleton
+from preprocessing.mask_features import PRUNE_M, FeatureSettings, MaskFeatures, Probabilities
+from preprocessing.outlines import joined_at_corners
+from preprocessing.pixel_sums import sums_at_points, sums_in_polygons
 from preprocessing.simplification import require_right_angles, right_angled, simplify_polygons
+from preprocessing.tiling import Window
 
-# Metres: about the half width of a road and a bit, which is what the bumps of its edge add.
-PRUNE_M = 10.0
+__all__ = [
+    "PRUNE_M",
+    "CentreLines",
+    "FeatureSettings",
+    "Footprints",
+    "MaskLayer",
+    "centre_line_layer",
+    "features_of",
+    "footprint_layer",
+]
+
+
+class Footprints(MaskFeatures):
+    """Footprints of a mask, each a valid polygon, with ``area_m2``; see ``footprint_layer``."""
+
+    geometry_type, noun, _size, _corners = "Polygon", "footprint", "area", False
+
+    def __init__(
+        self,
+        mask: str | os.PathLike,
+        probabilities: Probabilities = None,
+        settings: FeatureSettings | None = None,
+    ) -> None:
+        super().__init__(mask, probabilities, settings)
+        if self.settings.right_angles:
+            require_right_angles()
+        self._unsimplified = self._turned = self._unturned = self._failed = 0
+
+    @property
+    def unit(self) -> str:
+        """Of the areas."""
+        return "px" if self.place.crs is None else "m2"
+
+    @property
+    def _measured(self) -> bool:
+        chosen = self.settings
+        sizes = chosen.min_area_m2, chosen.fill_holes_m2, chosen.simplify_m
+        return any(sizes) or chosen.right_angles
+
+    def _kept(self) -> list[str]:
+        notes = []
+        if self._unsimplified:
+            kept = self._unsimplified
+            notes.append(f"Simplification would destroy {kept:,}: kept as they were.")
+        if self._turned + self._unturned:
+            found = f"{self._turned:,} turned, {self._unturned:,} kept as they were"
+            failed = f" ({self._failed:,} failed)" if self._failed else ""
+            notes.append(f"Right angles: {found}{failed}.")
+        return notes
+
+    def _features(
+        self,
+        outlines: np.ndarray,
+        areas: np.ndarray,
+        read: Callable[[Window], np.ndarray] | None,
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+        place, chosen = self.place, self.settings
+        if place.crs is not None:
+            outlines = outlines[areas >= chosen.min_area_m2]
+        sums = None
+        if read is not None:
+            sums = sums_in_polygons(outlines, place.info.height, place.info.width, read)
+        if place.crs is None:
+            return outlines, np.rint(areas).astype(np.int64), sums
+        polygons = place.outlines(outlines)
+        sizes = areas[areas >= chosen.min_area_m2]
+        if chosen.simplify_m:
+            polygons, kept = simplify_polygons(polygons, place, chosen.simplify_m)
+            self._unsimplified += kept
+        if chosen.right_angles and len(polygons):
+            # The steps of pixels must go first, or it is their edges that are turned.
+            tolerance = max(chosen.simplify_m or 0.0, place.info.gsd)
+            polygons, kept, failed = right_angled(polygons, place, tolerance)
+            self._turned += len(polygons) - kept
+            self._unturned += kept
+            self._failed += failed
+        if chosen.simplify_m or chosen.right_angles:
+            sizes = place.areas(polygons)
+        large = sizes >= chosen.min_area_m2
+        if sums is not None:
+            sums = sums[0][large], sums[1][large]
+        return polygons[large], sizes[large], sums
+
+
+class CentreLines(MaskFeatures):
+    """Centre lines of the roads of a mask, with ``length_m``; see ``centre_line_layer``.
+
+    Roads that are connected, if only by a corner, are thinned as one when the last of them has
+    been read: memory holds the outlines of the connected roads that are open and, of the largest,
+    five bytes for every pixel of its bounding box. A network that spans the mask is one piece.
+    """
+
+    geometry_type, noun, _size, _corners = "LineString", "centre line", "length", True
+
+    @property
+    def unit(self) -> str:
+        """Of the lengths."""
+        return "px" if self.place.crs is None else "m"
+
+    def _features(
+        self,
+        outlines: np.ndarray,
+        areas: np.ndarray,
+        read: Callable[[Window], np.ndarray] | None,
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+        place, chosen = self.place, self.settings
+        on_ground = place.crs is not None
+        tolerance = chosen.simplify_m if on_ground else None
+        if tolerance is None:
+            tolerance = place.info.gsd if on_ground else 1.0
+        piece = joined_at_corners(outlines)
+        if on_ground:
+            large = (np.bincount(piece, areas) >= chosen.min_area_m2)[piece]
+            outlines, piece = outlines[large], piece[large]
+        pixels = skeleton(outlines, piece)
+        net = network(pixels, self._metres(pixels), chosen.prune_m if on_ground else 0.0)
+        sums = None
+        if read is not None:
+            points, line = net.on_lines()
+            size = place.info.height, place.info.width
+            sums = sums_at_points(points, line, len(net.lines), *size, read)
+        net = simplify_network(net, self._metres(net.points), tolerance)
+        lines = net.geometries(place.coordinates(net.points + 0.5))
+        return lines, place.lengths(lines) if on_ground else shapely.length(lines), sums
+
+    def _metres(self, pixels: np.ndarray) -> np.ndarray:
+        """Centres of pixels in local metres, or in pixels where there is no ground."""
+        centres = self.place.coordinates(pixels + 0.5)
+        return centres if self.place.crs is None else self.place.metres(centres)
+
+
+def features_of(
+    target: str,
+    mask: str | os.PathLike,
+    probabilities: Probabilities = None,
+    settings: FeatureSettings | None = None,
+) -> MaskFeatures:
+    """``CentreLines`` for the target "roads", ``Footprints`` for anything else.
+
+    Args:
+        target: what is 1 in the mask.
+        mask: path of a mask or label raster.
+        probabilities: of the target, on the grid of the mask; see ``mask_features``.
+        settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
+
+    Raises:
+        RasterError, JointNetError: see ``MaskFeatures``; right angles without buildingregulariser.
+    """
+    kind = CentreLines if target == "roads" else Footprints
+    return kind(mask, probabilities, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,31 +226,8 @@ def footprint_layer(
         LabelError: the mask has values other than {0, 1} or {0, 255}.
         JointNetError: ``right_angles`` without buildingregulariser.
     """
-    if right_angles:
-        require_right_angles()
-    given = (min_area_m2, fill_holes_m2, simplify_m, right_angles)
-    place, outlines, areas, notes = _prepared(mask, probabilities, fill_holes_m2, any(given))
-    if place.crs is None:
-        sizes = {"area_px": np.rint(areas).astype(np.int64)}
-        means = _means_in_polygons(probabilities, outlines, place)
-        return _layer("Polygon", outlines, sizes | means, place, notes)
-    outlines = outlines[areas >= min_area_m2]
-    polygons = place.outlines(outlines)
-    means = _means_in_polygons(probabilities, outlines, place)
-    if simplify_m > 0:
-        polygons, kept = simplify_polygons(polygons, place, simplify_m)
-        if kept:
-            notes.append(f"Simplification would destroy {kept:,}: kept as they were.")
-    if right_angles and len(polygons):
-        # The steps of pixels must go first, or it is their edges that are turned.
-        tolerance = max(simplify_m, place.info.gsd)
-        polygons, kept, failed = right_angled(polygons, place, tolerance)
-        turned = f"Right angles: {len(polygons) - kept:,} turned, {kept:,} kept as they were"
-        notes.append(turned + (f" ({failed:,} failed)." if failed else "."))
-    sizes = {"area_m2": place.areas(polygons)} | means
-    large = sizes["area_m2"] >= min_area_m2
-    sizes = {name: values[large] for name, values in sizes.items()}
-    return _layer("Polygon", polygons[large], sizes, place, notes)
+    settings = FeatureSettings(min_area_m2, fill_holes_m2, simplify_m, right_angles)
+    return _layer(Footprints(mask, probabilities, settings))
 
 
 def centre_line_layer(
@@ -146,96 +265,13 @@ def centre_line_layer(
     Raises:
         RasterError: no such file, no raster, corrupt, or probabilities of another grid.
         LabelError: the mask has values other than {0, 1} or {0, 255}.
-        JointNetError: scikit-image or skan is not installed.
     """
-    require_skeletons()
-    place, outlines, areas, notes = _prepared(mask, probabilities, fill_holes_m2, True)
-    tolerance = simplify_m
-    if tolerance is None or place.crs is None:
-        tolerance = 1.0 if place.crs is None else place.info.gsd
-    piece = joined_at_corners(outlines)
-    if place.crs is not None:
-        large = (np.bincount(piece, areas) >= min_area_m2)[piece]
-        outlines, piece = outlines[large], piece[large]
-    pixels = skeleton(outlines, piece)
-    net = network(pixels, _metres(place, pixels), 0.0 if place.crs is None else prune_m)
-    means = _means_on_lines(probabilities, net, place)
-    net = simplify_network(net, _metres(place, net.points), tolerance)
-    lines = net.geometries(place.coordinates(net.points + 0.5))
-    if place.crs is None:
-        sizes = {"length_px": shapely.length(lines)}
-    else:
-        sizes = {"length_m": place.lengths(lines)}
-    return _layer("LineString", lines, sizes | means, place, notes)
+    settings = FeatureSettings(min_area_m2, fill_holes_m2, simplify_m, prune_m=prune_m)
+    return _layer(CentreLines(mask, probabilities, settings))
 
 
-def _prepared(
-    mask: str | os.PathLike,
-    probabilities: str | os.PathLike | None,
-    fill_holes_m2: float,
-    in_metres: bool,
-) -> tuple[Placement, np.ndarray, np.ndarray, list[str]]:
-    """Where the mask lies, its outlines in pixels with small holes filled, their areas, notes."""
-    place = placement(raster_info(mask))
-    if probabilities is not None:
-        check_grid(probabilities, place.info)
-    outlines = np.array(polygonise(mask), dtype=object)
-    notes = [place.note] if place.note else []
-    if place.crs is None:
-        if in_metres:
-            notes = [f"{place.note[:-1]}; nothing that is measured in metres is done."]
-        return place, outlines, shapely.area(outlines), notes
-    if fill_holes_m2 > 0:
-        outlines = fill_holes(outlines, place, fill_holes_m2, mask)
-    areas = place.areas(place.outlines(outlines))
-    placed = np.isfinite(areas)
-    if not placed.all():
-        notes.append(f"{(~placed).sum():,} lie where the CRS leads nowhere, and are left out.")
-    return place, outlines[placed], areas[placed], notes
-
-
-def _metres(place: Placement, pixels: np.ndarray) -> np.ndarray:
-    """Centres of pixels in local metres, or in pixels where there is no ground."""
-    centres = place.coordinates(pixels + 0.5)
-    return centres if place.crs is None else place.metres(centres)
-
-
-def _means_in_polygons(
-    probabilities: str | os.PathLike | None, outlines: np.ndarray, place: Placement
-) -> dict[str, np.ndarray]:
-    """The column of mean probabilities inside of outlines; none without a raster of them."""
-    if probabilities is None:
-        return {}
-    with ProbabilityReader(probabilities, place.info) as reader:
-        sums = sums_in_polygons(outlines, place.info.height, place.info.width, reader.read)
-    return _mean(*sums)
-
-
-def _means_on_lines(
-    probabilities: str | os.PathLike | None, net: Network, place: Placement
-) -> dict[str, np.ndarray]:
-    """The column of mean probabilities along lines; none without a raster of them."""
-    if probabilities is None:
-        return {}
-    points, line = net.on_lines()
-    size = place.info.height, place.info.width
-    with ProbabilityReader(probabilities, place.info) as reader:
-        return _mean(*sums_at_points(points, line, len(net.lines), *size, reader.read))
-
-
-def _mean(sums: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Means, NaN of nothing."""
-    none = np.full(len(sums), np.nan)
-    return {"mean_probability": np.divide(sums, counts, out=none, where=counts > 0)}
-
-
-def _layer(
-    geometry_type: str,
-    geometries: np.ndarray,
-    columns: dict[str, np.ndarray],
-    place: Placement,
-    notes: list[str],
-) -> MaskLayer:
-    columns = {"id": np.arange(1, len(geometries) + 1), **columns}
-    frame = geopandas.GeoDataFrame(columns, geometry=geometries, crs=place.crs)
-    return MaskLayer(frame, geometry_type, tuple(notes))
+def _layer(features: MaskFeatures) -> MaskLayer:
+    """All features in one frame."""
+    frames = list(features)
+    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    return MaskLayer(frame, features.geometry_type, features.notes)

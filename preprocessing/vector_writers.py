@@ -1,34 +1,31 @@
 """The writers of vector layers: GeoPackage, GeoJSON, FlatGeobuf and GeoParquet.
 
-Each file is written in a hidden folder beside its place, read back in part, and only then
-renamed, so that it is complete or not there. A GeoPackage is always a new one with one layer:
-appending would mix coordinates of different CRS in silence.
+Layers come whole or in batches, of which memory holds one, see ``layer_files``. Each file is
+written in a hidden folder beside its place, read back in part, and only then renamed, so that it
+is complete or not there. A GeoPackage is always a new one with one layer: appending to another
+would mix coordinates of different CRS in silence.
 """
 
 import importlib.util
-import json
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import pyogrio
 
 from preprocessing.errors import OutputError
+from preprocessing.layer_files import DRIVERS, LayerFile
 from preprocessing.outputs import folder_beside, publish, refuse_existing
 from preprocessing.qgis_style import style, style_path
 
-DRIVERS = {
-    ".gpkg": "GPKG",
-    ".geojson": "GeoJSON",
-    ".fgb": "FlatGeobuf",
-    ".parquet": "Parquet",
-}
 # SQLite keeps what is not yet in the file in these; beside another file they would damage it.
 _OPEN = ("-wal", "-journal")
+
+
+Frames = geopandas.GeoDataFrame | Iterable[geopandas.GeoDataFrame]
+"""A layer as one frame; or as batches with the same columns, at least one, if only an empty one."""
 
 
 def check_layers(paths: Sequence[Path], overwrite: bool = False) -> None:
@@ -60,7 +57,7 @@ def check_layers(paths: Sequence[Path], overwrite: bool = False) -> None:
 
 
 def write_layers(
-    frame: geopandas.GeoDataFrame,
+    frames: Frames,
     paths: Sequence[str | os.PathLike],
     geometry_type: str,
     overwrite: bool = False,
@@ -69,12 +66,12 @@ def write_layers(
 
     GeoJSON follows RFC 7946: EPSG:4326, longitude and latitude with eight decimals (about a
     millimetre), outer rings anticlockwise, cut at the antimeridian. The others keep the frame's
-    CRS and its coordinates to the last bit. A frame without CRS is written as it is. No rows
+    CRS and its coordinates to the last bit. Frames without CRS are written as they are. No rows
     give a layer with the same columns and the geometry type (GeoJSON: an empty
     FeatureCollection). All files are complete before the first appears.
 
     Args:
-        frame: rows of one geometry type, in any CRS or none.
+        frames: rows of one geometry type, in any CRS or none.
         paths: files that end in .gpkg, .geojson, .fgb or .parquet; missing folders are made.
         geometry_type: "Polygon" or "LineString".
         overwrite: replace existing files, styles too.
@@ -89,15 +86,25 @@ def write_layers(
     check_layers(layers, overwrite)
     styles = list(dict.fromkeys(map(style_path, layers)))
     with ExitStack() as stack:
-        moves = []
+        moves, files = [], []
         for path in [*layers, *styles]:
             with _told(path):
                 draft = stack.enter_context(folder_beside(path)) / path.name
                 if path in styles:
                     draft.write_text(style(geometry_type), encoding="utf-8")
                 else:
-                    _write(frame, draft, geometry_type, DRIVERS[path.suffix.lower()])
+                    driver = DRIVERS[path.suffix.lower()]
+                    files.append(
+                        (stack.enter_context(LayerFile(draft, geometry_type, driver)), path)
+                    )
             moves.append((draft, path))
+        for frame in _batches(frames):
+            for file, path in files:
+                with _told(path):
+                    file.write(frame)
+        for file, path in files:
+            with _told(path):
+                file.finish()
         for draft, path in moves:
             with _told(path):
                 publish(draft, path, overwrite)
@@ -105,7 +112,7 @@ def write_layers(
 
 
 def write_layer(
-    frame: geopandas.GeoDataFrame,
+    frames: Frames,
     path: str | os.PathLike,
     geometry_type: str,
     driver: str,
@@ -114,7 +121,7 @@ def write_layer(
     """Write one layer without a style, whatever its ending; see ``write_layers``.
 
     Args:
-        frame: rows of one geometry type, in any CRS or none.
+        frames: rows of one geometry type, in any CRS or none.
         path: the file to write; missing folders are made.
         geometry_type: "Polygon" or "LineString".
         driver: one of the values of ``DRIVERS``.
@@ -125,9 +132,16 @@ def write_layer(
     """
     path = Path(path)
     refuse_existing(path, overwrite)
-    with _told(path), folder_beside(path) as folder:
-        _write(frame, folder / path.name, geometry_type, driver)
-        publish(folder / path.name, path, overwrite)
+    with ExitStack() as stack:
+        with _told(path):
+            folder = stack.enter_context(folder_beside(path))
+            file = stack.enter_context(LayerFile(folder / path.name, geometry_type, driver))
+        for frame in _batches(frames):
+            with _told(path):
+                file.write(frame)
+        with _told(path):
+            file.finish()
+            publish(folder / path.name, path, overwrite)
 
 
 @contextmanager
@@ -140,36 +154,5 @@ def _told(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {words}") from error
 
 
-def _write(frame: geopandas.GeoDataFrame, path: Path, geometry_type: str, driver: str) -> None:
-    """Write the file and count what arrived: not every failure at closing is reported."""
-    if driver == "Parquet":
-        complete = _write_parquet(frame, path, geometry_type)
-    else:
-        options: dict[str, Any] = {}
-        if driver == "GeoJSON" and frame.crs is not None:
-            frame = frame.to_crs("EPSG:4326")
-            options = {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
-        with warnings.catch_warnings():
-            # Of a frame without CRS pyogrio warns; here that is meant.
-            warnings.simplefilter("ignore", UserWarning)
-            pyogrio.write_dataframe(
-                frame, path, driver=driver, geometry_type=geometry_type, **options
-            )
-        complete = pyogrio.read_info(path, force_feature_count=True)["features"]
-    if complete != len(frame):
-        raise OSError(f"{complete} of {len(frame)} features arrived, disk full?")
-
-
-def _write_parquet(frame: geopandas.GeoDataFrame, path: Path, geometry_type: str) -> int:
-    """Write GeoParquet and return how many rows the file has."""
-    from pyarrow import parquet
-
-    frame.to_parquet(path, index=False, compression="zstd", write_covering_bbox=len(frame) > 0)
-    if frame.empty:
-        # Geometries that are not there have no type; readers find it in the metadata.
-        table = parquet.read_table(path)
-        geo = json.loads(table.schema.metadata[b"geo"])
-        geo["columns"][geo["primary_column"]]["geometry_types"] = [geometry_type]
-        metadata = {**table.schema.metadata, b"geo": json.dumps(geo).encode()}
-        parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
-    return parquet.read_metadata(path).num_rows
+def _batches(frames: Frames) -> Iterable[geopandas.GeoDataFrame]:
+    return [frames] if isinstance(frames, geopandas.GeoDataFrame) else frames

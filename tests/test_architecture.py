@@ -36,7 +36,7 @@ AT_IMPORT = {
 # Inside functions, further: preprocessing.rasters is one of those of preprocessing.
 WHEN_CALLED = {
     "jointnet": {"distributed", "jax", "matplotlib", "tensorboard", "tensorflow"},
-    "preprocessing": {"buildingregulariser", "pyarrow", "scipy", "skan", "skimage"},
+    "preprocessing": {"buildingregulariser", "pyarrow", "scipy", "skimage"},
 }
 
 # What loading a package must not bring in, directly or through others.

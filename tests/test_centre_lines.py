@@ -1,5 +1,3 @@
-import importlib.util
-
 import numpy as np
 import pytest
 import shapely
@@ -8,20 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from preprocessing import centre_lines
 from preprocessing.centre_lines import (
     Network,
     network,
-    require_skeletons,
     simplify_network,
     skeleton,
 )
-from preprocessing.errors import JointNetError
 from preprocessing.footprints import polygonise
 from preprocessing.outlines import joined_at_corners
-
-pytest.importorskip("skan")
-pytest.importorskip("skimage")
 
 EIGHT = np.ones((3, 3))
 
@@ -227,15 +219,3 @@ def test_simplified_lines_end_where_they_did_and_are_valid(mask, prune, toleranc
     for line, length in zip(net.lines, shapely.length(whole), strict=True):
         degree = sorted(places[tuple(net.points[line[end]].tolist())] for end in (0, -1))
         assert not (degree[0] == 1 and degree[1] >= 3 and length < prune)
-
-
-def test_without_the_libraries_one_line_says_so(monkeypatch):
-    require_skeletons()
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        centre_lines.importlib.util,
-        "find_spec",
-        lambda name: None if name == "skan" else find(name),
-    )
-    with pytest.raises(JointNetError, match="centre lines need `pip install skan`"):
-        require_skeletons()

@@ -156,7 +156,6 @@ def test_written_polygons_are_valid(tmp_path_factory, mask, fill, smallest, simp
 
 
 def test_lengths_are_those_of_the_ground(tmp_path):
-    pytest.importorskip("skan")
     path = write(tmp_path / "a.tif", crossing(), METRES)
     layer = centre_line_layer(path, min_area_m2=10.0, prune_m=12.0)
     assert layer.geometry_type == "LineString" and layer.notes == ()
@@ -173,7 +172,6 @@ def test_lengths_are_those_of_the_ground(tmp_path):
 
 
 def test_ground_is_what_a_web_mercator_metre_is_not(tmp_path):
-    pytest.importorskip("skan")
     x, y = 1_669_792, 8_399_738  # 60 degrees north
     path = write(tmp_path / "a.tif", crossing(), Affine(2, 0, x, 0, -2, y), "EPSG:3857")
     utm = write(tmp_path / "b.tif", crossing(), METRES)
@@ -184,7 +182,6 @@ def test_ground_is_what_a_web_mercator_metre_is_not(tmp_path):
 
 
 def test_lines_that_meet_share_the_point_to_the_last_bit(tmp_path):
-    pytest.importorskip("skan")
     path = write(tmp_path / "a.tif", crossing(), Affine(0.7, 0.2, 5e5, 0.2, -0.7, 5e6))
     frame = centre_line_layer(path, min_area_m2=10.0, prune_m=6.0, simplify_m=3.0).frame
     assert len(shapely.line_merge(shapely.union_all(frame.geometry)).geoms) == len(frame)
@@ -196,7 +193,6 @@ def test_lines_that_meet_share_the_point_to_the_last_bit(tmp_path):
 
 
 def test_mean_probabilities_are_those_along_the_line(tmp_path):
-    pytest.importorskip("skan")
     mask = np.zeros((20, 60), np.uint8)
     mask[7:12, 2:58] = 1
     path = write(tmp_path / "a.tif", mask, METRES)
@@ -224,7 +220,6 @@ def test_without_a_crs_a_layer_is_in_pixels_and_a_note_says_so(tmp_path):
     np.testing.assert_array_equal(burnt, town())
     asked = footprint_layer(path, min_area_m2=1e9, simplify_m=5.0)
     assert len(asked.frame) == 4 and "in metres is done" in asked.notes[0]
-    pytest.importorskip("skan")
     lines = centre_line_layer(write(tmp_path / "b.tif", crossing(), UTM, None))
     assert list(lines.frame.columns) == ["id", "length_px", "geometry"]
     assert lines.frame.crs is None and lines.frame.total_bounds.max() < 90
@@ -308,7 +303,6 @@ def test_real_footprints_burn_back_through_every_format(real_data, tmp_path, nam
 
 
 def test_real_roads_become_lines_in_the_middle_of_them(real_data, tmp_path):
-    pytest.importorskip("skan")
     path = real_data / "massachusetts_roads" / "valid" / "map" / "23429170_15.png"
     mask = read_label(path)[:700, :700]
     place = METRES, "EPSG:26986"

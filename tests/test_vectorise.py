@@ -51,7 +51,6 @@ def test_footprints_lie_beside_the_mask_with_a_style(folder):
 
 
 def test_roads_become_centre_lines_in_several_formats(folder):
-    pytest.importorskip("skan")
     words = ["--target", "roads", "--min-area", "80", "--fill-holes", 5, "--simplify", 1]
     words += ["--prune", 5, "--output", "a/roads.geojson", "--output", "a/roads.fgb"]
     result = call("mask.tif", *words)
