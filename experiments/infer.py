@@ -32,7 +32,10 @@ def summary(done: RasterPrediction, target: str) -> str:
     """Say in one line what was written and found."""
     first, *others = done.outputs
     files = ", ".join([str(first), *(path.name for path in others)])
-    found = f"{done.footprints:,} footprint{'s'[: done.footprints != 1]}"
+    noun = "centre line" if target == "roads" else "footprint"
+    found = f"{done.features:,} {noun}{'s'[: done.features != 1]}"
+    if target == "roads":
+        found += f", {done.total / 1e3:,.1f} km" if done.unit == "m" else f", {done.total:,.0f} px"
     share = f"{done.target_share:.1%} {target}" if done.valid_pixels else "all void: outputs empty"
     speed = f"{done.seconds:.1f} s, {done.pixels / 1e6 / done.seconds:.2f} Mpx/s"
     return f"{files}: {found}, {share}, {speed}"
@@ -193,8 +196,14 @@ def main(
       <image>_output.tif          mask: 255 target, 0 background, and a mask band
                                   where there is no imagery
       <image>_overlay.png         the image with what was found, to look at
-      <image>_footprints.geojson  outlines with their area in m2
+      <image>_footprints.geojson  outlines with their area in m2 and mean probability
+      <image>_centre_lines.geojson
+                                  in place of them, if the model finds roads: centre
+                                  lines with their length in m and mean probability
       <image>_probabilities.tif   with --probabilities: float32, 0 to 1
+
+    The layer is the one that vectorise.py makes of mask and probabilities by default, with a
+    QGIS style (.qml) beside it.
 
     All images are checked before the first is predicted. Where one fails all the same, the
     others are finished; the exit code is then 2. What was predicted of an image stays in a hidden
@@ -218,7 +227,8 @@ def main(
             click.echo(f"{job.paths[MASK]}: done already; --overwrite does it again")
         jobs = [job for job in jobs if not job.is_done()]
     begun = [job for job in jobs if not job.files.publishing]
-    check_outputs([job.image for job in begun], output, probabilities, overwrite)
+    target = run.config["target"]
+    check_outputs([job.image for job in begun], output, probabilities, overwrite, target)
     for job in jobs:
         for left in leftovers(job):
             click.echo(left_behind(job, left))
@@ -238,7 +248,7 @@ def main(
         except JointNetError as error:
             failures.append(" ".join(str(error).split()))
         else:
-            click.echo(summary(done, run.config["target"]) if done else waiting(job))
+            click.echo(summary(done, target) if done else waiting(job))
     for failure in failures:
         click.echo(f"error: {failure}", err=True)
     return 2 if failures else 0

@@ -73,8 +73,8 @@ class RasterJob:
     A raster whose ground resolution is another than the network's is resampled to it as it is read
     (see ``raster_checks.fed_steps``).
 
-    Attributes: ``run``, ``image``, ``folder``, ``options``, ``info`` (of the raster), ``size``
-    (rows and columns that the network sees) and ``grid``, the windows over these.
+    Attributes: ``run``, ``target``, ``image``, ``folder``, ``options``, ``info`` (of the raster),
+    ``size`` (rows and columns that the network sees) and ``grid``, the windows over these.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
@@ -92,7 +92,7 @@ class RasterJob:
         from preprocessing.rasters import RasterReader
         from preprocessing.resampling import size_at
 
-        self.run, self.options = run, options
+        self.run, self.options, self.target = run, options, run.config["target"]
         self.image, self.folder = RasterName(image), Path(folder)
         self._bands = bands_of(run, options.bands)
         self._reader = lambda: RasterReader(self.image, self._bands, run.config["bands"])
@@ -127,14 +127,13 @@ class RasterJob:
     @property
     def paths(self) -> dict[str, Path]:
         """Where the outputs go, by kind."""
-        return output_paths(self.image, self.folder, self.options.probabilities)
+        return output_paths(self.image, self.folder, self.options.probabilities, self.target)
 
     @cached_property
     def described(self) -> dict[str, Any]:
         """All that the outputs depend on, plain values."""
-        options = asdict(self.options) | {"threshold": self.threshold}
-        options["batch_size"] = self.batch_size
-        options["bands"] = None if self._bands is None else list(self._bands)
+        options = asdict(self.options) | {"threshold": self.threshold, "target": self.target}
+        options |= {"batch_size": self.batch_size, "bands": self._bands and list(self._bands)}
         return {
             "format": FORMAT,
             "weights": weights_of(self.run),

@@ -10,16 +10,33 @@ from preprocessing.outputs import refuse_existing
 from preprocessing.raster_names import RasterName
 
 MASK, OVERLAY = "_output.tif", "_overlay.png"
-FOOTPRINTS, PROBABILITIES = "_footprints.geojson", "_probabilities.tif"
+FOOTPRINTS, CENTRE_LINES = "_footprints.geojson", "_centre_lines.geojson"
+PROBABILITIES = "_probabilities.tif"
 # What GDAL and QGIS leave beside a raster, wrong once the raster is another one.
 _SIDE_FILES = (".aux.xml", ".msk", ".ovr")
 
 
+def layer_of(target: str) -> str:
+    """The kind of layer that a target gets: roads centre lines, anything else footprints."""
+    return CENTRE_LINES if target == "roads" else FOOTPRINTS
+
+
+def style_of(layer: str) -> str:
+    """The kind of the QGIS style beside a layer, such as ``_footprints.qml``."""
+    return layer.replace(".geojson", ".qml")
+
+
 def output_paths(
-    image: str | os.PathLike, folder: str | os.PathLike, probabilities: bool = False
+    image: str | os.PathLike,
+    folder: str | os.PathLike,
+    probabilities: bool = False,
+    target: str = "buildings",
 ) -> dict[str, Path]:
     """Where the outputs of an image go, by kind: ``<stem>_output.tif`` and so on."""
-    kinds = (MASK, OVERLAY, FOOTPRINTS, *((PROBABILITIES,) if probabilities else ()))
+    layer = layer_of(target)
+    kinds = [MASK, OVERLAY, layer, style_of(layer)]
+    if probabilities:
+        kinds.append(PROBABILITIES)
     return {kind: Path(folder) / f"{RasterName(image).stem}{kind}" for kind in kinds}
 
 
@@ -28,6 +45,7 @@ def check_outputs(
     folder: str | os.PathLike,
     probabilities: bool = False,
     overwrite: bool = False,
+    target: str = "buildings",
 ) -> None:
     """Refuse, before any work is done, outputs that must not or cannot be written.
 
@@ -47,7 +65,7 @@ def check_outputs(
         )
     sources = {image.resolve() for image in images}
     for image in images:
-        for path in output_paths(image, folder, probabilities).values():
+        for path in output_paths(image, folder, probabilities, target).values():
             if path.resolve() in sources:
                 raise OutputError(f"{path}: is an input image; name another folder by --output")
             refuse_existing(path, overwrite)

@@ -1,4 +1,4 @@
-"""From a raster to its mask, overlay and footprints on disk, in one call.
+"""From a raster to its mask, overlay and layer of features on disk, in one call.
 
 Nothing here reads or writes rasters itself: ``preprocessing`` does, imported when called, so that
 a machine that only trains needs no GDAL.
@@ -19,15 +19,15 @@ from jointnet.band_cluster import predict_on_cluster
 from jointnet.band_runs import predict_bands
 from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.metrics import threshold_mask
+from jointnet.probability_spool import ProbabilitySpool
 from jointnet.raster_checks import check_raster
 from jointnet.raster_job import KEY_TAG, PredictionOptions, RasterJob
 from jointnet.raster_outputs import (
-    FOOTPRINTS,
     MASK,
     OVERLAY,
     PROBABILITIES,
     check_outputs,
-    output_paths,
+    layer_of,
     publish_all,
 )
 from jointnet.runs import Run
@@ -42,9 +42,11 @@ class RasterPrediction:
 
     Attributes:
         image: the raster.
-        outputs: files written: mask, overlay, footprints and, if asked for, probabilities.
+        outputs: files written: mask, overlay, layer, its style and, if asked for, probabilities.
         notes: sentences worth reading, see ``raster_checks.check_raster``.
-        footprints: number of footprints.
+        features: number of footprints or, of roads, centre lines.
+        total: their area or length in all.
+        unit: of that: "m2", "m", or "px" where the raster has no place on the ground.
         pixels: pixels of the raster.
         valid_pixels: those that are not void.
         target_pixels: those of the target.
@@ -54,7 +56,9 @@ class RasterPrediction:
     image: RasterName
     outputs: tuple[Path, ...]
     notes: tuple[str, ...]
-    footprints: int
+    features: int
+    total: float
+    unit: str
     pixels: int
     valid_pixels: int
     target_pixels: int
@@ -86,7 +90,11 @@ def predict_raster(
 
     ``<stem>_output.tif`` is the mask (uint8, 0 / 255, internal mask where there is void),
     ``<stem>_overlay.png`` a picture to look at, ``<stem>_footprints.geojson`` the outlines with
-    their area. They appear together once all are complete; on any failure none does.
+    their area and mean probability or, of roads, ``<stem>_centre_lines.geojson`` their centre
+    lines with length and mean probability, each as ``experiments/vectorise.py`` makes it by
+    default, with a QGIS style (``.qml``). They appear together once all are complete; on any
+    failure none does. Until then the disk holds the bands that are predicted and, while the
+    outputs are made, four bytes a pixel more.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
@@ -119,7 +127,7 @@ def predict_raster(
         bands, threshold, probabilities, batch_size, augment, gsd, void_white
     )
     job = RasterJob(run, image, folder, options)
-    check_outputs([image], folder, probabilities, overwrite or job.files.publishing)
+    check_outputs([image], folder, probabilities, overwrite or job.files.publishing, job.target)
     return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
 
 
@@ -187,7 +195,7 @@ def run_job(
     )
 
 
-def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
+def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
     """Make the outputs of a raster of which all bands are predicted.
 
     Args:
@@ -195,21 +203,25 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
         overwrite: replace outputs that exist.
 
     Returns:
-        ``footprints``, ``valid_pixels`` and ``target_pixels``.
+        ``features``, ``total``, ``unit``, ``valid_pixels`` and ``target_pixels``, as
+        ``RasterPrediction`` has them.
 
     Raises:
         RasterError: the raster has changed since it was predicted.
         OutputError: outputs exist or cannot be written, or a band is missing.
     """
-    from preprocessing.footprints import footprints, write_geojson
+    from preprocessing.mask_layers import features_of
     from preprocessing.overlays import overlay, write_png
+    from preprocessing.vector_writers import write_layers
 
-    probabilities, paths = job.options.probabilities, job.paths
+    paths = job.paths
     with job.reader() as reader, _drafts(job) as hidden:
-        drafts = output_paths(job.image, hidden, probabilities)
-        valid, target = _write_rasters(job, drafts)
-        frame, _ = footprints(drafts[MASK])
-        write_geojson(frame, drafts[FOOTPRINTS])
+        drafts = {kind: hidden / path.name for kind, path in paths.items()}
+        spool = ProbabilitySpool(hidden / "probabilities", job.info.width)
+        valid, target = _write_rasters(job, drafts, spool)
+        features = features_of(job.target, drafts[MASK], spool.read)
+        write_layers(features, [drafts[layer_of(job.target)]], features.geometry_type)
+        spool.path.unlink()
         write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
         job.refuse_changed()
         job.files.begin_publishing()
@@ -223,7 +235,13 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, int]:
             job.files.end_publishing()
             raise
     job.files.remove()
-    return {"footprints": len(frame), "valid_pixels": valid, "target_pixels": target}
+    return {
+        "features": features.count,
+        "total": features.total,
+        "unit": features.unit,
+        "valid_pixels": valid,
+        "target_pixels": target,
+    }
 
 
 @contextmanager
@@ -243,7 +261,9 @@ def _drafts(job: RasterJob) -> Iterator[Path]:
         raise OutputError(f"{job.paths[MASK]}: cannot be written: {words}") from error
 
 
-def _write_rasters(job: RasterJob, paths: dict[str, Path]) -> tuple[int, int]:
+def _write_rasters(
+    job: RasterJob, paths: dict[str, Path], spool: ProbabilitySpool
+) -> tuple[int, int]:
     """The mask and, if wanted, the probabilities; valid pixels and those of the target."""
     from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 
@@ -261,6 +281,7 @@ def _write_rasters(job: RasterJob, paths: dict[str, Path]) -> tuple[int, int]:
             strip = np.clip(strip, 0, 1)
             mask = threshold_mask(strip, job.threshold)
             mask_file.write(window, mask)
+            spool.write(strip)
             if probability_file is not None:
                 probability_file.write(window, strip)
             valid_pixels += int((mask <= 1).sum())

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import geopandas
 import numpy as np
-import pandas as pd
 import shapely
 
 from preprocessing.centre_lines import network, simplify_network, skeleton
@@ -273,5 +272,10 @@ def centre_line_layer(
 def _layer(features: MaskFeatures) -> MaskLayer:
     """All features in one frame."""
     frames = list(features)
-    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+    columns = {
+        name: np.concatenate([frame[name] for frame in frames])
+        for name in frames[0].columns.drop("geometry")
+    }
+    geometry = np.concatenate([frame.geometry for frame in frames])
+    frame = geopandas.GeoDataFrame(columns, geometry=geometry, crs=features.place.crs)
     return MaskLayer(frame, features.geometry_type, features.notes)

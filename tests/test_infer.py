@@ -19,6 +19,7 @@ from preprocessing.rasters import RasterReader, read_image, read_label
 from tests.helpers import blotches, make_run, stand_in_run, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
+OUTPUTS = ["a_footprints.geojson", "a_footprints.qml", "a_output.tif", "a_overlay.png"]
 
 
 @pytest.fixture
@@ -66,10 +67,10 @@ def test_an_image_needs_no_further_option(folder, stand_in):
     write_image(folder / "a.tif", blotches(90, 120, seed=1))
     result = call("--image", "a.tif")
     assert result.exit_code == 0 and result.stderr == ""
-    assert written(folder / "results") == ["a_footprints.geojson", "a_output.tif", "a_overlay.png"]
+    assert written(folder / "results") == OUTPUTS
     pattern = (
-        r"results/a_output\.tif, a_overlay\.png, a_footprints\.geojson: (\d+) footprints, "
-        r"([\d.]+)% buildings, [\d.]+ s, [\d.]+ Mpx/s\n"
+        r"results/a_output\.tif, a_overlay\.png, a_footprints\.geojson, a_footprints\.qml: "
+        r"(\d+) footprints, ([\d.]+)% buildings, [\d.]+ s, [\d.]+ Mpx/s\n"
     )
     found = re.fullmatch(pattern, result.stdout)
     features = json.loads((folder / "results" / "a_footprints.geojson").read_text())["features"]
@@ -130,7 +131,7 @@ def test_parts_share_the_bands_and_the_last_writes_the_outputs(folder, run_folde
     assert all(name.startswith(".b_") for name in written(folder / "results"))
     last = call(*words, "--part", "1/2")
     assert last.stdout.startswith("results/b_output.tif, ")
-    assert written(folder / "results") == ["b_footprints.geojson", "b_output.tif", "b_overlay.png"]
+    assert written(folder / "results") == [name.replace("a_", "b_", 1) for name in OUTPUTS]
     assert "done already" in call(*words, "--part", "2/2").stdout
     assert call(*words, "--output", "whole").exit_code == 0
     for name in written(folder / "whole"):
@@ -358,6 +359,7 @@ def test_the_command_in_a_process_of_its_own(tmp_path, run_folder):
     assert re.fullmatch("results/bellingham15_output.tif, .* Mpx/s\n", done.stdout)
     assert written(tmp_path / "results") == [
         "bellingham15_footprints.geojson",
+        "bellingham15_footprints.qml",
         "bellingham15_output.tif",
         "bellingham15_overlay.png",
     ]

@@ -11,6 +11,7 @@ from jointnet.raster_outputs import (
     check_outputs,
     output_paths,
     publish_all,
+    style_of,
 )
 from preprocessing.errors import OutputError
 
@@ -20,7 +21,14 @@ def test_names_begin_with_the_stem():
         MASK: Path("out/b.c_output.tif"),
         OVERLAY: Path("out/b.c_overlay.png"),
         FOOTPRINTS: Path("out/b.c_footprints.geojson"),
+        style_of(FOOTPRINTS): Path("out/b.c_footprints.qml"),
     }
+    assert [str(path) for path in output_paths("b.tif", "out", target="roads").values()] == [
+        "out/b_output.tif",
+        "out/b_overlay.png",
+        "out/b_centre_lines.geojson",
+        "out/b_centre_lines.qml",
+    ]
     assert output_paths("b.tif", "out", True)[PROBABILITIES] == Path("out/b_probabilities.tif")
 
 
@@ -28,7 +36,7 @@ def test_what_is_free_passes(tmp_path):
     check_outputs([Path("a.tif"), Path("b.tif")], tmp_path / "not" / "there")
 
 
-@pytest.mark.parametrize("kind", [MASK, OVERLAY, FOOTPRINTS, PROBABILITIES])
+@pytest.mark.parametrize("kind", [MASK, OVERLAY, FOOTPRINTS, "_footprints.qml", PROBABILITIES])
 def test_each_existing_output_is_refused(tmp_path, kind):
     (tmp_path / f"b{kind}").touch()
     images = [Path("a.tif"), Path("b.tif")]

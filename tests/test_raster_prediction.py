@@ -16,7 +16,7 @@ from jointnet.prediction import predict_image
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import load_run
 from jointnet.symmetries import SYMMETRIES, turned, turned_back
-from preprocessing import footprints, overlays, raster_writers
+from preprocessing import overlays, raster_writers, vector_writers
 from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.rasters import read_label
 from preprocessing.tiling import Window, cut
@@ -177,6 +177,7 @@ def test_files_lie_where_the_image_lies(tmp_path, transform):
     done = predict_raster(stand_in_run(), path, tmp_path / "out", probabilities=True)
     assert sorted(os.listdir(tmp_path / "out")) == [
         "a_footprints.geojson",
+        "a_footprints.qml",
         "a_output.tif",
         "a_overlay.png",
         "a_probabilities.tif",
@@ -196,7 +197,7 @@ def test_files_lie_where_the_image_lies(tmp_path, transform):
     content = json.loads((tmp_path / "out" / "a_footprints.geojson").read_text())
     frame = geopandas.read_file(tmp_path / "out" / "a_footprints.geojson")
     area = done.target_pixels * abs(transform.determinant)
-    assert frame.crs.to_epsg() == 4326 and len(content["features"]) == done.footprints > 10
+    assert frame.crs.to_epsg() == 4326 and len(content["features"]) == done.features > 10
     assert frame.area_m2.sum() == pytest.approx(area, rel=2e-3)
     assert frame.total_bounds == pytest.approx([15, 45.15, 15, 45.15], abs=0.01)
     assert cv2.imread(str(tmp_path / "out" / "a_overlay.png")).shape == (300, 400, 3)
@@ -230,7 +231,7 @@ def test_void_is_masked_and_nowhere_a_target(tmp_path, void):
 def test_all_void_gives_empty_outputs(tmp_path):
     path = write_image(tmp_path / "a.tif", np.zeros((40, 50, 3), np.uint8), nodata=0)
     done = predict_raster(stand_in_run(), path, tmp_path, probabilities=True)
-    assert (done.valid_pixels, done.footprints, done.target_share) == (0, 0, 0)
+    assert (done.valid_pixels, done.features, done.target_share) == (0, 0, 0)
     assert (read_label(tmp_path / "a_output.tif") == 255).all()
     assert len(geopandas.read_file(tmp_path / "a_footprints.geojson")) == 0
     assert np.isnan(probabilities_of(tmp_path)).all()
@@ -298,7 +299,7 @@ PLACES = {
     "space": (raster_writers, "require_space"),
     "mask": (raster_writers.MaskWriter, "write"),
     "probabilities": (raster_writers.ProbabilityWriter, "write"),
-    "footprints": (footprints, "write_geojson"),
+    "layer": (vector_writers, "write_layers"),
     "picture": (overlays, "write_png"),
     "overlay": (overlays, "overlay"),
     "arrival": (raster_prediction, "publish_all"),
