@@ -50,12 +50,14 @@ class LayerFile(ClosedOnExit):
             self._parquet.close()
 
     def write(self, frame: geopandas.GeoDataFrame) -> None:
-        """Append rows; the first batch says which columns and CRS there are.
+        """Append rows; the first batch, empty only if there are no others, says which columns.
 
         Raises:
             OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
                 no right to write.
         """
+        if self._begun and frame.empty:
+            return
         if self.driver == "Parquet":
             self._write_parquet(frame)
         else:
@@ -132,7 +134,7 @@ class LayerFile(ClosedOnExit):
             column["geometry_types"] = [self._geometry_type]
             schema = table.schema.with_metadata(metadata)
             self._parquet = parquet.ParquetWriter(self.path, schema, compression="zstd")
-        elif len(frame):
+        else:
             whole = self._geo["columns"][self._geo["primary_column"]]
             one, other = whole["bbox"], column["bbox"]
             whole["bbox"] = [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]

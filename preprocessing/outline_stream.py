@@ -17,7 +17,7 @@ from preprocessing.outlines import joined_at_corners
 from preprocessing.raster_access import gdal_quiet, strips
 from preprocessing.tiling import Window
 
-BATCH = 10_000
+BATCH = 2_000
 """Polygons from which on a batch is full."""
 
 
