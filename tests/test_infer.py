@@ -214,6 +214,17 @@ def test_one_footprint_is_singular(folder, stand_in):
     assert ": 1 footprint, " in call("--image", "a.tif", "--threshold", 0).stdout
 
 
+def test_roads_become_centre_lines(folder, monkeypatch):
+    monkeypatch.setattr(infer, "load_run", lambda folder: stand_in_run(target="roads"))
+    placed = call("--image", "a.tif")
+    found = r"results/a_output\.tif, a_overlay\.png, a_centre_lines\.geojson, a_centre_lines\.qml: "
+    assert re.match(found + r"\d+ centre lines?, 0\.\d km, [\d.]+% roads, ", placed.stdout)
+    options = {"crs": None, "transform": Affine.identity()}
+    write_image(folder / "b.tif", blotches(40, 50), **options)
+    assert re.search(r": \d+ centre lines?, \d+ px, ", call("--image", "b.tif").stdout)
+    assert "done already" not in call("--image", "a.tif", "--overwrite").stdout
+
+
 def test_one_that_fails_on_the_way_does_not_stop_the_others(folder, stand_in, monkeypatch):
     write_image(folder / "b.tif", blotches(20, 20))
     run_job = infer.run_job

@@ -2,13 +2,17 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import geopandas
 import pytest
+from geopandas.testing import assert_geodataframe_equal
 
+from jointnet.raster_outputs import MASK, layer_of
 from jointnet.runs import WEIGHTS
 from tests.helpers import blotches, write_image
 
@@ -26,8 +30,9 @@ class Slow(StandIn):
         time.sleep(0.03)
         return super().predict_on_batch(images)
 
-run, image, output = sys.argv[1:]
-predict_raster(Run(Path(run), Slow(), CONFIG), image, output, probabilities=True, overwrite=True)
+run, image, output, target = sys.argv[1:]
+run = Run(Path(run), Slow(), CONFIG | {"target": target})
+predict_raster(run, image, output, probabilities=True, overwrite=True)
 """
 
 
@@ -54,14 +59,14 @@ def test_killed_at_ten_random_moments(tmp_path):
     run.mkdir()
     (run / WEIGHTS).write_bytes(b"these")
     began = time.monotonic()
-    assert start(run, image, tmp_path / "whole").wait() == 0
+    assert start(run, image, tmp_path / "whole", "buildings").wait() == 0
     seconds = time.monotonic() - began
     whole = visible(tmp_path / "whole")
-    assert len(whole) == 4
+    assert len(whole) == 5
     moments = random.Random(0)
     kept = []
     for _ in range(10):
-        process = start(run, image, tmp_path / "out")
+        process = start(run, image, tmp_path / "out", "buildings")
         time.sleep(moments.uniform(0.3, 1) * seconds)
         process.kill()
         process.wait()
@@ -70,6 +75,39 @@ def test_killed_at_ten_random_moments(tmp_path):
         kept.append(len(list((tmp_path / "out").glob(".a_*.bands/band_*.f32"))))
     # Some were killed on the way, with bands to go on from.
     assert max(kept) > 0
-    assert start(run, image, tmp_path / "out").wait() == 0
+    assert start(run, image, tmp_path / "out", "buildings").wait() == 0
     assert visible(tmp_path / "out") == whole
     assert set(os.listdir(tmp_path / "out")) == set(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["buildings", "roads"])
+def test_killed_while_the_outputs_are_made(tmp_path, target):
+    """The bands are there; wherever the process ends then, the features are the same."""
+    image = write_image(tmp_path / "a.tif", blotches(1600, 64))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / WEIGHTS).write_bytes(b"these")
+    assert start(run, image, tmp_path / "whole", target).wait() == 0
+    name = layer_of(target)
+    whole = geopandas.read_file(tmp_path / "whole" / f"a{name}")
+    assert len(whole) > 10 and whole.mean_probability.between(0, 1).all()
+    moments = random.Random(1)
+    inside = 0
+    for _ in range(4):
+        out = tmp_path / "out"
+        process = start(run, image, out, target)
+        # The drafts come to be once all bands are there.
+        while process.poll() is None and not list(out.glob(".a_*.bands/drafts-*")):
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        inside += process.wait() != 0
+        left = visible(out)
+        assert not left or f"a{MASK}" not in left or len(left) == 5
+        assert start(run, image, out, target).wait() == 0
+        found = geopandas.read_file(out / f"a{name}")
+        assert_geodataframe_equal(found, whole)
+        assert sorted(os.listdir(out)) == sorted(os.listdir(tmp_path / "whole"))
+        shutil.rmtree(out)
+    assert inside > 0

@@ -44,6 +44,13 @@ def pairs_that_touch(frame: geopandas.GeoDataFrame) -> list[tuple]:
     return [(shapes[a], shapes[b]) for a, b in zip(one, other, strict=True) if a < b]
 
 
+def held(frame: geopandas.GeoDataFrame, columns: np.ndarray, rows: np.ndarray) -> bool:
+    """Whether each point lies inside of a polygon, not on the edge of one."""
+    tree = shapely.STRtree(frame.geometry.to_numpy())
+    inside = tree.query(shapely.points(columns, rows), predicate="within")[0]
+    return len(np.unique(inside)) == len(columns)
+
+
 @pytest.mark.slow
 def test_a_town_of_eight_tiles(real_data, tmp_path):
     folder = real_data / "aerial_buildings" / "train" / "images"
@@ -71,4 +78,13 @@ def test_a_town_of_eight_tiles(real_data, tmp_path):
     # A footprint that was cut at a seam would have its other half on the far side of an edge.
     for first, second in pairs_that_touch(frame):
         assert shapely.intersection(first, second).length == 0
-    assert geopandas.read_file(whole.outputs[2]).geometry.is_valid.all()
+    written = geopandas.read_file(whole.outputs[2])
+    assert written.geometry.is_valid.all() and len(written) == len(frame)
+    assert written.area_px.sum() == frame.area_px.sum()
+    # None ends at the border of a tile where the mask goes on.
+    for seam in range(height, ROWS * height, height):
+        across = ((mask[seam - 1] == 255) & (mask[seam] == 255)).nonzero()[0] + 0.5
+        assert len(across) and held(written, across, np.full(len(across), seam))
+    for seam in range(width, COLUMNS * width, width):
+        across = ((mask[:, seam - 1] == 255) & (mask[:, seam] == 255)).nonzero()[0] + 0.5
+        assert len(across) and held(written, np.full(len(across), seam), across)

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from click.testing import CliRunner
+from geopandas.testing import assert_geodataframe_equal
 from rasterio.enums import MaskFlags
 
+from experiments import vectorise
 from jointnet import raster_prediction
 from jointnet.prediction import predict_image
 from jointnet.raster_prediction import predict_raster
@@ -201,6 +204,33 @@ def test_files_lie_where_the_image_lies(tmp_path, transform):
     assert frame.area_m2.sum() == pytest.approx(area, rel=2e-3)
     assert frame.total_bounds == pytest.approx([15, 45.15, 15, 45.15], abs=0.01)
     assert cv2.imread(str(tmp_path / "out" / "a_overlay.png")).shape == (300, 400, 3)
+
+
+@pytest.mark.parametrize("target", ["buildings", "roads"])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_the_layer_is_the_one_that_vectorise_makes(tmp_path, target, probabilities):
+    image = blotches(120, 90)
+    image[40:60, 20:50] = 0
+    path = write_image(tmp_path / "a.tif", image, nodata=0, photometric="RGB")
+    run = stand_in_run(target=target)
+    done = predict_raster(run, path, tmp_path / "out", probabilities=probabilities)
+    mask, _, layer, style, *others = done.outputs
+    if not probabilities:
+        predict_raster(run, path, tmp_path / "other", probabilities=True)
+        others = [tmp_path / "other" / "a_probabilities.tif"]
+    (written,) = others
+    made = tmp_path / "made.geojson"
+    words = [mask, "--probabilities", written, "--target", target, "--output", made]
+    assert CliRunner().invoke(vectorise.main, list(map(str, words))).exit_code == 0
+    frame = geopandas.read_file(layer)
+    assert_geodataframe_equal(frame, geopandas.read_file(made))
+    assert style.read_text() == made.with_suffix(".qml").read_text()
+    kind = "footprints" if target == "buildings" else "centre_lines"
+    assert (layer.name, style) == (f"a_{kind}.geojson", layer.with_suffix(".qml"))
+    size, unit = ("area_m2", "m2") if target == "buildings" else ("length_m", "m")
+    assert list(frame.columns) == ["id", size, "mean_probability", "geometry"]
+    assert frame.mean_probability.between(0, 1).all() and len(frame) == done.features > 5
+    assert done.total == pytest.approx(frame[size].sum()) and done.unit == unit
 
 
 @pytest.mark.parametrize("void", ["nodata", "alpha", "mask"])
