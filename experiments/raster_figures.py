@@ -85,7 +85,7 @@ def inference(size: int, variant: str, precision: str, window: int) -> dict[str,
         "pixels": done.pixels,
         "windows": windows,
         "batch": batch,
-        "footprints": done.footprints,
+        "footprints": done.features,
         "seconds_end_to_end": done.seconds,
         "seconds_in_network": network.seconds,
         "seconds_bare": bare_seconds,
@@ -141,7 +141,7 @@ def memory(rows: int, width: int, window: int) -> dict[str, Any]:
         beyond = peak_megabytes() - held
     return {
         "pixels": done.pixels,
-        "footprints": done.footprints,
+        "footprints": done.features,
         "held_megabytes": held,
         "megabytes_beyond": beyond,
         "seconds": done.seconds,
