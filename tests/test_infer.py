@@ -101,7 +101,7 @@ def test_several_images(folder, stand_in):
     write_image(folder / "c.tif", np.zeros((20, 20, 3), np.uint8), nodata=0)
     # As a shell hands on --image *.tif.
     result = call("--image", "a.tif", "b.tif", "c.tif")
-    assert result.exit_code == 0 and len(written(folder / "results")) == 9
+    assert result.exit_code == 0 and len(written(folder / "results")) == 12
     note, *lines = result.stdout.splitlines()
     assert note.startswith("b.tif: No CRS: footprints will be in pixel coordinates")
     assert [line.split(",")[0] for line in lines] == [
@@ -192,7 +192,7 @@ def test_a_list_is_predicted(folder, stand_in):
     write_image(folder / "b.tif", blotches(20, 20))
     (folder / "list.txt").write_text("b.tif\na.tif\n")
     result = call("--image", "list.txt")
-    assert result.exit_code == 0 and len(written(folder / "results")) == 6
+    assert result.exit_code == 0 and len(written(folder / "results")) == 8
     (folder / "list.txt").write_text("b.tif\n# \nc.tif\n")
     assert "list.txt, line 3: c.tif: no such image" in fails("--image", "list.txt", "--overwrite")
 
@@ -238,7 +238,7 @@ def test_one_that_fails_on_the_way_does_not_stop_the_others(folder, stand_in, mo
     result = call("--image", "a.tif", "--image", "b.tif")
     assert result.exit_code == 2
     assert result.stderr == "error: a.tif: the disk is gone\n"
-    assert "b_output.tif" in result.stdout and len(written(folder / "results")) == 3
+    assert "b_output.tif" in result.stdout and len(written(folder / "results")) == 4
 
 
 def test_an_interrupt_leaves_nothing(folder, monkeypatch):
