@@ -22,7 +22,7 @@ from preprocessing.tiling import Window
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterInfo
 
-STRIP_ROWS = 1024
+STRIP_ROWS = 256
 
 
 @dataclass(frozen=True)
