@@ -1,8 +1,8 @@
 """What measuring finished masks costs, on generated tiles of Inria's size."""
 
+import os
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
 from preprocessing.inria import CITIES, GSD
 from preprocessing.sample_scenes import CRS, render_scene
 
-# Rendered at this side and laid out over a tile, as ``full_size`` does.
-_RENDERED = 1000
+# Scenes are rendered at this side and laid out over a tile, as in ``full_size``.
+_RENDERED = 500
 
 
 def evaluation(size: int, tiles: int, objects: bool) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def evaluation(size: int, tiles: int, objects: bool) -> dict[str, Any]:
 
     Args:
         size: side of a tile in pixels.
-        tiles: how many, of the five cities in turn.
+        tiles: how many, of the five cities in turn; all tiles of a city are one file.
         objects: count objects too.
 
     Returns:
@@ -34,9 +34,14 @@ def evaluation(size: int, tiles: int, objects: bool) -> dict[str, Any]:
         found, labels = Path(folder) / "found", Path(folder) / "labels"
         for number in range(tiles):
             city, index = CITIES[number % len(CITIES)], number // len(CITIES) + 1
-            mask = _mask(size, number % len(CITIES), index)
-            _write(labels / f"{city}{index}.tif", mask)
-            _write(found / f"{city}{index}.tif", np.roll(mask, 1, axis=(0, 1)))
+            names = [side / f"{city}{index}.tif" for side in (labels, found)]
+            if index > 1:
+                for name in names:
+                    os.link(name.with_name(f"{city}1.tif"), name)
+                continue
+            mask = _mask(size, number)
+            for name, moved in zip(names, (mask, np.roll(mask, 1, axis=(0, 1))), strict=True):
+                _write(name, moved)
         began, busy = time.perf_counter(), time.process_time()
         records = evaluate_masks(found, labels, measures=MaskMeasures(objects=objects))
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
@@ -54,24 +59,22 @@ def evaluation(size: int, tiles: int, objects: bool) -> dict[str, Any]:
     return {**result, "true_objects": "-", "f1": "-"}
 
 
-def _mask(size: int, city: int, index: int) -> np.ndarray:
-    """``(size, size)`` uint8, 0 and 1: a city's generated scene repeated, and moved by tile."""
-    mask = _city(min(size, _RENDERED), city)
+def _mask(size: int, city: int) -> np.ndarray:
+    """``(size, size)`` uint8, 0 and 1: a city's generated scene, repeated."""
+    mask = render_scene(min(size, _RENDERED), (0, city))[2]
     repeats = -(-size // len(mask))
-    return np.roll(np.tile(mask, (repeats, repeats)), (7 * index, 13 * index), (0, 1))[:size, :size]
-
-
-@cache
-def _city(size: int, city: int) -> np.ndarray:
-    return render_scene(size, (0, city))[2]
+    return np.tile(mask, (repeats, repeats))[:size, :size]
 
 
 def _write(path: Path, mask: np.ndarray) -> None:
     import rasterio
 
+    from preprocessing.raster_access import gdal_quiet
+
     path.parent.mkdir(exist_ok=True)
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "compress": "DEFLATE", "crs": CRS}
     profile["transform"] = Affine(GSD, 0, 500_000, 0, -GSD, 5_000_000)
     height, width = mask.shape
-    with rasterio.open(path, "w", height=height, width=width, **profile) as out:
+    # GDAL's own cache of blocks would count as memory of the measurement.
+    with gdal_quiet(), rasterio.open(path, "w", height=height, width=width, **profile) as out:
         out.write(mask * np.uint8(255), 1)
