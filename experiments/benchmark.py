@@ -31,6 +31,8 @@ GOALS = {
     "inria": "none stated; training in the memory of the machine, the time of the schedule known",
     "evaluation": "5000 x 5000 in 5 s, with objects in 60 s; 25 such tiles in 60 s and 1,000 MB",
 }
+# GDAL's cache of blocks, 256 MB by default, would be full in large rasters only.
+ENVIRONMENT = {"memory": {"GDAL_CACHEMAX": "64"}}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,7 +43,7 @@ def measure(name: str, **arguments: Any) -> dict[str, Any]:
         RunError: it failed, by not enough memory for example.
     """
     words = [sys.executable, "-m", "experiments.measurements", name, json.dumps(arguments)]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", **ENVIRONMENT.get(name, {})}
     done = subprocess.run(
         words, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False
     )
@@ -230,7 +232,7 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
     inference      predict_raster on a generated tile against the bare network on as many
                    windows; peak memory of the process; machine hours of larger areas
     memory         predict_raster with a stand-in network on --size columns and as many rows,
-                   four and twelve times as many
+                   four and twelve times as many; GDAL's cache is kept to 64 MB
     batches        batches with all augmentation, one thread, against training steps on them
     normalisation  this project's group normalisation against Keras'
     evaluation     masks of generated tiles against labels, pixels and objects
