@@ -19,9 +19,9 @@ from jointnet.runs import environment, load_run, write_json
 from preprocessing.errors import RunError
 from preprocessing.outputs import refuse_existing, replacing
 
-PARTS = ("inference", "memory", "batches", "normalisation", "evaluation", "windows", "inria")
-# The others need data, or a large disk.
-ALL = PARTS[:5]
+PARTS = ("inference", "memory", "batches", "normalisation", "windows", "inria", "evaluation")
+# The others need data, a large disk, or no network.
+ALL = PARTS[:4]
 GOALS = {
     "inference": "bare / end to end 0.95 or more; under 3,000 MB for 5000 x 5000 at full width",
     "memory": "the same beyond what was held, within 5 %, over all numbers of rows",
@@ -141,10 +141,17 @@ def inria_rows(asked: Asked) -> list[dict]:
 
 def evaluation_rows(asked: Asked) -> list[dict]:
     """One tile, as many as Inria's validation has, and one with objects."""
-    return [
-        measure("evaluation", size=asked.size, tiles=tiles, objects=objects)
-        for tiles, objects in ((1, False), (25, False), (1, True))
-    ]
+    from experiments.evaluation_cost import write_tiles
+
+    with tempfile.TemporaryDirectory() as folder:
+        sets = {n: str(write_tiles(Path(folder) / str(n), asked.size, n)) for n in (1, 25)}
+        rows = [
+            measure("evaluation", folder=sets[tiles], objects=objects)
+            for tiles, objects in ((1, False), (25, False), (1, True))
+        ]
+    for row in rows:
+        del row["folder"]
+    return [{"size": asked.size, **row} for row in rows]
 
 
 ROWS = {
@@ -226,7 +233,7 @@ def _cell(value: Any) -> str:
 @data_option
 @overwrite_option
 def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
-    """Measure a part, or the first five, and write tables of JSON and Markdown.
+    """Measure a part, or the first four, and write tables of JSON and Markdown.
 
     \b
     inference      predict_raster on a generated tile against the bare network on as many
@@ -235,12 +242,12 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
                    four and twelve times as many; GDAL's cache is kept to 64 MB
     batches        batches with all augmentation, one thread, against training steps on them
     normalisation  this project's group normalisation against Keras'
-    evaluation     masks of generated tiles against labels, pixels and objects
     windows        validation scenes of --model, in --data, by windows of several sizes and
                    overlaps: IoU, what changes if the windows are shifted, cost
     inria          180 generated tiles in Inria's layout, cut and trained on by the settings of
                    inria_buildings; the time of its schedule. It takes 37 GB, under TMPDIR where
                    that is set
+    evaluation     masks of generated tiles against labels, pixels and objects
 
     Files are named after the part, and after network and precision where they depend on these.
     But for windows, networks have random weights; every measurement has a process of its own. At

@@ -153,7 +153,7 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["all", "--output", str(output)])
     assert done.exit_code == 0, done.output
     for part in ALL:
-        stem = part if part in ("memory", "normalisation", "evaluation") else f"{part}_float32"
+        stem = part if part in ("memory", "normalisation") else f"{part}_float32"
         content = json.loads((output / f"{stem}.json").read_text())
         assert content["goal"] == GOALS[part]
         assert content["rows"][0]["name"] == part
