@@ -72,10 +72,8 @@ def test_what_all_processes_fail_with_is_said_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_replaced(tmp_path, monkeypatch):
-    """Killed in the middle of its first band, it has none; the next round predicts them."""
-    # Eight bands.
-    image = write_image(tmp_path / "a.tif", blotches(1600, 64))
+def test_a_process_that_is_killed_is_replaced(image, tmp_path, monkeypatch):
+    """Killed in the middle of its first band, it leaves both of its own to the next round."""
     loaded = load_run(make_run(tmp_path / "run"))
     alone = predict_raster(loaded, image, tmp_path / "alone", probabilities=True)
     begun = job(loaded, image, tmp_path / "out", probabilities=True)

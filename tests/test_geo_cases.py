@@ -36,7 +36,9 @@ RGB = [C.red, C.green, C.blue]
 AS_IT_IS = {
     "201404_rgbnir_nodata.tif": ["0.15 m per pixel, the model was trained at 0.3 m"],
     "RGB-PanSharpen_AOI_2_Vegas_img0.tif": [],
-    "RGB-PanSharpen_img1447.tif": [],
+    "RGB-PanSharpen_img1447.tif": [
+        "Pixels of 0.2 m x 0.3 m (width x height), the model was trained at 0.3 m: "
+    ],
     "alpha.tif": ["3.1 m per pixel"],
     "riotiler_cog_rgb_mask.tif": ["0.15 m per pixel"],
     "tanzania_sample.tif": ["0.078 m per pixel"],

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from affine import Affine
 from click.testing import CliRunner
 
 from experiments import infer
+from jointnet.runs import load_run
 from preprocessing.errors import OutputError
 from preprocessing.rasters import RasterReader, read_image, read_label
-from tests.helpers import blotches, make_run, stand_in_run, write_image
+from tests.helpers import StandIn, blotches, make_run, stand_in_run, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ["a_footprints.geojson", "a_footprints.qml", "a_output.tif", "a_overlay.png"]
@@ -164,7 +166,9 @@ def test_an_unreachable_scheduler_is_one_line(folder, run_folder, monkeypatch):
     assert "tcp://127.0.0.1:1: no Dask scheduler answers there" in fails("--image", "a.tif", *words)
 
 
-def test_what_another_prediction_has_left_is_named(folder, run_folder):
+def test_what_another_prediction_has_left_is_named(folder, run_folder, monkeypatch):
+    run = replace(load_run(run_folder), model=StandIn())
+    monkeypatch.setattr(infer, "load_run", lambda folder: run)
     # Rows of windows lie 112 apart: two bands.
     write_image(folder / "b.tif", blotches(2000, 30))
     words = ("--image", "b.tif", "--model", run_folder)
