@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from jointnet import band_cluster
 from jointnet.band_cluster import SECONDS_WITHOUT_WORKERS, predict_on_cluster
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_prediction import predict_raster, run_job
@@ -122,17 +123,22 @@ def test_a_scheduler_without_workers_is_given_up(tmp_path, scheduler):
     )
 
 
-def test_a_scheduler_that_ends_on_the_way_is_one_line(tmp_path, scheduler):
+def test_a_scheduler_that_ends_on_the_way_is_one_line(tmp_path, scheduler, monkeypatch):
     address, process = scheduler
     image = write_image(tmp_path / "a.tif", blotches(40, 40))
     job = RasterJob(stand_in_run(), image, tmp_path / "out", PredictionOptions())
     job.begin()
 
-    killer = threading.Timer(3, process.kill)
-    killer.start()
+    finished = band_cluster._finished
+
+    def once_it_has_ended(*words):
+        process.kill()
+        process.wait()
+        yield from finished(*words)
+
+    monkeypatch.setattr(band_cluster, "_finished", once_it_has_ended)
     with pytest.raises(RunError, match=f"{address}: .*; 1 of 1 bands are missing") as caught:
         predict_on_cluster(job, address)
-    killer.cancel()
     assert "\n" not in str(caught.value)
 
 
