@@ -41,26 +41,28 @@ def overlay(
     """
     factor = -(-max(reader.height, reader.width) // longest_side)
     bands = 3 if len(reader.bands) >= 3 else 1
+    # Only of uint8 it is known what to draw before all has been seen.
+    draw = _tinted if reader.dtype == "uint8" else lambda colours, valid, targets: colours
     parts = []
     with LabelReader(mask) as labels:
         for window in _strips(reader.height, reader.width, factor):
             image, _ = reader.read(window)
-            targets = labels.read(window)
+            found = labels.read(window)
             layers = np.empty((window.height, window.width, bands + 2), np.float32)
             layers[..., :bands] = image[..., :bands]
             layers[..., bands] = 1
-            layers[..., bands + 1] = targets == 1
-            layers[targets == VOID] = 0
-            parts.append(_cell_sums(layers, factor))
-    sums = np.concatenate(parts)
-    pixels, hits = sums[..., bands], sums[..., bands + 1]
-    valid = pixels > 0
-    colours = sums[..., :bands] / np.maximum(pixels, 1)[..., None]
+            layers[..., bands + 1] = found == 1
+            layers[found == VOID] = 0
+            sums = _cell_sums(layers, factor)
+            pixels, hits = sums[..., bands], sums[..., bands + 1]
+            valid, targets = pixels > 0, (pixels > 0) & (2 * hits >= pixels)
+            colours = sums[..., :bands] / np.maximum(pixels, 1)[..., None]
+            parts.append((draw(colours, valid, targets), valid, targets))
+    picture, valid, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
     if reader.dtype != "uint8":
-        colours = stretch(colours, valid)
-    picture = np.broadcast_to(colours, (*valid.shape, 3)).copy()
-    picture[~valid] = VOID_GREY
-    return _marked(picture, valid & (2 * hits >= pixels))
+        picture = _tinted(stretch(picture, valid), valid, targets)
+    picture[targets & ~_inside(targets)] = COLOUR
+    return picture
 
 
 def write_png(picture: np.ndarray, path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -101,11 +103,16 @@ def _cell_sums(layers: np.ndarray, factor: int) -> np.ndarray:
     return layers
 
 
-def _marked(picture: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Targets tinted, and their outermost pixels in full colour."""
+def _tinted(colours: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The picture without outlines: targets tinted, void grey."""
+    picture = np.broadcast_to(colours, (*valid.shape, 3)).copy()
+    picture[~valid] = VOID_GREY
+    picture[targets] = (1 - TINT) * picture[targets] + TINT * np.float32(COLOUR)
+    return np.rint(picture).astype(np.uint8)
+
+
+def _inside(targets: np.ndarray) -> np.ndarray:
+    """Targets with targets on all four sides."""
     around = cv2.copyMakeBorder(targets.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    inside = cv2.erode(around, cross)[1:-1, 1:-1].astype(bool)
-    picture[targets] = (1 - TINT) * picture[targets] + TINT * np.float32(COLOUR)
-    picture[targets & ~inside] = COLOUR
-    return np.rint(picture).astype(np.uint8)
+    return cv2.erode(around, cross)[1:-1, 1:-1].astype(bool)
