@@ -17,6 +17,8 @@ import pyogrio
 
 from preprocessing.raster_access import ClosedOnExit
 
+# Of the arrow stream; the default of 65,536 would be what memory holds.
+_ROWS = 2_000
 DRIVERS = {
     ".gpkg": "GPKG",
     ".geojson": "GeoJSON",
@@ -99,7 +101,10 @@ class LayerFile(ClosedOnExit):
 
     def _convert(self) -> None:
         """From the GeoPackage of batches to the file."""
-        with pyogrio.open_arrow(self._table, use_pyarrow=False) as (info, stream):
+        with pyogrio.open_arrow(self._table, use_pyarrow=False, batch_size=_ROWS) as (
+            info,
+            stream,
+        ):
             options: dict[str, Any] = {}
             if self.driver == "GeoJSON" and info["crs"] is not None:
                 options = {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
