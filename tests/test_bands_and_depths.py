@@ -61,7 +61,7 @@ def predict(run: Run, image: Path, folder: Path, **options) -> tuple[np.ndarray,
     stem = folder / image.stem
     paths = (stem.with_name(f"{image.stem}_{kind}.tif") for kind in ("probabilities", "output"))
     probabilities, mask = (read_tif(path)[..., 0] for path in paths)
-    assert {path.suffix for path in folder.iterdir()} == {".tif", ".png", ".geojson"}
+    assert {p.suffix for p in folder.iterdir()} == {".tif", ".png", ".geojson", ".qml"}
     return probabilities, mask
 
 
