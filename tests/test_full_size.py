@@ -1,5 +1,7 @@
 """The stand-in for Inria at full size: its layout, and the measurements on a small one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -74,7 +76,8 @@ def test_the_table_has_a_column_for_each_batch(monkeypatch):
 
     monkeypatch.setattr(benchmark, "measure", measure)
     monkeypatch.setattr(full_size, "write_stand_in", lambda folder, size: None)
-    rows = benchmark.inria_rows(300, "jointnet", "float32", 3)
+    asked = benchmark.Asked(300, "jointnet", "float32", 3, Path("model"), Path("data"))
+    rows = benchmark.inria_rows(asked)
     assert [row["batch"] for row in rows] == [1, 1, 2]
     assert [row["precision"] for row in rows] == ["float32", "mixed_bfloat16", "mixed_bfloat16"]
     assert all(row["cutting_peak_megabytes"] == 5.0 for row in rows)
