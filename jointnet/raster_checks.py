@@ -152,7 +152,7 @@ def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -
             lacking = "CRS without a place on Earth"
         unknown = f"; the model expects {trained:g} m per pixel" if trained and not given else ""
         unknown += ", --gsd says what it has" if unknown else ""
-        notes.append(f"{lacking}: footprints will be in pixel coordinates{unknown}.")
+        notes.append(f"{lacking}: the layer will be in pixel coordinates{unknown}.")
     steps = _said_steps(reader.info.steps, given)
     if trained is not None and steps is not None and _are_far(steps, trained):
         fed = fed_steps(run, reader.info.steps, given) is not None

@@ -105,7 +105,7 @@ def test_several_images(folder, stand_in):
     result = call("--image", "a.tif", "b.tif", "c.tif")
     assert result.exit_code == 0 and len(written(folder / "results")) == 12
     note, *lines = result.stdout.splitlines()
-    assert note.startswith("b.tif: No CRS: footprints will be in pixel coordinates")
+    assert note.startswith("b.tif: No CRS: the layer will be in pixel coordinates")
     assert [line.split(",")[0] for line in lines] == [
         f"results/{name}_output.tif" for name in "abc"
     ]
