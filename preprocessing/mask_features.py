@@ -21,12 +21,16 @@ from preprocessing.pixel_sums import ProbabilityReader, check_grid
 from preprocessing.placement import placement
 from preprocessing.raster_access import raster_info
 from preprocessing.rasters import LabelReader
+from preprocessing.simplification import require_right_angles
 from preprocessing.tiling import Window
 
 # Metres: about the half width of a road and a bit, which is what the bumps of its edge add.
 PRUNE_M = 10.0
 
-Probabilities = str | os.PathLike | Callable[[Window], np.ndarray] | None
+Read = Callable[[Window], np.ndarray]
+Features = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
+"""Geometries, their sizes, and sums and counts of the probabilities, if there are any."""
+Probabilities = str | os.PathLike | Read | None
 """A raster on the mask's grid; or what reads windows of one, float64, NaN where void; or none."""
 
 
@@ -44,6 +48,9 @@ class FeatureSettings:
         right_angles: turn edges of footprints to right angles, by buildingregulariser.
         prune_m: side branches of centre lines that end in nothing and are shorter than this are
             removed, the shortest first, until none is left.
+
+    Raises:
+        JointNetError: ``right_angles`` without buildingregulariser.
     """
 
     min_area_m2: float = 0.0
@@ -51,6 +58,11 @@ class FeatureSettings:
     simplify_m: float | None = None
     right_angles: bool = False
     prune_m: float = PRUNE_M
+
+    def __post_init__(self):
+        """Look for the library before any work is done."""
+        if self.right_angles:
+            require_right_angles()
 
 
 class MaskFeatures(ABC):
@@ -146,9 +158,7 @@ class MaskFeatures(ABC):
         """Notes on what was kept as it was."""
         return []
 
-    def _frame(
-        self, outlines: np.ndarray, read: Callable[[Window], np.ndarray] | None
-    ) -> geopandas.GeoDataFrame:
+    def _frame(self, outlines: np.ndarray, read: Read | None) -> geopandas.GeoDataFrame:
         """The features of one batch."""
         place = self.place
         if place.crs is None:
@@ -170,10 +180,5 @@ class MaskFeatures(ABC):
         return geopandas.GeoDataFrame(columns, geometry=geometries, crs=place.crs)
 
     @abstractmethod
-    def _features(
-        self,
-        outlines: np.ndarray,
-        areas: np.ndarray,
-        read: Callable[[Window], np.ndarray] | None,
-    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-        """Geometries, their sizes, and sums and counts of the probabilities, if there are any."""
+    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> Features:
+        """The features of outlines of so many pixels or square metres."""

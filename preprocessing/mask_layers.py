@@ -7,7 +7,6 @@ the shapes that are open; ``footprint_layer`` and ``centre_line_layer`` give it 
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import geopandas
@@ -15,11 +14,17 @@ import numpy as np
 import shapely
 
 from preprocessing.centre_lines import network, simplify_network, skeleton
-from preprocessing.mask_features import PRUNE_M, FeatureSettings, MaskFeatures, Probabilities
+from preprocessing.mask_features import (
+    PRUNE_M,
+    Features,
+    FeatureSettings,
+    MaskFeatures,
+    Probabilities,
+    Read,
+)
 from preprocessing.outlines import joined_at_corners
 from preprocessing.pixel_sums import sums_at_points, sums_in_polygons
-from preprocessing.simplification import require_right_angles, right_angled, simplify_polygons
-from preprocessing.tiling import Window
+from preprocessing.simplification import right_angled, simplify_polygons
 
 __all__ = [
     "PRUNE_M",
@@ -38,16 +43,7 @@ class Footprints(MaskFeatures):
 
     geometry_type, noun, _size, _corners = "Polygon", "footprint", "area", False
 
-    def __init__(
-        self,
-        mask: str | os.PathLike,
-        probabilities: Probabilities = None,
-        settings: FeatureSettings | None = None,
-    ) -> None:
-        super().__init__(mask, probabilities, settings)
-        if self.settings.right_angles:
-            require_right_angles()
-        self._unsimplified = self._turned = self._unturned = self._failed = 0
+    _unsimplified = _turned = _unturned = _failed = 0
 
     @property
     def unit(self) -> str:
@@ -71,12 +67,7 @@ class Footprints(MaskFeatures):
             notes.append(f"Right angles: {found}{failed}.")
         return notes
 
-    def _features(
-        self,
-        outlines: np.ndarray,
-        areas: np.ndarray,
-        read: Callable[[Window], np.ndarray] | None,
-    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> Features:
         place, chosen = self.place, self.settings
         if place.crs is not None:
             outlines = outlines[areas >= chosen.min_area_m2]
@@ -120,12 +111,7 @@ class CentreLines(MaskFeatures):
         """Of the lengths."""
         return "px" if self.place.crs is None else "m"
 
-    def _features(
-        self,
-        outlines: np.ndarray,
-        areas: np.ndarray,
-        read: Callable[[Window], np.ndarray] | None,
-    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> Features:
         place, chosen = self.place, self.settings
         on_ground = place.crs is not None
         tolerance = chosen.simplify_m if on_ground else None
@@ -167,7 +153,7 @@ def features_of(
         settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
 
     Raises:
-        RasterError, JointNetError: see ``MaskFeatures``; right angles without buildingregulariser.
+        RasterError: see ``MaskFeatures``.
     """
     kind = CentreLines if target == "roads" else Footprints
     return kind(mask, probabilities, settings)

@@ -1,6 +1,7 @@
 """What several test modules need: run folders, a network that is no network, small images."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 
 from jointnet import JointNet
-from jointnet.runs import WEIGHTS, Run, describe_network, save_weights, write_json
+from jointnet.runs import (
+    WEIGHTS,
+    Run,
+    describe_network,
+    load_run,
+    save_weights,
+    write_json,
+)
 
 CONFIG = {
     "bands": 3,
@@ -69,6 +77,11 @@ class StandIn:
 def stand_in_run(**config: Any) -> Run:
     """A run of the stand-in network, as ``load_run`` would give it."""
     return Run(Path("stand_in"), StandIn(), CONFIG | config)
+
+
+def stored_stand_in_run(folder: Path) -> Run:
+    """A run on disk, so that its jobs can be gone on with; fast, as its network is a filter."""
+    return replace(load_run(make_run(folder)), model=StandIn())
 
 
 def write_image(path: Path, image: np.ndarray, **profile: Any) -> Path:

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,14 @@ from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_prediction import predict_raster, run_job
 from jointnet.runs import load_run
 from preprocessing.errors import RunError
-from tests.helpers import StandIn, blotches, make_run, write_image
+from tests.helpers import blotches, make_run, stored_stand_in_run, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on disk, so that its jobs can be gone on with; fast, as its network is a filter."""
-    found = load_run(make_run(tmp_path_factory.mktemp("run")))
-    return replace(found, model=StandIn())
+    return stored_stand_in_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

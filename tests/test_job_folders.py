@@ -12,14 +12,12 @@ from jointnet.job_folders import job_of, leftovers
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.runs import load_run
 from preprocessing.errors import RunError
-from tests.helpers import StandIn, blotches, make_run, write_image
+from tests.helpers import StandIn, blotches, make_run, stored_stand_in_run, write_image
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on disk, so that its jobs can be gone on with; fast, as its network is a filter."""
-    found = load_run(make_run(tmp_path_factory.mktemp("run")))
-    return replace(found, model=StandIn())
+    return stored_stand_in_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

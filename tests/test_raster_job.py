@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from jointnet.raster_prediction import finish, predict_raster, run_job
 from jointnet.runs import load_run
 from preprocessing.errors import OutputError, RasterError
 from preprocessing.rasters import read_label
-from tests.helpers import StandIn, blotches, make_run, write_image
+from tests.helpers import blotches, make_run, stored_stand_in_run, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 # Rows of windows lie 24 apart: three bands.
@@ -31,9 +30,7 @@ SHAPE = (600, 40)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on disk, so that its jobs can be gone on with; fast, as its network is a filter."""
-    found = load_run(make_run(tmp_path_factory.mktemp("run")))
-    return replace(found, model=StandIn())
+    return stored_stand_in_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
