@@ -110,6 +110,25 @@ def open_buildings_on() -> Recipe:
     )
 
 
+def open_buildings_recall() -> Recipe:
+    """Buildings at 0.3 m: goes on with the weights of ``open_buildings_on``, for recall at 0.6.
+
+    Source: as ``open_buildings_on``, whose weights are too careful: on the validation scenes the
+    threshold that is best for them is 0.19. Target pixels count 9 : 1 in the cross-entropy, so
+    that 0.6 is nearer to the best threshold.
+    Data: as ``open_buildings``.
+    Command: ``python experiments/train_jointnet.py --recipe open_buildings_recall --data DATA
+    --from RUN``, where RUN is a run of ``open_buildings_on``.
+    Time: about 80 minutes on 2 cores. Score: see README.md.
+    """
+    second = open_buildings_on()
+    return replace(
+        second,
+        name="open_buildings_recall",
+        training=replace(second.training, cross_entropy_alpha=0.9),
+    )
+
+
 def open_roads() -> Recipe:
     """Roads at 1 m from a sample of Massachusetts: the recipe behind the road weights.
 

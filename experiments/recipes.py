@@ -9,7 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.open_recipes import open_buildings, open_buildings_on, open_roads
+from experiments.open_recipes import (
+    open_buildings,
+    open_buildings_on,
+    open_buildings_recall,
+    open_roads,
+)
 from experiments.published_recipes import (
     inria_buildings,
     massachusetts_buildings,
@@ -101,6 +106,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
         polygons,
         open_buildings,
         open_buildings_on,
+        open_buildings_recall,
         open_roads,
     )
 }
