@@ -19,7 +19,10 @@ from jointnet.runs import environment, load_run, write_json
 from preprocessing.errors import RunError
 from preprocessing.outputs import refuse_existing, replacing
 
-PARTS = ("inference", "memory", "batches", "normalisation", "windows", "inria", "evaluation")
+PARTS = (
+    *("inference", "memory", "batches", "normalisation"),
+    *("windows", "mosaic", "inria", "evaluation"),
+)
 # The others need data, a large disk, or no network.
 ALL = PARTS[:4]
 GOALS = {
@@ -28,6 +31,7 @@ GOALS = {
     "batches": "batches 20 times as fast as full-width training",
     "normalisation": "none stated; keras.layers.GroupNormalization is what it stands beside",
     "windows": "the default's IoU and steadiness worth its cost",
+    "mosaic": "none stated; no footprint is cut at the border of a tile",
     "inria": "none stated; training in the memory of the machine, the time of the schedule known",
     "evaluation": "5000 x 5000 in 5 s, with objects in 60 s; 25 such tiles in 60 s and 1,000 MB",
 }
@@ -99,10 +103,19 @@ def windows_rows(asked: Asked) -> list[dict]:
         for larger in (side * 3 // 2, side * 2)
     ]
     tried.append({"window": side, "overlap": overlap, "augment": True, "shift": False})
+    return [_on_scenes("windows", asked, **one) for one in tried]
+
+
+def mosaic_rows(asked: Asked) -> list[dict]:
+    """The tiles of one town as one raster, and alone."""
+    return [_on_scenes("mosaic", asked)]
+
+
+def _on_scenes(name: str, asked: Asked, **arguments: Any) -> dict:
+    """A measurement of a trained network on imagery, without the places where both lie."""
     places = {"model": str(asked.model.resolve()), "data": str(asked.data.resolve())}
-    tried = [{"precision": asked.precision, **one} for one in tried]
-    rows = [measure("windows", **places, **one) for one in tried]
-    return [{key: value for key, value in row.items() if key not in places} for row in rows]
+    row = measure(name, **places, precision=asked.precision, **arguments)
+    return {key: value for key, value in row.items() if key not in places}
 
 
 def normalisation_rows(asked: Asked) -> list[dict]:
@@ -160,6 +173,7 @@ ROWS = {
     "batches": batches_rows,
     "normalisation": normalisation_rows,
     "windows": windows_rows,
+    "mosaic": mosaic_rows,
     "inria": inria_rows,
     "evaluation": evaluation_rows,
 }
@@ -169,8 +183,8 @@ def stem(part: str, asked: Asked) -> str:
     """Name of the files of a part: what it was measured with, where it depends on it."""
     if part in ("memory", "normalisation", "inria", "evaluation"):
         return part
-    if part == "windows":
-        return f"windows_{asked.model.resolve().name}_{asked.precision}"
+    if part in ("windows", "mosaic"):
+        return f"{part}_{asked.model.resolve().name}_{asked.precision}"
     variant = "" if asked.variant == "jointnet" else f"_{asked.variant}"
     return f"{part}{variant}_{asked.precision}"
 
@@ -244,14 +258,15 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
     normalisation  this project's group normalisation against Keras'
     windows        validation scenes of --model, in --data, by windows of several sizes and
                    overlaps: IoU, what changes if the windows are shifted, cost
+    mosaic         the eight tiles of a town in --data as one raster, and alone
     inria          180 generated tiles in Inria's layout, cut and trained on by the settings of
                    inria_buildings; the time of its schedule. It takes 37 GB, under TMPDIR where
                    that is set
     evaluation     masks of generated tiles against labels, pixels and objects
 
     Files are named after the part, and after network and precision where they depend on these.
-    But for windows, networks have random weights; every measurement has a process of its own. At
-    full width on two CPU cores the tile of 5000 x 5000 pixels takes about ten minutes.
+    But for windows and mosaic, networks have random weights; every measurement has a process of
+    its own. At full width on two CPU cores the tile of 5000 x 5000 pixels takes ten minutes.
     """  # noqa: D301 (click takes the control character itself)
     asked = Asked(**options)
     parts = ALL if part == "all" else (part,)

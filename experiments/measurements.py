@@ -205,13 +205,20 @@ def _patches(folder: Path, side: int, number: int = 32) -> PatchSet:
 
 def main(name: str, arguments: str) -> None:
     """Run one measurement and print it as the last line."""
-    from experiments import evaluation_cost, full_size, raster_figures, window_figures
+    from experiments import (
+        evaluation_cost,
+        full_size,
+        mosaic_figures,
+        raster_figures,
+        window_figures,
+    )
 
     here = {"batches": batches, "normalisation": normalisation}
     there = {
         "inference": raster_figures.inference,
         "memory": raster_figures.memory,
         "windows": window_figures.windows,
+        "mosaic": mosaic_figures.mosaic,
         "cutting": full_size.cutting,
         "schedule": full_size.schedule,
         "evaluation": evaluation_cost.evaluation,

@@ -1,7 +1,6 @@
 """Eight tiles of one town as one VRT: predicted as the tiles are, and no footprint is cut."""
 
 from itertools import product
-from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -9,32 +8,13 @@ import pytest
 import rasterio
 import shapely
 
+from experiments import mosaic_figures
+from experiments.mosaic_figures import write_mosaic
 from jointnet.raster_prediction import predict_raster
 from preprocessing.mask_layers import footprint_layer
 from tests.helpers import stand_in_run
 
 ROWS, COLUMNS = 2, 4
-
-
-def write_vrt(path: Path, tiles: list[Path], height: int, width: int) -> Path:
-    """A VRT of tiles of one size without a place on the ground, read row by row."""
-    bands = ""
-    for band in (1, 2, 3):
-        sources = "".join(
-            f"<SimpleSource><SourceFilename>{tile}</SourceFilename><SourceBand>{band}</SourceBand>"
-            f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
-            f'<DstRect xOff="{column * width}" yOff="{row * height}" xSize="{width}" '
-            f'ySize="{height}"/></SimpleSource>'
-            for (row, column), tile in zip(product(range(ROWS), range(COLUMNS)), tiles, strict=True)
-        )
-        kind = ("Red", "Green", "Blue")[band - 1]
-        bands += (
-            f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{kind}</ColorInterp>'
-            f"{sources}</VRTRasterBand>"
-        )
-    size = f'rasterXSize="{COLUMNS * width}" rasterYSize="{ROWS * height}"'
-    path.write_text(f"<VRTDataset {size}>{bands}</VRTDataset>")
-    return path
 
 
 def pairs_that_touch(frame: geopandas.GeoDataFrame) -> list[tuple]:
@@ -57,7 +37,7 @@ def test_a_town_of_eight_tiles(real_data, tmp_path):
     tiles = [folder / f"barnarp{number}.tif" for number in range(1, ROWS * COLUMNS + 1)]
     with rasterio.open(tiles[0]) as tile:
         height, width = tile.shape
-    town = write_vrt(tmp_path / "town.vrt", tiles, height, width)
+    town = write_mosaic(tmp_path / "town.vrt", tiles, COLUMNS)
     # Not the network: it sees whole windows, and they lie otherwise in a tile.
     run = stand_in_run(window=256, overlap=32, threshold=0.6)
     whole = predict_raster(run, town, tmp_path / "town")
@@ -88,3 +68,33 @@ def test_a_town_of_eight_tiles(real_data, tmp_path):
     for seam in range(width, COLUMNS * width, width):
         across = ((mask[:, seam - 1] == 255) & (mask[:, seam] == 255)).nonzero()[0] + 0.5
         assert len(across) and held(written, np.full(len(across), seam), across)
+
+
+def grid_of(folder, pixels):
+    """Eight uint8 tiles of a place, two rows of four, cut from ``(height, width, 3)`` pixels."""
+    images = folder / "aerial_buildings" / "train" / "images"
+    images.mkdir(parents=True)
+    (images.parent / "gt").mkdir()
+    height, width = pixels.shape[0] // ROWS, pixels.shape[1] // COLUMNS
+    shape = {"height": height, "width": width, "count": 3, "dtype": "uint8"}
+    for number, (row, column) in enumerate(product(range(ROWS), range(COLUMNS)), start=1):
+        part = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        with rasterio.open(images / f"barnarp{number}.tif", "w", driver="GTiff", **shape) as file:
+            file.write(part.transpose(2, 0, 1))
+    return folder
+
+
+def test_the_measurement_of_a_town_of_squares(tmp_path, monkeypatch):
+    pixels = np.full((256, 512, 3), 50, np.uint8)
+    # One square inside of a tile, one over the border of two, one over the corner of four.
+    for row, column in ((20, 20), (20, 118), (118, 246)):
+        pixels[row : row + 20, column : column + 20] = 250
+    run = stand_in_run(window=64, overlap=16, threshold=0.6)
+    monkeypatch.setattr(mosaic_figures, "load_run", lambda folder, dtype: run)
+    found = mosaic_figures.mosaic("run", str(grid_of(tmp_path, pixels)), "float32")
+    assert found["tiles"] == 8 and found["pixels"] == pixels[..., 0].size
+    assert (found["footprints"], found["footprints_over_borders"]) == (3, 2)
+    assert found["valid_footprints"] == 3
+    # The stand-in sees one pixel beyond a border.
+    assert 0.999 < found["equal_pixels"] <= 1
+    assert 0.95 < found["iou_of_the_masks"] <= 1
