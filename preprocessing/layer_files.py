@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pyogrio
+import shapely
 
 from preprocessing.raster_access import ClosedOnExit
 
@@ -85,7 +87,7 @@ class LayerFile(ClosedOnExit):
         """Rows to a GeoPackage."""
         options = {} if self._table == self.path else {"SPATIAL_INDEX": "NO"}
         if self.driver == "GeoJSON" and frame.crs is not None:
-            frame = frame.to_crs("EPSG:4326")
+            frame = _in_one_turn(frame.to_crs("EPSG:4326"))
         with warnings.catch_warnings():
             # Of a frame without CRS pyogrio warns; here that is meant.
             warnings.simplefilter("ignore", UserWarning)
@@ -149,6 +151,20 @@ class LayerFile(ClosedOnExit):
         self._parquet.add_key_value_metadata({"geo": json.dumps(self._geo)})
         self._parquet.close()
         self._parquet = None
+
+
+def _in_one_turn(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Rows in degrees, each moved by whole turns so that it begins between -180 and 180.
+
+    GDAL cuts at the antimeridian; what lies across another multiple of 360, it loses.
+    """
+    geometries = frame.geometry.to_numpy()
+    turns = np.floor((shapely.bounds(geometries).reshape(-1, 4)[:, 0] + 180) / 360)
+    if not turns.any():
+        return frame
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    points[:, 0] -= 360 * turns[owner]
+    return frame.set_geometry(shapely.set_coordinates(geometries.copy(), points), crs=frame.crs)
 
 
 def rows_in(path: Path, driver: str) -> int:

@@ -115,6 +115,19 @@ def test_geojson_is_what_the_standard_says(tmp_path):
     assert all(part.exterior.is_ccw for part in shape.geoms)
 
 
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+@pytest.mark.parametrize("west", [-0.5, 20, 179.5])
+def test_geojson_of_longitudes_that_run_on_loses_no_ground(tmp_path, turn, west):
+    boxes = shapely.box(west + turn, [1, 3], west + turn + 1, [2, 4])
+    frame = geopandas.GeoDataFrame({"id": [1, 2]}, geometry=boxes, crs=4326)
+    write_layers(frame, [tmp_path / "a.geojson"], "Polygon")
+    shapes = read(tmp_path / "a.geojson").geometry
+    assert shapely.area(shapes.to_numpy()) == pytest.approx(1)
+    assert (np.abs(shapes.bounds[["minx", "maxx"]]) <= 180).all(axis=None)
+    inside = shapely.points((west + np.array([0.25, 0.75]) + 180) % 360 - 180, 1.5)
+    assert shapes[0].intersects(inside).all() and not shapes[1].intersects(inside).any()
+
+
 def test_pixels_are_written_as_they_are(tmp_path):
     frame = geopandas.GeoDataFrame({"id": [1]}, geometry=[shapely.box(0, 0, 700, 500)])
     paths = [tmp_path / f"a{ending}" for ending in ENDINGS]
