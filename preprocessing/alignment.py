@@ -42,7 +42,7 @@ def aligned(path: str | os.PathLike, onto: RasterInfo) -> Iterator[Path]:
         grid = {"crs": onto.crs, "transform": onto.transform}
         grid |= {"height": onto.height, "width": onto.width, "resampling": Resampling.nearest}
         # What is void is said by nodata, which goes with the band, by NaN, or by an alpha band.
-        if MaskFlags.nodata not in source.mask_flag_enums[0]:
+        if not {MaskFlags.nodata, MaskFlags.alpha} & {*source.mask_flag_enums[0]}:
             real = source.dtypes[0].startswith("float")
             grid |= {"nodata": float("nan")} if real else {"add_alpha": True}
         target = Path(folder) / f"{Path(path).stem}.vrt"

@@ -55,6 +55,10 @@ def test_void_stays_void_however_the_file_says_it(tmp_path):
         write(tmp_path / "mask.tif", void, PLACE),
         write_image(tmp_path / "nodata.tif", marked[..., None], nodata=7),
     ]
+    opaque = np.where(void == 255, 0, 255).astype(np.uint8)
+    for count in (1, 3):
+        bands = np.stack([MASK * 255] * count + [opaque], axis=-1)
+        files.append(write_image(tmp_path / f"alpha{count}.tif", bands, ALPHA="YES"))
     info = grid(tmp_path, (20, 30), PLACE)
     for path in files:
         found = read(path, info)
