@@ -24,14 +24,18 @@ from preprocessing.errors import OutputError, RunError
 from preprocessing.outputs import require_space
 
 _CLAIM, _PUBLISHING = "claimed", "publishing"
+_DRAFTS = "band_*.f32-*"
 _DAY = 24 * 3600
 _ITEM = np.dtype(np.float32).itemsize
+# Claims that this process has made, on behalf of any of its jobs.
+_CLAIMED: set[Path] = set()
 
 
 class BandFiles:
     """The bands of one raster that are predicted already.
 
-    Attributes: ``folder``, ``grid`` and ``bands``, all bands of the grid.
+    Attributes: ``folder``, ``grid``, ``bands``, all bands of the grid, and ``claim_file``, which
+    says who makes the outputs.
 
     Args:
         folder: where they lie; made by ``begin``.
@@ -42,6 +46,7 @@ class BandFiles:
         self.folder = Path(folder)
         self.grid = grid
         self.bands = bands_of(grid)
+        self.claim_file = self.folder.absolute() / _CLAIM
         self._claimed = False
 
     def begin(self, job: dict) -> None:
@@ -96,8 +101,7 @@ class BandFiles:
             with suppress(OSError):
                 path.unlink()
             if isinstance(error, OSError):
-                words = error.strerror or " ".join(str(error).split())
-                raise OutputError(f"{self.folder}: cannot be written: {words}") from error
+                raise self._cannot_write(error) from error
             raise
 
     def strips(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -111,22 +115,31 @@ class BandFiles:
     def claim(self) -> bool:
         """Whether the caller, of several that find nothing missing, is to make the outputs.
 
-        A claim of a process of this machine that has died, or one of another machine that is older
-        than a day, is none.
+        A claim of a process of this machine that has died is none, nor is one older than a day of
+        another machine, or one that a loss of power has left empty.
+
+        Raises:
+            OutputError: the disk is full, or there is no right to write.
         """
-        path = self.folder / _CLAIM
         for _ in range(2):
             try:
-                with open(path, "x", encoding="utf-8") as file:
+                with open(self.claim_file, "x", encoding="utf-8") as file:
                     file.write(f"{platform.node()} {os.getpid()}")
             except FileExistsError:
-                if not _is_stale(path):
+                if not _is_stale(self.claim_file):
                     return False
                 with suppress(OSError):
-                    path.unlink()
-            except OSError:
+                    self.claim_file.unlink()
+            except FileNotFoundError:
+                # Another has made the outputs, and removed the bands.
                 return False
+            except OSError as error:
+                # Left empty, it would stand in the way of the next start.
+                with suppress(OSError):
+                    self.claim_file.unlink()
+                raise self._cannot_write(error) from error
             else:
+                _CLAIMED.add(self.claim_file)
                 self._claimed = True
                 return True
         return False
@@ -135,8 +148,9 @@ class BandFiles:
         """Give one's own claim back, so that another may make the outputs."""
         if self._claimed:
             self._claimed = False
+            _CLAIMED.discard(self.claim_file)
             with suppress(OSError):
-                (self.folder / _CLAIM).unlink()
+                self.claim_file.unlink()
 
     @property
     def publishing(self) -> bool:
@@ -153,16 +167,24 @@ class BandFiles:
 
     def remove(self) -> None:
         """Delete the folder with all that it holds."""
+        _CLAIMED.discard(self.claim_file)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_empty(self) -> None:
-        """Delete the folder where no band was finished: there is nothing to go on from."""
-        if len(self.missing()) == len(self.bands):
+        """Delete the folder where no band was finished: there is nothing to go on from.
+
+        Nor is one being written: another process may be at work on the same job.
+        """
+        if len(self.missing()) == len(self.bands) and not any(self.folder.glob(_DRAFTS)):
             self.remove()
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        words = error.strerror or " ".join(str(error).split())
+        return OutputError(f"{self.folder}: cannot be written: {words}")
 
     def _remove_old_drafts(self) -> None:
         """Delete what processes that were killed more than a day ago had not finished."""
-        for path in (*self.folder.glob("band_*.f32-*"), *self.folder.glob("drafts-*")):
+        for path in (*self.folder.glob(_DRAFTS), *self.folder.glob("drafts-*")):
             with suppress(OSError):
                 if _age(path) > _DAY:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -209,14 +231,18 @@ def _age(path: Path) -> float:
 def _is_stale(claim: Path) -> bool:
     """Whether who made a claim cannot be at work on it any more."""
     try:
-        node, pid = claim.read_text(encoding="utf-8").rsplit(" ", 1)
-        # On Windows the signal that only asks would end the process.
-        if node != platform.node() or os.name == "nt":
+        node, _, pid = claim.read_text(encoding="utf-8").rpartition(" ")
+        # Nothing is in it yet, or for ever. On Windows the signal that only asks would end the
+        # process.
+        if not pid.isdecimal() or node != platform.node() or os.name == "nt":
             return _age(claim) > _DAY
+        if int(pid) == os.getpid():
+            # In a container that starts again, processes get the numbers that they had before.
+            return claim not in _CLAIMED
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError):
-        # Gone, of another user, or just being written.
+    except OSError:
+        # Gone, or of another user.
         return False
     return False

@@ -175,7 +175,8 @@ def run_job(
         if not job.files.claim():
             if part is not None:
                 return None
-            raise OutputError(f"{job.paths[MASK]}: another process is writing it")
+            words = f"another process is writing it; if none is, delete {job.files.claim_file}"
+            raise OutputError(f"{job.paths[MASK]}: {words}")
         counts = finish(job, overwrite or job.files.publishing)
     except BaseException:
         job.files.release()

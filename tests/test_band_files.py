@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from jointnet import band_files
 from jointnet.band_files import BandFiles
 from jointnet.prediction import predict_band, predict_strips
 from jointnet.window_bands import WindowGrid
@@ -96,3 +97,30 @@ def test_an_empty_folder_goes_and_a_finished_band_stays(tmp_path):
     assert (tmp_path / "bands" / "band_00000.f32").exists()
     files.remove()
     assert not (tmp_path / "bands").exists()
+
+
+def test_a_folder_in_which_another_process_is_at_work_stays(tmp_path):
+    files, other = saved(tmp_path / "bands", set()), BandFiles(tmp_path / "bands", GRID)
+
+    def interrupted(band):
+        yield from predict_band(read, GRID, band, network, 2)
+        other.remove_if_empty()
+
+    files.save(files.bands[0], interrupted(files.bands[0]))
+    assert [band.number for band in files.missing()] == [1]
+
+
+def test_a_claim_on_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    files = saved(tmp_path / "bands")
+
+    def full():
+        raise OSError(28, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(band_files.platform, "node", full)
+        with pytest.raises(OutputError, match="bands: cannot be written: full"):
+            files.claim()
+    assert not files.claim_file.exists() and files.claim()
+    files.remove()
+    # Whoever removes the bands has made the outputs.
+    assert not files.claim()

@@ -272,12 +272,35 @@ def test_the_claim_of_a_dead_process_is_taken_over(run, image, tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     claim = begun.files.folder / "claimed"
-    claim.write_text(f"{platform.node()} {os.getpid()}")
+    claim.write_text(f"{platform.node()} {os.getppid()}")
     assert run_job(begun, part=(1, 2)) is None
     with pytest.raises(OutputError, match="another process is writing it"):
         run_job(begun)
     claim.write_text(f"{platform.node()} {dead.pid}")
     assert run_job(begun, part=(1, 2)) is not None
+
+
+def test_a_claim_of_this_process_number_counts_while_it_is_one_of_its_own(run, image, tmp_path):
+    begun, other = (job(run, image, tmp_path / "out") for _ in range(2))
+    predict_bands(begun, begun.begin())
+    claim = begun.files.folder / "claimed"
+    # As a container leaves it that is killed and starts again, with the same number.
+    claim.write_text(f"{platform.node()} {os.getpid()}")
+    assert begun.files.claim()
+    assert not other.files.claim() and not begun.files.claim()
+    begun.files.release()
+    assert other.files.claim()
+    other.files.remove()
+
+
+def test_a_claim_that_a_loss_of_power_left_empty_holds_for_a_day(run, image, tmp_path):
+    begun = job(run, image, tmp_path / "out")
+    predict_bands(begun, begun.begin())
+    claim = begun.files.folder / "claimed"
+    claim.touch()
+    assert not begun.files.claim()
+    os.utime(claim, (0, 0))
+    assert begun.files.claim()
 
 
 def test_the_claim_of_another_machine_holds_for_a_day(run, image, tmp_path):
