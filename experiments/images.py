@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES
+from jointnet.raster_outputs import output_paths
 from preprocessing.errors import RasterError
 from preprocessing.raster_names import RasterName
 from preprocessing.scenes import images_in
@@ -95,8 +95,12 @@ def _images_at(place: Path) -> list[RasterName]:
     if place.is_file():
         return [RasterName(place)]
     images = images_in(place) if place.is_dir() else _matching(place)
-    stems = {image.stem for image in images}
-    outputs = {stem + kind for stem in stems for kind in (MASK, OVERLAY, PROBABILITIES)}
+    outputs = {
+        path.name
+        for image in images
+        for target in ("buildings", "roads")
+        for path in output_paths(image, "", probabilities=True, target=target).values()
+    }
     return [RasterName(image) for image in images if image.name not in outputs]
 
 

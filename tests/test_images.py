@@ -48,6 +48,13 @@ def test_a_pattern_reaches_folders_in_folders(folder):
     assert found("x/**/*.tif") == ["x/c.tif", "x/y/b.tif"]
 
 
+def test_what_an_earlier_prediction_wrote_is_no_image(folder):
+    written = ["_output.tif", "_overlay.png", "_probabilities.tif", "_footprints.geojson"]
+    written += ["_footprints.qml", "_centre_lines.geojson", "_centre_lines.qml"]
+    make(folder / "x", "b.tif", "c_output.tif", *(f"b{kind}" for kind in written))
+    assert found("x") == found("x/*") == ["x/b.tif", "x/c_output.tif"]
+
+
 def test_a_bare_name_is_sought_among_the_test_images(folder):
     images = folder / "data" / "AerialImageDataset" / "test" / "images"
     make(images, "a.tif", "sfo1.tif", "sfo2.tif")
