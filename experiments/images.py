@@ -71,7 +71,7 @@ def _named(value: str, data: Path) -> list[RasterName]:
     if images := _found_at(value, Path()):
         return images
     bare = Path(value).name == value
-    if bare and (images := _images_at(data / TEST_IMAGES / value)):
+    if bare and (images := _images_at(data / TEST_IMAGES, value)):
         return images
     if Path(value).is_dir():
         raise RasterError(f"{value}: folder without images (GeoTIFF, JPEG, PNG, VRT, ...)")
@@ -88,13 +88,15 @@ def _found_at(value: str, folder: Path) -> list[RasterName]:
     if name.is_virtual:
         return [name]
     # A subdataset is no file.
-    return _images_at(folder / value) or ([name] if ":" in value else [])
+    return _images_at(folder, value) or ([name] if ":" in value else [])
 
 
-def _images_at(place: Path) -> list[RasterName]:
+def _images_at(folder: Path, value: str) -> list[RasterName]:
+    """The rasters that a path or a pattern names from a folder on; the folder is no pattern."""
+    place = folder / value
     if place.is_file():
         return [RasterName(place)]
-    images = images_in(place) if place.is_dir() else _matching(place)
+    images = images_in(place) if place.is_dir() else _matching(folder, value)
     outputs = {
         path.name
         for image in images
@@ -104,6 +106,7 @@ def _images_at(place: Path) -> list[RasterName]:
     return [RasterName(image) for image in images if image.name not in outputs]
 
 
-def _matching(pattern: Path) -> list[Path]:
+def _matching(folder: Path, pattern: str) -> list[Path]:
     """The files of a pattern, sorted."""
-    return sorted(filter(Path.is_file, map(Path, glob.glob(str(pattern), recursive=True))))
+    found = glob.glob(pattern, root_dir=folder, recursive=True)
+    return sorted(filter(Path.is_file, (folder / name for name in found)))

@@ -106,6 +106,14 @@ def test_a_list_names_one_a_line_from_its_own_folder(folder):
     assert found("a.tif", name) == ["a.tif", expected[0], expected[1], expected[3]]
 
 
+def test_patterns_from_a_folder_with_pattern_signs_in_its_name(folder):
+    make(folder / "x[1]", "b.tif", "c.tif")
+    name = listed(folder, "*.tif\n", "x[1]/list.txt")
+    assert found(name) == ["x[1]/b.tif", "x[1]/c.tif"]
+    make(folder / "data[1]" / "AerialImageDataset" / "test" / "images", "sfo1.tif")
+    assert [Path(name).name for name in found("sfo*", data=Path("data[1]"))] == ["sfo1.tif"]
+
+
 def test_a_list_made_on_windows(folder):
     make(folder, "ä.tif")
     name = listed(folder, "a.tif\r\nä.tif\r\n", encoding="utf-8-sig", newline="")
