@@ -43,6 +43,9 @@ def summary(done: RasterPrediction, target: str) -> str:
 
 def waiting(job: RasterJob) -> str:
     """Say in one line that a part is done and what the outputs wait for."""
+    if not job.files.folder.is_dir() and job.is_done():
+        # Bands are taken away once they are outputs.
+        return f"{job.paths[MASK]}: another part has written the outputs"
     missing, bands = len(job.files.missing()), len(job.files.bands)
     if not missing:
         return (

@@ -140,6 +140,18 @@ def test_parts_share_the_bands_and_the_last_writes_the_outputs(folder, run_folde
         assert (folder / "whole" / name).read_bytes() == (folder / "results" / name).read_bytes()
 
 
+def test_a_part_that_another_has_overtaken_says_so(folder, stand_in, monkeypatch):
+    """Its last band was the last of all, but who looked first has made the outputs."""
+
+    def overtaken(job, part, **options):
+        assert run_job(job, **options) is not None
+
+    run_job = infer.run_job
+    monkeypatch.setattr(infer, "run_job", overtaken)
+    result = call("--image", "a.tif", "--part", "1/2")
+    assert result.stdout == "results/a_output.tif: another part has written the outputs\n"
+
+
 def test_the_ground_resolution_may_be_given(folder, stand_in):
     assert "0.15 m per pixel, the model" in call("--image", "a.tif", "--gsd", "0.15").stdout
     words = ("--image", "a.tif", "--overwrite", "--gsd")
