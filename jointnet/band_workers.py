@@ -25,6 +25,8 @@ from preprocessing.errors import JointNetError, RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_SECONDS, _SECONDS_TO_END = 0.2, 5
+# What subprocess says of SIGKILL, which Windows has no name for.
+_KILLED = -9
 
 
 def part_of(bands: list[Band], part: int, parts: int) -> list[Band]:
@@ -120,7 +122,8 @@ def _last_line(process: subprocess.Popen, words: TextIO) -> str:
         return ""
     words.seek(0)
     lines = words.read().strip().splitlines()
-    if lines:
+    # Killed for want of memory, it had no last word: what stands there is older.
+    if lines and process.returncode != _KILLED:
         return lines[-1].removeprefix("error: ")
     return f"a process stopped with code {process.returncode}; was there memory for all of them?"
 

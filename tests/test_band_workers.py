@@ -109,6 +109,31 @@ def test_a_round_without_a_band_ends_it(run, image, tmp_path, monkeypatch):
         predict_with_workers(begun, 2)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("os.kill(os.getpid(), 9)", r"^a process stopped with code -9; was there memory"),
+        ("sys.exit('error: no such band')", r"^no such band$"),
+    ],
+)
+def test_what_a_process_printed_before_it_was_killed_is_no_reason(
+    run, image, tmp_path, monkeypatch, end, words
+):
+    class Popen(subprocess.Popen):
+        def __init__(self, _, **options):
+            code = (
+                f"import os, sys; print('I0000 some library', file=sys.stderr, flush=True); {end}"
+            )
+            super().__init__([sys.executable, "-S", "-c", code], **options)
+
+    monkeypatch.setattr(band_workers.subprocess, "Popen", Popen)
+    begun = job(run, image, tmp_path / "out")
+    begun.begin()
+    with pytest.raises(RunError, match=words):
+        predict_with_workers(begun, 1)
+
+
 def test_a_worker_says_what_is_wrong_in_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "jointnet.band_workers", str(tmp_path), "1/2"],
