@@ -1,7 +1,8 @@
 """From a mask to the features of a layer, batch by batch; ``mask_layers`` says of what kind.
 
 Memory holds one strip of the rasters, the shapes that are open (see ``outline_stream``) and one
-batch, never the mask or the layer as a whole.
+batch, never the mask or the layer as a whole; beside it GDAL's cache of blocks fills up, to 256 MB
+unless ``GDAL_CACHEMAX`` says otherwise (``raster_access.gdal_quiet``).
 """
 
 import os
