@@ -33,6 +33,8 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: share of the draws, 0..1, in proportion to the patches' target shares.
         source_shares: share of each batch by the name of the source, summing to 1; None for all
             patches alike.
+        micro_batch_size: samples that are given out at a time, a divisor of ``batch_size``: each
+            batch comes in that many equal parts, one after the other. None for whole batches.
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
 
     Raises:
@@ -51,6 +53,7 @@ class TrainingBatches(keras.utils.PyDataset):
         steps: int | None = None,
         target_weight: float = 0.0,
         source_shares: dict[str, float] | None = None,
+        micro_batch_size: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -65,6 +68,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.epoch = epoch
         self.seed = seed
         self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size or batch_size
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.steps = steps or max(1, len(self._usable) // batch_size)
@@ -122,22 +126,25 @@ class TrainingBatches(keras.utils.PyDataset):
         return order.ravel()
 
     def __len__(self) -> int:
-        return self.steps
+        """Parts to be given out: the steps, where batches are given out whole."""
+        return self.steps * self.batch_size // self.micro_batch_size
 
     def names(self, index: int) -> list[str]:
-        """Scene names and patch numbers of one batch, for messages."""
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        """Scene names and patch numbers of one part, for messages."""
+        size = self.micro_batch_size
+        chosen = self._order[index * size : (index + 1) * size]
         return [f"{self.patches.scenes[number]} (patch {number})" for number in chosen]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch ``index`` of the epoch.
+        """Part ``index`` of the epoch's batches.
 
         Returns:
-            Images ``(batch, crop, crop, bands)`` in the store's dtype, raw pixels, and masks
-            ``(batch, crop, crop, 1)`` uint8 of 0, 1 and 255.
+            ``micro_batch_size`` images ``(batch, crop, crop, bands)`` in the store's dtype, raw
+            pixels, and masks ``(batch, crop, crop, 1)`` uint8 of 0, 1 and 255.
         """
-        first = index * self.batch_size
-        samples = [self._sample(position) for position in range(first, first + self.batch_size)]
+        first = index * self.micro_batch_size
+        positions = range(first, first + self.micro_batch_size)
+        samples = [self._sample(position) for position in positions]
         images, masks = zip(*samples, strict=True)
         return np.stack(images), np.stack(masks)[..., None]
 

@@ -19,6 +19,12 @@ class TrainingSettings:
     Attributes:
         crop_size: side of a training sample in pixels; also the window at prediction.
         batch_size: samples in a batch.
+        micro_batch_size: samples that are in memory at a time, a divisor of ``batch_size``; the
+            gradients of a batch are added up over its parts before the weights change. The same
+            training, as normalisation and losses are per sample (of a ``ResNetUNet`` not quite:
+            its batch normalisation sees the parts). None for whole batches.
+        rematerialise: compute the dense atrous blocks again for their gradients in place of
+            holding what they computed (``layers.DenseAtrousBlock``): less memory, more time.
         epochs: number of epochs; validation and checkpoints come after each.
         steps_per_epoch: batches in an epoch, None for one pass over the patches.
         learning_rate: of Adam, after the warm-up.
@@ -50,6 +56,8 @@ class TrainingSettings:
 
     crop_size: int = 512
     batch_size: int = 4
+    micro_batch_size: int | None = None
+    rematerialise: bool = False
     epochs: int = 100
     steps_per_epoch: int | None = None
     learning_rate: float = 1e-4
@@ -79,11 +87,17 @@ class TrainingSettings:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
                 )
-        counts = ("crop_size", "batch_size", "epochs", "steps_per_epoch", "early_stopping")
+        counts = ("crop_size", "batch_size", "micro_batch_size")
+        counts += ("epochs", "steps_per_epoch", "early_stopping")
         for name in (*counts, "learning_rate"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive; got {value}")
+        if self.batch_size % (self.micro_batch_size or 1):
+            raise ValueError(
+                f"micro_batch_size must divide batch_size {self.batch_size}; got "
+                f"{self.micro_batch_size}"
+            )
         shares = self.source_shares
         if shares and (abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0):
             raise ValueError(f"source_shares must be 0 or more and sum to 1; got {shares}")
@@ -96,6 +110,11 @@ class TrainingSettings:
         for name in ("target_weight", "threshold", "focal_alpha", "cross_entropy_alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1; got {getattr(self, name)}")
+
+    @property
+    def parts(self) -> int:
+        """Parts that a batch is computed in."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -112,7 +131,10 @@ class TrainingSettings:
         return WeightedSumLoss([cross_entropy, DiceLoss()], [2.0, 1.0])
 
     def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
-        """Adam with the schedule over ``total_steps`` batches, and the average of the weights."""
+        """Adam with the schedule over ``total_steps`` batches, and the average of the weights.
+
+        It counts parts of batches (``micro_batch_size``).
+        """
         rate = self.learning_rate
         if self.schedule == "cosine":
             decay = max(total_steps - self.warmup_steps, 1)
@@ -124,11 +146,46 @@ class TrainingSettings:
             )
         elif self.warmup_steps:
             rate = keras.optimizers.schedules.PolynomialDecay(0.0, self.warmup_steps, rate)
-        average = {"use_ema": self.weight_average is not None}
-        if average["use_ema"]:
-            average["ema_momentum"] = self.weight_average
+        options = {"use_ema": self.weight_average is not None}
+        if options["use_ema"]:
+            # The average moves after each part, so each moves it by its share.
+            options["ema_momentum"] = self.weight_average ** (1 / self.parts)
+        if self.parts > 1:
+            options["gradient_accumulation_steps"] = self.parts
+            if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+                rate = ScheduleOfUpdates(rate, self.parts)
         if self.weight_decay:
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **average)
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **options)
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             return optimizer
-        return keras.optimizers.Adam(rate, **average)
+        return keras.optimizers.Adam(rate, **options)
+
+
+@keras.saving.register_keras_serializable(package="jointnet")
+class ScheduleOfUpdates(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that counts updates of the weights, where an optimizer counts parts of batches.
+
+    Args:
+        schedule: learning rate by number of updates.
+        parts: parts of a batch, whose gradients make one update.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, parts: int):
+        super().__init__()
+        self.schedule = schedule
+        self.parts = parts
+
+    def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
+        """Learning rate of the update that part ``step`` belongs to."""
+        return self.schedule(keras.ops.floor_divide(step, self.parts))
+
+    def get_config(self) -> dict:
+        """Constructor arguments."""
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "parts": self.parts}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ScheduleOfUpdates":
+        """Inverse of ``get_config``."""
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(schedule, config["parts"])

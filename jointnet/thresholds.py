@@ -106,9 +106,9 @@ class ProbabilityHistogram:
 
         ``sum over bins of pixels in bin / all pixels * |share of target - mean probability|``, over
         16 bins of equal width; the last holds 1. Mean probabilities are right to 2^-17. Source:
-        Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", equations
-        2, 3 and 5, there of the winning class' confidence and with 15 bins, here of the
-        probability of the one class.
+        Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks",
+        equation 3, there of the winning class' confidence and with 15 bins, here of the probability
+        of the one class.
 
         Returns:
             ``ece`` in 0..1, 0 without pixels, and ``bins``: of each that holds pixels ``from``,

@@ -98,9 +98,10 @@ def train(
         OutputError: a file cannot be written.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
-    steps = len(_batches(store.train, settings, epoch=0))
+    first_batches = _batches(store.train, settings, epoch=0)
+    steps = len(first_batches)
     model.compile(
-        optimizer=settings.make_optimizer(steps * settings.epochs),
+        optimizer=settings.make_optimizer(first_batches.steps * settings.epochs),
         loss=settings.make_loss(),
         jit_compile=jit_setting(),
     )
@@ -170,10 +171,11 @@ def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) 
     """
     loss_of = settings.make_loss()
     counts, losses = Counts(), []
-    for first in range(0, len(patches), settings.batch_size):
-        images = np.asarray(patches.images[first : first + settings.batch_size])
-        masks = np.asarray(patches.masks[first : first + settings.batch_size])
-        missing = settings.batch_size - len(images)
+    size = settings.batch_size // settings.parts
+    for first in range(0, len(patches), size):
+        images = np.asarray(patches.images[first : first + size])
+        masks = np.asarray(patches.masks[first : first + size])
+        missing = size - len(images)
         # The last batch is filled up so that the network is compiled for one shape.
         filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
         probabilities = np.asarray(model.predict_on_batch(filled))[: len(images)]
@@ -213,6 +215,7 @@ def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> Train
         steps=settings.steps_per_epoch,
         target_weight=settings.target_weight,
         source_shares=settings.source_shares,
+        micro_batch_size=settings.micro_batch_size,
     )
 
 

@@ -331,3 +331,21 @@ def test_a_source_may_have_no_share(target_weight):
 def test_shares_that_do_not_fit_the_sources_are_refused(shares):
     with pytest.raises(ValueError, match="source_shares must sum to 1 over the sources .* a, b"):
         batches(two_sources(), source_shares=shares)
+
+
+# Parts
+
+
+@pytest.mark.parametrize("shares", [None, {"a": 0.5, "b": 0.5}])
+def test_parts_are_the_batches_cut_up(shares):
+    patches = replace(numbered(), sources=("a", "b") * 5)
+    settings = {"augmentation": Augmentation(), "steps": 3, "source_shares": shares}
+    whole = batches(patches, **settings)
+    parts = batches(patches, micro_batch_size=2, **settings)
+    assert (len(whole), len(parts), parts.steps) == (3, 6, 3)
+    joined = [
+        tuple(np.concatenate(halves) for halves in zip(parts[2 * i], parts[2 * i + 1], strict=True))
+        for i in range(3)
+    ]
+    assert same(joined, content(whole))
+    assert parts.names(2) + parts.names(3) == whole.names(1)

@@ -187,6 +187,46 @@ def test_it_stops_after_so_many_epochs_without_gain(tmp_path, monkeypatch):
     assert again == state
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"weight_decay": 0.1}, {"schedule": "cosine"}])
+def test_gradients_of_parts_add_up_to_those_of_the_batch(tmp_path, monkeypatch, optimizer):
+    """One sample of a batch of four is partly void; every loss is a mean over samples."""
+    script_scores(monkeypatch, *[0.1, 0.2] * 2)
+    store, weights = memory_store(), []
+    store.train.masks[::4, :4] = 255
+    for size in (None, 1):
+        settings = tiny_training(
+            batch_size=4, steps_per_epoch=5, learning_rate=0.01, micro_batch_size=size, **optimizer
+        )
+        network = small_network()
+        train(network, store, settings, tmp_path / str(size))
+        weights.append(network.get_weights())
+    start = small_network().get_weights()
+    moved = max(np.abs(a - b).max() for a, b in zip(start, weights[0], strict=True))
+    apart = max(np.abs(a - b).max() for a, b in zip(*weights, strict=True))
+    assert moved > 0.01 and apart < 1e-4
+
+
+def test_the_average_moves_about_alike_over_parts(tmp_path, monkeypatch):
+    script_scores(monkeypatch, *[0.1] * 2)
+    weights = []
+    for size in (None, 1):
+        settings = tiny_training(
+            batch_size=4,
+            steps_per_epoch=20,
+            learning_rate=0.01,
+            epochs=1,
+            micro_batch_size=size,
+            weight_average=0.9,
+        )
+        network = linear_network()
+        train(network, memory_store(), settings, tmp_path / str(size))
+        weights.append(network.get_weights())
+    start = linear_network().get_weights()
+    moved = max(np.abs(a - b).max() for a, b in zip(start, weights[0], strict=True))
+    apart = max(np.abs(a - b).max() for a, b in zip(*weights, strict=True))
+    assert apart < 0.1 * moved
+
+
 def test_it_never_stops_early_unless_told(tmp_path, monkeypatch):
     script_scores(monkeypatch, 0.9, 0.1, 0.1, 0.1)
     settings = tiny_training(epochs=4, steps_per_epoch=1)
