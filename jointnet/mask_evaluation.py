@@ -79,7 +79,7 @@ def evaluate_masks(
             without a place on the ground that shall be aligned.
     """
     measures = measures or MaskMeasures(relaxed_buffer)
-    ours = _without_suffix(predictions, "_output")
+    ours = without_suffix(predictions, "_output")
     files, kind = _labels_in(labels)
     if kind == "raster" and (where, buffer_m) != (None, None):
         raise DatasetError(
@@ -94,7 +94,7 @@ def evaluate_masks(
     scenes = [
         Scene(
             name=plain.stem,
-            place=_place(plain.stem),
+            place=place_of(plain.stem),
             index=None,
             split="validation",
             image=ours[plain],
@@ -109,7 +109,7 @@ def evaluate_masks(
     return [_count_mask(scene, measures, probable.get(scene.name)) for scene in scenes]
 
 
-def _without_suffix(folder: Path, suffix: str) -> dict[Path, Path]:
+def without_suffix(folder: Path, suffix: str) -> dict[Path, Path]:
     """Rasters of a folder by their paths without a suffix of the stem; all, if none has it."""
     every = {path.with_stem(path.stem.removesuffix(suffix)): path for path in images_in(folder)}
     return {plain: path for plain, path in every.items() if plain != path} or every
@@ -119,9 +119,7 @@ def _probabilities_of(scenes: list[Scene], folder: Path | None) -> dict[str, Pat
     """The raster of probabilities of each scene, by name; none without a folder of them."""
     if folder is None:
         return {}
-    by_stem = {
-        plain.stem: path for plain, path in _without_suffix(folder, "_probabilities").items()
-    }
+    by_stem = {plain.stem: path for plain, path in without_suffix(folder, "_probabilities").items()}
     missing = sorted({scene.name for scene in scenes} - by_stem.keys())
     if missing:
         more = ", ..." if len(missing) > NAMES_SHOWN else ""
@@ -144,7 +142,8 @@ def _labels_in(labels: Path) -> tuple[list[Path] | Path, Literal["raster", "poly
     return vector_files(labels), "polygons"
 
 
-def _place(stem: str) -> str:
+def place_of(stem: str) -> str:
+    """The place of a scene by its stem: ``austin`` of ``austin12``; the stem if it has no index."""
     match = STEM.fullmatch(stem)
     return match["place"] if match else stem
 

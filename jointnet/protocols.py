@@ -13,7 +13,7 @@ from jointnet.metrics import Counts
 from jointnet.patch_protocol import PATCH, SHARE, PatchCounts
 
 PROTOCOLS = {
-    "pooled": "pooled over full scenes (Inria's contest)",
+    "pooled": "pooled over full scenes, as the Inria contest scores",
     "mean": "mean over scenes",
     "patches": f"pooled over {PATCH} px patches with more than {SHARE:.0%} target (BuildFormer's)",
 }

@@ -193,7 +193,7 @@ class LabelReader(ClosedOnExit):
             RasterError: the file is corrupt there.
             ValueError: the window reaches outside the raster.
         """
-        bands = read_window(self._dataset, window, self._bands)
+        bands = self._read_bands(window)
         valid = self._validity.read(window)
         values = self._one_band(bands, valid)
         self._check(values[valid])
@@ -201,6 +201,10 @@ class LabelReader(ClosedOnExit):
         self.target_under_void |= bool(mask[~valid].any())
         mask[~valid] = VOID
         return mask
+
+    def _read_bands(self, window: Window) -> np.ndarray:
+        """Values of one window as a label has them; a subclass may make them of others."""
+        return read_window(self._dataset, window, self._bands)
 
     def _one_band(self, bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """The values of bands that agree, or of those that are not black throughout."""

@@ -1,0 +1,287 @@
+"""Finished masks against each other and against a truth: agreement, metrics, differences.
+
+All figures are of the pixels that are void in none of the masks and not in the truth, so that two
+masks are never compared on different ground.
+"""
+
+import itertools
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from jointnet.bootstrap import METRICS, paired_difference
+from jointnet.compared_inputs import MaskSet
+from jointnet.evaluation import OVERALL
+from jointnet.mask_evaluation import place_of
+from jointnet.metrics import VOID, Counts
+from preprocessing.errors import LabelError
+
+if TYPE_CHECKING:
+    from preprocessing.grey_masks import GreyMaskReader
+    from preprocessing.rasters import RasterInfo
+
+
+@dataclass(frozen=True)
+class ComparedScene:
+    """What was counted in one scene.
+
+    Attributes:
+        name: the scene.
+        place: where it was taken.
+        patterns: ``(2 ** masks,)`` int64, pixels by who has target there: mask i has bit i.
+        void: pixels that are void in at least one mask.
+        void_in_some: of these, those that another mask has.
+        notes: how masks were brought into shape, a sentence each.
+    """
+
+    name: str
+    place: str
+    patterns: np.ndarray
+    void: int = 0
+    void_in_some: int = 0
+    notes: tuple[str, ...] = ()
+
+    def counts(self, truth: int, mask: int) -> Counts:
+        """The confusion matrix of two masks by their numbers, the first taken as the truth."""
+        pattern = np.arange(len(self.patterns))
+        wanted, found = pattern >> truth & 1 == 1, pattern >> mask & 1 == 1
+        pairs = (wanted & found, ~wanted & found, wanted & ~found, ~wanted & ~found)
+        return Counts(*(int(self.patterns[pair].sum()) for pair in pairs))
+
+
+def count_patterns(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, int, int]:
+    """Pixels by who has target there.
+
+    Args:
+        masks: uint8 of 0, 1 and 255 (void), up to 16 of one shape.
+
+    Returns:
+        ``patterns``, ``void`` and ``void_in_some`` of ``ComparedScene``.
+    """
+    dtype = np.uint8 if len(masks) <= 8 else np.uint16
+    index, void, covered = np.zeros(masks[0].shape, dtype), False, False
+    for bit, mask in enumerate(masks):
+        index |= (mask == 1).astype(dtype) << dtype(bit)
+        gap = mask == VOID
+        void, covered = void | gap, covered | ~gap
+    dropped = int(np.count_nonzero(void))
+    counted = index[~void] if dropped else index.ravel()
+    patterns = np.bincount(counted, minlength=2 ** len(masks))
+    return patterns, dropped, int(np.count_nonzero(void & covered)) if dropped else 0
+
+
+def compare_masks(
+    sets: Sequence[MaskSet],
+    has_truth: bool = False,
+    align: bool = False,
+    maps: dict[tuple[str, str], Path] | None = None,
+) -> list[ComparedScene]:
+    """Count, scene by scene, in strips of rows; memory does not grow with the rasters.
+
+    Args:
+        sets: masks of the same scenes (``compared_inputs.mask_sets``); grey ones are thresholded
+            at 128 (``preprocessing.grey_masks``).
+        has_truth: whether the last is the truth. The others are laid onto its grid, or onto that
+            of the first where there is none.
+        align: bring masks of another size or place onto that grid, by nearest neighbour.
+        maps: paths of the error maps to write, by name of the mask and scene; None for none.
+            Without a truth the first of the masks takes its part.
+
+    Raises:
+        RasterError: a mask that cannot be read, or has no place on the ground and shall be aligned.
+        LabelError: values that no mask has; a size or place of its own; no common ground.
+        OutputError: a map cannot be written.
+    """
+    base = len(sets) - 1 if has_truth else 0
+    bar = tqdm(sets[0].files, desc="comparing", unit="scene", leave=False, disable=None)
+    return [_compare_scene(scene, sets, base, align, maps or {}) for scene in bar]
+
+
+def _compare_scene(
+    scene: str,
+    sets: Sequence[MaskSet],
+    base: int,
+    align: bool,
+    maps: dict[tuple[str, str], Path],
+) -> ComparedScene:
+    from preprocessing.error_maps import BLOCK, ErrorMapWriter, error_values
+    from preprocessing.raster_access import raster_info, strips
+
+    paths = [one.files[scene] for one in sets]
+    onto = raster_info(paths[base])
+    patterns, void, in_some = np.zeros(2 ** len(sets), np.int64), 0, 0
+    notes = []
+    with ExitStack() as stack:
+        readers, moved = [], []
+        for path in paths:
+            reader, note = _open(stack, path, paths[base], onto, align)
+            readers.append(reader)
+            moved.append(note)
+        writers = {
+            number: stack.enter_context(ErrorMapWriter(maps[one.name, scene], onto))
+            for number, one in enumerate(sets)
+            if (one.name, scene) in maps
+        }
+        empty = np.zeros(len(sets), np.int64)
+        for strip in strips(onto.height, onto.width, BLOCK):
+            masks = [reader.read(strip) for reader in readers]
+            found, strip_void, strip_some = count_patterns(masks)
+            patterns, void, in_some = patterns + found, void + strip_void, in_some + strip_some
+            if strip_void:
+                empty += [np.count_nonzero(mask == VOID) for mask in masks]
+            for number, writer in writers.items():
+                writer.write(strip, error_values(masks[base], masks[number]))
+        pixels = onto.height * onto.width
+        for reader, note, gaps in zip(readers, moved, empty.tolist(), strict=True):
+            reader.check_whole()
+            notes += [text for text in (note, reader.note) if text]
+            if note and gaps == pixels:
+                raise LabelError(
+                    f"{reader.path} and {paths[base]} share no ground to be aligned on"
+                )
+    if in_some:
+        notes.append(
+            f"{in_some / pixels:.2%} of the pixels are void in some masks, left out of all"
+        )
+    return ComparedScene(scene, place_of(scene), patterns, void, in_some, tuple(notes))
+
+
+def _open(
+    stack: ExitStack, path: Path, base: Path, onto: "RasterInfo", align: bool
+) -> tuple["GreyMaskReader", str | None]:
+    """Open a mask on the grid of another; with a sentence where it was brought onto it."""
+    from preprocessing.alignment import aligned
+    from preprocessing.grey_masks import GreyMaskReader
+    from preprocessing.raster_access import raster_info
+
+    own, note = raster_info(path), None
+    problem = None if path == base else _differs(path, own, base, onto)
+    opened = path
+    if problem is not None:
+        if not align:
+            raise LabelError(problem)
+        opened = stack.enter_context(aligned(path, onto))
+        note = (
+            f"{path.name}: {own.width} x {own.height} pixels aligned with the {onto.width} x "
+            f"{onto.height} of {base.name} by nearest neighbour"
+        )
+    reader = stack.enter_context(GreyMaskReader(opened))
+    # Errors and notes name the file, not the virtual one.
+    reader.path = type(reader.path)(path)
+    return reader, note
+
+
+def _differs(path: Path, own: "RasterInfo", base: Path, onto: "RasterInfo") -> str | None:
+    """Why a mask is not on the grid of another; None where it is, as far as both say."""
+    from preprocessing.geometry import geographic_corners, metres_apart
+
+    if (own.height, own.width) != (onto.height, onto.width):
+        return (
+            f"{path} has {own.width} x {own.height} pixels, {base} {onto.width} x {onto.height}; "
+            "they must have one size, or be aligned (--align)"
+        )
+    if not (own.georeferenced and onto.georeferenced) or onto.gsd is None:
+        return None
+    corners = [geographic_corners(i.crs, i.transform, i.height, i.width) for i in (own, onto)]
+    if None in corners or (apart := metres_apart(*corners)) <= onto.gsd:
+        return None
+    return (
+        f"{path} lies elsewhere than {base}: by CRS and affine their corners are up to "
+        f"{apart:.3g} m apart, a pixel spans {onto.gsd:.3g} m; give masks of one place, or --align"
+    )
+
+
+def describe_comparison(
+    scenes: Sequence[ComparedScene], sets: Sequence[MaskSet], has_truth: bool
+) -> dict:
+    """The content of ``comparison.json`` of masks.
+
+    Returns:
+        ``masks`` and ``truth``, names with paths; ``agreement``, of each pair of masks and place,
+        the last of them ``overall``: ``equal`` (share of pixels), ``iou`` and ``kappa``; with a
+        truth ``metrics``, of each mask and place, and ``differences``, of each pair and metric;
+        and ``scenes``, each with its counts and notes.
+    """
+    names = [one.name for one in sets]
+    truth = len(sets) - 1 if has_truth else None
+    compared = [number for number in range(len(sets)) if number != truth]
+    pairs = list(itertools.combinations(compared, 2))
+    content = {
+        "masks": {names[number]: str(sets[number].path) for number in compared},
+        "truth": None if truth is None else str(sets[truth].path),
+        "agreement": [
+            {"first": names[i], "second": names[j], **head, **agreement(counts)}
+            for i, j in pairs
+            for head, counts in _places(scenes, i, j)
+        ],
+    }
+    if truth is not None:
+        content["metrics"] = [
+            {"mask": names[i], **head, **counts.metrics(), **vars(counts)}
+            for i in compared
+            for head, counts in _places(scenes, truth, i)
+        ]
+        by_scene = [[scene.counts(truth, i) for scene in scenes] for i in compared]
+        content["differences"] = [
+            {"first": names[i], "second": names[j], "metric": metric}
+            | paired_difference(by_scene[i], by_scene[j], metric).described()
+            for i, j in pairs
+            for metric in METRICS
+        ]
+    content["scenes"] = [_scene(scene, names, compared, truth) for scene in scenes]
+    return content
+
+
+def agreement(counts: Counts) -> dict[str, float]:
+    """How far two masks agree, neither being the truth.
+
+    Returns:
+        ``equal``, the share of pixels, 1 without any; ``iou`` of their targets, 1 where neither
+        has any; and ``kappa`` (Cohen 1960), -1..1, which is 0 where they agree as often as
+        masks of their shares of target would by chance, and 1 where they are equal.
+    """
+    figures = counts.metrics()
+    total, equal = counts.pixels, figures["accuracy"]
+    first = counts.true_positive + counts.false_negative
+    second = counts.true_positive + counts.false_positive
+    kappa = 1.0
+    if equal < 1:
+        chance = (first * second + (total - first) * (total - second)) / total**2
+        kappa = (equal - chance) / (1 - chance)
+    return {"equal": equal, "iou": figures["iou"], "kappa": kappa}
+
+
+def _places(scenes: Sequence[ComparedScene], truth: int, mask: int) -> list[tuple[dict, Counts]]:
+    """Counts added per place and over everything; a single place stands for everything."""
+    names = sorted({scene.place for scene in scenes})
+    rows = []
+    for place in [*(names if len(names) > 1 else []), OVERALL]:
+        members = [scene for scene in scenes if place in (scene.place, OVERALL)]
+        counts = sum((scene.counts(truth, mask) for scene in members), Counts())
+        rows.append(({"place": place, "scenes": len(members), "pixels": counts.pixels}, counts))
+    return rows
+
+
+def _scene(
+    scene: ComparedScene, names: Sequence[str], compared: Sequence[int], truth: int | None
+) -> dict:
+    """The entry of one scene."""
+    described = {"name": scene.name, "place": scene.place, "void": scene.void}
+    if scene.notes:
+        described["notes"] = list(scene.notes)
+    if truth is not None:
+        described["metrics"] = {
+            names[i]: counts.metrics() | vars(counts)
+            for i in compared
+            for counts in [scene.counts(truth, i)]
+        }
+    described["agreement"] = {
+        f"{names[i]}, {names[j]}": agreement(scene.counts(i, j))
+        for i, j in itertools.combinations(compared, 2)
+    }
+    return described
