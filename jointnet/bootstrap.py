@@ -19,8 +19,8 @@ from jointnet.metrics import Counts
 RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 0
-ENOUGH_SCENES = 6
-"""Below, no verdict: all of five scenes fall on one side by chance once in 16 times (sign test)."""
+ENOUGH = 6
+"""Below, no verdict: five scenes all fall on one side by chance once in 16 times (sign test)."""
 METRICS = ("iou", "f1", "precision", "recall", "accuracy")
 # Weights of 10,000 scenes at once, 8 bytes each, are 80 MB.
 _CHUNK_ELEMENTS = 10_000_000
@@ -34,23 +34,23 @@ class Difference:
         value: the difference, -1..1.
         low: lower end of the interval; None with fewer than two scenes.
         high: upper end of it; None likewise.
-        scenes: how many were drawn from, those with a valid pixel.
+        number: how many scenes were drawn from, those with a valid pixel.
     """
 
     value: float
     low: float | None
     high: float | None
-    scenes: int
+    number: int
 
     @property
     def verdict(self) -> str:
         """In words, what the interval allows to say."""
         if self.low is None:
-            return "one tile: no interval" if self.scenes == 1 else "no tile: no interval"
+            return f"{('none', 'only one')[self.number]} with pixels: no interval"
         if self.low <= 0 <= self.high:
             return "not distinguishable"
-        if self.scenes < ENOUGH_SCENES:
-            return f"too few tiles to tell ({ENOUGH_SCENES} needed)"
+        if self.number < ENOUGH:
+            return f"too few to tell ({ENOUGH} needed)"
         return "higher" if self.low > 0 else "lower"
 
     def described(self) -> dict:

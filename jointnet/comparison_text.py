@@ -8,15 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jointnet.bootstrap import ENOUGH_SCENES, RESAMPLES, SEED
+from jointnet.bootstrap import RESAMPLES, SEED
 from jointnet.evaluation import COLUMNS, OVERALL
 
 LONGEST_CELL = 18
 # Left out of the names of settings, which stay unique without.
-PREFIXES = ("recipe.training.", "recipe.", "network.arguments.")
+PREFIXES = ("recipe.training.", "network.arguments.")
 MOST_NOTES = 12
-# The interval is of any metric; these two are printed, JSON and CSV have all.
-SHOWN = ("iou", "f1")
 NAMES = {"iou": "IoU", "f1": "F1"}
 
 
@@ -44,7 +42,7 @@ def table(rows: Sequence[Sequence[Any]], left: int = 1, width: int = sys.maxsize
                 for c in [*heads, *block]
             ).rstrip()
             for row in text
-        )
+        ).lstrip("\n")
         for block in blocks
     )
 
@@ -119,8 +117,9 @@ def run_text(content: dict) -> str:
     parts.append("What came out, pooled over the validation scenes\n" + _outcomes(runs))
     parts += _by_place(runs)
     if content["differences"]:
-        parts.append(_differences(content["differences"], "scenes", threshold=True))
-    parts += [f"Not compared: {line}" for line in content["not_compared"]]
+        parts.append(_differences(content["differences"]))
+    if content["not_compared"]:
+        parts.append("\n".join(f"Not compared: {line}" for line in content["not_compared"]))
     return "\n\n".join(parts)
 
 
@@ -188,7 +187,7 @@ def mask_text(content: dict) -> str:
             + table([["mask", *(NAMES.get(key, key) for key in keys)], *rows], left=2)
         )
     if content.get("differences"):
-        parts.append(_differences(content["differences"], "tiles"))
+        parts.append(_differences(content["differences"]))
     return "\n\n".join(filter(None, parts))
 
 
@@ -196,27 +195,27 @@ def _row(row: dict, keys: Sequence[str]) -> list[Any]:
     return [f"{row[key]:,}" if isinstance(row[key], int) else row[key] for key in keys]
 
 
-def _differences(differences: Sequence[dict], unit: str, threshold: bool = False) -> str:
-    """The shown metrics of pairs, with intervals and what they allow to say."""
-    rows = [["difference", "metric", "", "95 % interval", unit, ""]]
+def _differences(differences: Sequence[dict]) -> str:
+    """Differences of IoU, with intervals and what they allow to say; F1 goes up and down with it.
+
+    The other metrics are in JSON and CSV.
+    """
+    rows = [["difference of IoU", "at", "verdict", "", "95 % interval", "over"]]
     for row in differences:
-        if row["metric"] not in SHOWN:
+        if row["metric"] != "iou":
             continue
-        at = f" at {row['threshold']:g}" if threshold and row["threshold"] is not None else ""
-        ends = "-" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        at = row.get("threshold")
         rows.append(
             [
                 f"{row['second']} - {row['first']}",
-                NAMES[row["metric"]] + at,
-                f"{row['value']:+.3f}",
-                ends,
-                str(row["scenes"]),
+                None if at is None else f"{at:g}",
                 row["verdict"],
+                f"{row['value']:+.3f}",
+                None if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}",
+                f"{row['number']} {row['unit']}",
             ]
         )
-    width = max(len(row[-1]) for row in rows)
-    rows = [[*row[:-1], row[-1].ljust(width)] for row in rows]
     return (
-        f"Differences with bootstrap intervals over {unit} ({RESAMPLES:,} resamples, seed {SEED}; "
-        f"no verdict below {ENOUGH_SCENES})\n" + table(rows, left=2)
+        "Differences of pooled figures, with bootstrap intervals "
+        f"({RESAMPLES:,} resamples, seed {SEED})\n" + table(rows, left=3)
     )

@@ -20,10 +20,13 @@ from jointnet.evaluation import OVERALL
 from jointnet.mask_evaluation import place_of
 from jointnet.metrics import VOID, Counts
 from preprocessing.errors import LabelError
+from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
     from preprocessing.grey_masks import GreyMaskReader
     from preprocessing.rasters import RasterInfo
+
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,10 @@ def count_patterns(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, int, int]:
         void, covered = void | gap, covered | ~gap
     dropped = int(np.count_nonzero(void))
     counted = index[~void] if dropped else index.ravel()
-    patterns = np.bincount(counted, minlength=2 ** len(masks))
+    patterns = np.zeros(2 ** len(masks), np.int64)
+    # numpy counts in eight bytes a pixel.
+    for first in range(0, counted.size, _CHUNK):
+        patterns += np.bincount(counted[first : first + _CHUNK], minlength=patterns.size)
     return patterns, dropped, int(np.count_nonzero(void & covered)) if dropped else 0
 
 
@@ -110,7 +116,7 @@ def _compare_scene(
     maps: dict[tuple[str, str], Path],
 ) -> ComparedScene:
     from preprocessing.error_maps import BLOCK, ErrorMapWriter, error_values
-    from preprocessing.raster_access import raster_info, strips
+    from preprocessing.raster_access import raster_info
 
     paths = [one.files[scene] for one in sets]
     onto = raster_info(paths[base])
@@ -128,7 +134,8 @@ def _compare_scene(
             if (one.name, scene) in maps
         }
         empty = np.zeros(len(sets), np.int64)
-        for strip in strips(onto.height, onto.width, BLOCK):
+        for row in range(0, onto.height, BLOCK):
+            strip = Window(row, 0, min(BLOCK, onto.height - row), onto.width)
             masks = [reader.read(strip) for reader in readers]
             found, strip_void, strip_some = count_patterns(masks)
             patterns, void, in_some = patterns + found, void + strip_void, in_some + strip_some
@@ -228,7 +235,7 @@ def describe_comparison(
         ]
         by_scene = [[scene.counts(truth, i) for scene in scenes] for i in compared]
         content["differences"] = [
-            {"first": names[i], "second": names[j], "metric": metric}
+            {"first": names[i], "second": names[j], "metric": metric, "unit": "tiles"}
             | paired_difference(by_scene[i], by_scene[j], metric).described()
             for i, j in pairs
             for metric in METRICS

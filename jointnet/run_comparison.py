@@ -9,14 +9,15 @@ from typing import Any
 
 from jointnet.bootstrap import METRICS, paired_difference
 from jointnet.compared_inputs import is_run, short_names
+from jointnet.evaluation import OVERALL
 from jointnet.metrics import Counts
 from preprocessing.errors import RunError
 
 # Dictionaries that are one setting: an augmentation, and how a batch is shared out.
 _PAIR = {"strength", "probability"}
 _WHOLE = ("source_shares",)
-# Says what the class says.
-_REDUNDANT = ("network.arguments.name",)
+# Said by others: the class, the target, and what came out.
+_REDUNDANT = ("network.arguments.name", "recipe.patches.target", "parameters")
 
 
 @dataclass(frozen=True)
@@ -139,37 +140,36 @@ def differing(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
 
 
 def run_differences(runs: Sequence[RunRecord]) -> tuple[list[dict], list[str]]:
-    """Differences of pooled metrics, with intervals, of all pairs measured on the same scenes.
+    """Differences of pooled metrics, with intervals, of all pairs measured on the same ground.
 
-    Scenes are the same where names and target pixels of the truth agree; pixels that are void may
-    differ.
+    Drawn are scenes, or places where one of the two keeps no counts of single scenes. They are
+    the same where names and target pixels of the truth agree; pixels that are void may differ.
 
     Returns:
-        Rows with ``first``, ``second``, ``threshold``, ``metric`` and the
-        ``bootstrap.Difference`` of the second minus the first; and sentences on pairs that
-        cannot be compared.
+        Rows with ``first``, ``second``, ``threshold``, ``metric``, ``unit`` (what is drawn) and
+        the ``bootstrap.Difference`` of the second minus the first; and sentences on pairs
+        that cannot be compared.
     """
-    rows, others = [], []
-    without = [run.name for run in runs if not run.scenes]
-    for first, second in itertools.combinations([run for run in runs if run.scenes], 2):
-        shared = [at for at in first.scenes if at in second.scenes]
-        same = [at for at in shared if _truths(first, at) == _truths(second, at)]
-        if not same:
-            what = "scenes" if shared else "thresholds"
-            others.append(f"{first.name} and {second.name} were measured on different {what}")
+    rows, others, apart = [], [], 0
+    for first, second in itertools.combinations([run for run in runs if run.summary], 2):
+        unit = "scenes" if first.scenes and second.scenes else "places"
+        counted = [run.scenes if unit == "scenes" else _by_place(run) for run in (first, second)]
+        same = [at for at in counted[0] if _truths(counted[0], at) == _truths(counted[1], at)]
+        if not _names(counted[0]) & _names(counted[1]):
+            apart += 1
+        elif not same:
+            others.append(f"{first.name} and {second.name}: other {unit}, labels or thresholds")
         for at in same:
-            names = list(first.scenes[at])
-            sides = [[run.scenes[at][name] for name in names] for run in (first, second)]
+            names = list(counted[0][at])
+            sides = [[counts[at][name] for name in names] for counts in counted]
             head = {"first": first.name, "second": second.name, "threshold": at}
             rows += [
-                {**head, "metric": metric, **paired_difference(*sides, metric).described()}
+                {**head, "metric": metric, "unit": unit}
+                | paired_difference(*sides, metric).described()
                 for metric in METRICS
             ]
-    if without and len(runs) > 1:
-        others.append(
-            f"{', '.join(without)}: no counts of single scenes; `python experiments/evaluate.py "
-            "--model RUN` writes them"
-        )
+    if apart:
+        others.append(f"{apart} pair(s) of runs that were measured in other places")
     return rows, others
 
 
@@ -221,9 +221,26 @@ def _counts(row: dict) -> Counts:
     return Counts(**{name: row[name] for name in vars(Counts())})
 
 
-def _truths(run: RunRecord, threshold: float | None) -> dict[str, int]:
-    """Target pixels of each scene's truth."""
+def _by_place(run: RunRecord) -> dict[float | None, dict[str, Counts]]:
+    """Counts by threshold and place."""
+    places: dict[float | None, dict[str, Counts]] = {}
+    for row in run.summary:
+        if row["place"] != OVERALL:
+            places.setdefault(row["threshold"], {})[row["place"]] = _counts(row)
+    return places
+
+
+def _names(counted: dict[float | None, dict[str, Counts]]) -> set[str]:
+    return {name for counts in counted.values() for name in counts}
+
+
+def _truths(
+    counted: dict[float | None, dict[str, Counts]], threshold: float | None
+) -> dict[str, int] | None:
+    """Target pixels of the truth by scene or place; None where there is no such threshold."""
+    if threshold not in counted:
+        return None
     return {
         name: counts.true_positive + counts.false_negative
-        for name, counts in run.scenes[threshold].items()
+        for name, counts in counted[threshold].items()
     }
