@@ -71,7 +71,7 @@ def mask_sets(paths: Sequence[Path], truth: Path | None) -> list[MaskSet]:
     if not 2 <= len(given) <= MOST_MASKS:
         raise DatasetError(
             f"got {len(paths)} input(s){'' if truth is None else ' and a truth'}; give two to "
-            f"{MOST_MASKS} files or folders of masks, or one with --truth"
+            f"{MOST_MASKS} files or folders of masks, one with --truth, or run folders: results/*"
         )
     found = [_masks_of(path) for path in given]
     folders = [path for path in given if path.is_dir()]
