@@ -14,7 +14,6 @@ from jointnet.evaluation import COLUMNS, OVERALL
 LONGEST_CELL = 18
 # Left out of the names of settings, which stay unique without.
 PREFIXES = ("recipe.training.", "network.arguments.")
-MOST_NOTES = 12
 NAMES = {"iou": "IoU", "f1": "F1"}
 
 
@@ -165,11 +164,7 @@ def _by_place(runs: Sequence[dict]) -> list[str]:
 
 def mask_text(content: dict) -> str:
     """All that is printed of ``mask_comparison.describe_comparison``."""
-    notes = [
-        f"{scene['name']}: {note}" for scene in content["scenes"] for note in scene.get("notes", [])
-    ]
-    more = len(notes) - MOST_NOTES
-    parts = ["\n".join(notes[:MOST_NOTES] + ([f"... and {more} more"] if more > 0 else []))]
+    parts = [_notes(content["scenes"])]
     if content["agreement"]:
         keys = ("place", "scenes", "pixels", "equal", "iou", "kappa")
         rows = [
@@ -191,6 +186,18 @@ def mask_text(content: dict) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def _notes(scenes: Sequence[dict]) -> str:
+    """A line for each thing that was done; without its details where it was to several scenes."""
+    by_deed: dict[str, list[str]] = {}
+    for scene in scenes:
+        for note in scene.get("notes", []):
+            by_deed.setdefault(note.partition(" (")[0], []).append(note)
+    return "\n".join(
+        notes[0] if len(notes) == 1 else f"{deed} ({len(notes)} of {len(scenes)} scenes)"
+        for deed, notes in by_deed.items()
+    )
+
+
 def _row(row: dict, keys: Sequence[str]) -> list[Any]:
     return [f"{row[key]:,}" if isinstance(row[key], int) else row[key] for key in keys]
 
@@ -200,22 +207,22 @@ def _differences(differences: Sequence[dict]) -> str:
 
     The other metrics are in JSON and CSV.
     """
-    rows = [["difference of IoU", "at", "verdict", "", "95 % interval", "over"]]
-    for row in differences:
-        if row["metric"] != "iou":
-            continue
-        at = row.get("threshold")
-        rows.append(
-            [
-                f"{row['second']} - {row['first']}",
-                None if at is None else f"{at:g}",
-                row["verdict"],
-                f"{row['value']:+.3f}",
-                None if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}",
-                f"{row['number']} {row['unit']}",
-            ]
-        )
+    shown = [row for row in differences if row["metric"] == "iou"]
+    # Finished masks have no threshold.
+    at = any(row.get("threshold") is not None for row in shown)
+    rows = [["difference of IoU", *(["at"] if at else []), "verdict", "", "95 % interval", "over"]]
+    rows += [
+        [
+            f"{row['second']} - {row['first']}",
+            *([setting(row.get("threshold"))] if at else []),
+            row["verdict"],
+            f"{row['value']:+.3f}",
+            None if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}",
+            f"{row['number']} {row['unit']}",
+        ]
+        for row in shown
+    ]
     return (
         "Differences of pooled figures, with bootstrap intervals "
-        f"({RESAMPLES:,} resamples, seed {SEED})\n" + table(rows, left=3)
+        f"({RESAMPLES:,} resamples, seed {SEED})\n" + table(rows, left=2 + at)
     )

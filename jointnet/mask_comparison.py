@@ -39,7 +39,7 @@ class ComparedScene:
         patterns: ``(2 ** masks,)`` int64, pixels by who has target there: mask i has bit i.
         void: pixels that are void in at least one mask.
         void_in_some: of these, those that another mask has.
-        notes: how masks were brought into shape, a sentence each.
+        notes: how masks were brought into shape, each "mask: what was done (details)".
     """
 
     name: str
@@ -144,17 +144,15 @@ def _compare_scene(
             for number, writer in writers.items():
                 writer.write(strip, error_values(masks[base], masks[number]))
         pixels = onto.height * onto.width
-        for reader, note, gaps in zip(readers, moved, empty.tolist(), strict=True):
+        for one, reader, note, gaps in zip(sets, readers, moved, empty.tolist(), strict=True):
             reader.check_whole()
-            notes += [text for text in (note, reader.note) if text]
+            notes += [f"{one.name}: {text}" for text in (note, reader.note) if text]
             if note and gaps == pixels:
                 raise LabelError(
                     f"{reader.path} and {paths[base]} share no ground to be aligned on"
                 )
     if in_some:
-        notes.append(
-            f"{in_some / pixels:.2%} of the pixels are void in some masks, left out of all"
-        )
+        notes.append(f"void in some masks, so left out of all ({in_some / pixels:.2%})")
     return ComparedScene(scene, place_of(scene), patterns, void, in_some, tuple(notes))
 
 
@@ -174,8 +172,8 @@ def _open(
             raise LabelError(problem)
         opened = stack.enter_context(aligned(path, onto))
         note = (
-            f"{path.name}: {own.width} x {own.height} pixels aligned with the {onto.width} x "
-            f"{onto.height} of {base.name} by nearest neighbour"
+            f"aligned by nearest neighbour ({own.width} x {own.height} pixels with the "
+            f"{onto.width} x {onto.height} of {base.name})"
         )
     reader = stack.enter_context(GreyMaskReader(opened))
     # Errors and notes name the file, not the virtual one.

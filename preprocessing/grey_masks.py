@@ -44,13 +44,11 @@ class GreyMaskReader(LabelReader):
 
     @property
     def note(self) -> str | None:
-        """One sentence where values read so far were grey; None where 0 and 255 were all."""
+        """What was done where values read so far were grey; None where 0 and 255 were all."""
         if not self._greys:
             return None
-        return (
-            f"{self.path.name}: thresholded at {GREY_THRESHOLD}, as it has grey values beside 0 "
-            f"and 255 (such as {', '.join(map(str, sorted(self._greys)[:3]))})"
-        )
+        greys = ", ".join(map(str, sorted(self._greys)[:3]))
+        return f"thresholded at {GREY_THRESHOLD} (grey values such as {greys})"
 
     def check_whole(self) -> None:
         """Refuse, after the last window, what is no mask by all of its values together.

@@ -117,6 +117,5 @@ def test_text_says_what_was_found(tmp_path):
     assert "a, b   overall       3      24  0.750  0.600  0.500" in text
     assert "a     x             2      16  0.600" in text
     assert (
-        "b - a              -   too few to tell (6 needed)  +0.400  +0.400 to +0.400  3 tiles"
-        in text
+        "b - a              too few to tell (6 needed)  +0.400  +0.400 to +0.400  3 tiles" in text
     )

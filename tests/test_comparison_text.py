@@ -2,7 +2,7 @@
 
 import pytest
 
-from jointnet.comparison_text import _broken, _shortened, setting, table
+from jointnet.comparison_text import _broken, _notes, _shortened, setting, table
 
 
 def test_words_to_the_left_and_figures_to_the_right():
@@ -33,6 +33,11 @@ def test_columns_that_do_not_fit_go_on_below_with_their_words():
 )
 def test_settings_in_few_characters(value, text):
     assert setting(value) == text
+
+
+def test_what_was_done_to_many_is_one_line():
+    scenes = [{"notes": ["m: greyed (3)"]}, {"notes": ["m: greyed (5)", "n: turned (9)"]}, {}]
+    assert _notes(scenes) == "m: greyed (2 of 3 scenes)\nn: turned (9)"
 
 
 def test_long_names_are_broken_and_lose_nothing():

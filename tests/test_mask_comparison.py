@@ -127,7 +127,7 @@ def test_void_counts_nowhere_and_is_said(tmp_path):
     paths.append(write_image(tmp_path / "1.tif", gaps[..., None], nodata=7))
     (scene,) = compare_masks(mask_sets(paths, None))
     assert scene.counts(0, 1) == count(TRUTH[1], FOUND[1])
-    assert scene.notes == ("50.00% of the pixels are void in some masks, left out of all",)
+    assert scene.notes == ("void in some masks, so left out of all (50.00%)",)
 
 
 def test_all_void_is_a_case(tmp_path):
@@ -157,7 +157,7 @@ def test_another_size_is_refused_and_aligned(tmp_path):
     (scene,) = compare_masks(sets, has_truth=True, align=True)
     assert scene.counts(1, 0) == count(TRUTH, FOUND)
     assert scene.notes == (
-        "finer.tif: 8 x 4 pixels aligned with the 4 x 2 of coarse.tif by nearest neighbour",
+        "finer.tif: aligned by nearest neighbour (8 x 4 pixels with the 4 x 2 of coarse.tif)",
     )
 
 
