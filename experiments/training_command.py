@@ -126,6 +126,17 @@ _OPTIONS = (
     click.option("--steps", type=click.IntRange(1), help="Another number of batches per epoch."),
     click.option("--batch-size", type=click.IntRange(1), help="Another batch size."),
     click.option(
+        "--micro-batch-size",
+        type=click.IntRange(1),
+        help="Samples in memory at a time; the gradients of a batch are added up over its parts.",
+    ),
+    click.option(
+        "--rematerialise",
+        is_flag=True,
+        default=None,
+        help="Compute blocks again for their gradients: less memory, more time.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(["float32", "mixed_bfloat16"]),
         help="Another precision; mixed_bfloat16 is faster and takes half of the memory.",
@@ -196,7 +207,10 @@ def train_by_options(
     else:
         recipe = choose_recipe(name, data, labels)
     changes = {**overrides, "steps_per_epoch": steps}
-    recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
+    try:
+        recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     recipe = dataclasses.replace(adapt(recipe), validation=validation, initial=initial)
     folder = run_folder(recipe.name + suffix, run, resume)
     training_run.check_folder(folder, resume)

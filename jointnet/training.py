@@ -15,6 +15,7 @@ from jointnet.event_log import EventLog
 from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.runs import jit_setting, write_csv
 from jointnet.settings import TrainingSettings
+from layers import DenseAtrousBlock
 from preprocessing.errors import RunError, TrainingError
 from preprocessing.patch_store import PatchSet, PatchStore
 
@@ -94,10 +95,12 @@ def train(
     Raises:
         RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
         TrainingError: the loss or the weights are not finite; the message names epoch, step and
-            patches. The checkpoints stay those of the epoch before.
+            patches. The checkpoints stay those of the epoch before. Or the network has no
+            block that could be rematerialised, and shall.
         OutputError: a file cannot be written.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
+    _set_rematerialisation(model, settings.rematerialise)
     first_batches = _batches(store.train, settings, epoch=0)
     steps = len(first_batches)
     model.compile(
@@ -154,6 +157,17 @@ def train(
             bar.write(_report(record, settings.epochs, per_epoch))
     checkpoints.load_best(model)
     return state
+
+
+def _set_rematerialisation(model: keras.Model, wanted: bool) -> None:
+    blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
+    if wanted and not blocks:
+        raise TrainingError(
+            f"rematerialise is for networks of dense atrous blocks, such as JointNet; a "
+            f"{type(model).__name__} has none"
+        )
+    for block in blocks:
+        block.rematerialise = wanted
 
 
 def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) -> dict[str, float]:

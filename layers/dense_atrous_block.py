@@ -25,6 +25,9 @@ class DenseAtrousBlock(keras.layers.Layer):
         dilation_rates: dilation of each 3x3 convolution.
         epsilon: epsilon of the normalisations.
         filters: channels of the fused output, ``4 * growth_rate`` where None.
+        rematerialise: in training, hold the block's input alone and compute the block a second
+            time for its gradients (Chen, Xu, Zhang and Guestrin 2016, "Training Deep Nets with
+            Sublinear Memory Cost"): the same function and gradients.
 
     Input shape:
         ``(batch, height, width, channels)``, floating point; free height and width.
@@ -44,6 +47,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         dilation_rates: Sequence[int] = DILATION_RATES,
         epsilon: float = 0.1,
         filters: int | None = None,
+        rematerialise: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -58,6 +62,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         self.dilation_rates = tuple(dilation_rates)
         self.epsilon = epsilon
         self.filters = filters
+        self.rematerialise = rematerialise
         self.convolutions = [
             keras.layers.Conv2D(
                 growth_rate,
@@ -93,6 +98,9 @@ class DenseAtrousBlock(keras.layers.Layer):
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Fused output of the block."""
+        return keras.remat(self._fused)(inputs) if self.rematerialise else self._fused(inputs)
+
+    def _fused(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = inputs
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
             x = keras.ops.concatenate([x, normalization(convolution(x))], axis=-1)
@@ -111,4 +119,5 @@ class DenseAtrousBlock(keras.layers.Layer):
             "dilation_rates": self.dilation_rates,
             "epsilon": self.epsilon,
             "filters": self.filters,
+            "rematerialise": self.rematerialise,
         }

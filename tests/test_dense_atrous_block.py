@@ -112,6 +112,7 @@ def test_every_part_takes_the_policy_of_the_block():
 
 def test_configuration_round_trip():
     block = DenseAtrousBlock(6, groups=3, dilation_rates=(1, 3), epsilon=0.2, filters=7, name="b")
+    block.rematerialise = True
     again = keras.layers.deserialize(keras.layers.serialize(block))
     assert isinstance(again, DenseAtrousBlock)
     assert again.get_config() == block.get_config()
@@ -137,3 +138,33 @@ def test_configuration_round_trip():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         DenseAtrousBlock(**arguments)
+
+
+def trained(rematerialise: bool, jit_compile: bool) -> list[np.ndarray]:
+    """Weights of a small network after three steps in graph mode."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3))
+    block = DenseAtrousBlock(4, groups=2, rematerialise=rematerialise)
+    outputs = keras.layers.Conv2D(1, 1, activation="sigmoid")(block(keras.layers.Conv2D(4, 1)(inputs)))
+    model = keras.Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", jit_compile=jit_compile)
+    x = random_input(2, 16, 24, 3)
+    for _ in range(3):
+        model.train_on_batch(x, (x[..., :1] > 0).astype(np.float32))
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_block_that_is_computed_twice_trains_alike(jit_compile, monkeypatch):
+    calls = []
+    plain = DenseAtrousBlock._fused
+    monkeypatch.setattr(
+        DenseAtrousBlock, "_fused", lambda self, x: calls.append(0) or plain(self, x)
+    )
+    held = trained(False, jit_compile)
+    once = len(calls)
+    again = trained(True, jit_compile)
+    # Traced a second time for the gradients.
+    assert len(calls) - once > once
+    for one, other in zip(held, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
