@@ -1,7 +1,9 @@
 """Predict rasters with a trained network: masks, overlays and footprints."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -88,6 +90,42 @@ def _command(job: RasterJob, found: Leftover) -> str | None:
     for name in ("probabilities", "void_white", "augment"):
         words += ["--" + name.replace("_", "-")] * getattr(options, name)
     return f"{COMMAND} {shlex.join(words)}"
+
+
+def predict_all(jobs: Sequence[RasterJob], overwrite: bool = False, **sharing: Any) -> int:
+    """Predict what is missing of several rasters, all checked first, and print a line for each.
+
+    Args:
+        jobs: none of them done, of one network, folder and options.
+        overwrite: replace outputs that exist.
+        sharing: ``workers``, ``cluster`` and ``part`` of ``raster_prediction.run_job``.
+
+    Returns:
+        0, or 2 where a raster failed; it is named in a line on standard error, and the others are
+        finished.
+
+    Raises:
+        RasterError, OutputError: what the checks find.
+    """
+    for job in jobs[:1]:
+        begun = [other.image for other in jobs if not other.files.publishing]
+        check_outputs(begun, job.folder, job.options.probabilities, overwrite, job.target)
+    for job in jobs:
+        for left in leftovers(job):
+            click.echo(left_behind(job, left))
+        for note in check_raster(job.run, job.image, job.options.bands, job.options.gsd):
+            click.echo(f"{job.image.name}: {note}")
+    failures = []
+    for job in jobs:
+        try:
+            done = run_job(job, overwrite=overwrite, progress=True, **sharing)
+        except JointNetError as error:
+            failures.append(" ".join(str(error).split()))
+        else:
+            click.echo(summary(done, job.target) if done else waiting(job))
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    return 2 if failures else 0
 
 
 @click.command(
@@ -229,32 +267,7 @@ def main(
             job.files.remove()
             click.echo(f"{job.paths[MASK]}: done already; --overwrite does it again")
         jobs = [job for job in jobs if not job.is_done()]
-    begun = [job for job in jobs if not job.files.publishing]
-    target = run.config["target"]
-    check_outputs([job.image for job in begun], output, probabilities, overwrite, target)
-    for job in jobs:
-        for left in leftovers(job):
-            click.echo(left_behind(job, left))
-        for note in check_raster(run, job.image, bands, gsd):
-            click.echo(f"{job.image.name}: {note}")
-    failures = []
-    for job in jobs:
-        try:
-            done = run_job(
-                job,
-                overwrite=overwrite,
-                workers=workers,
-                cluster=cluster,
-                part=part,
-                progress=True,
-            )
-        except JointNetError as error:
-            failures.append(" ".join(str(error).split()))
-        else:
-            click.echo(summary(done, target) if done else waiting(job))
-    for failure in failures:
-        click.echo(f"error: {failure}", err=True)
-    return 2 if failures else 0
+    return predict_all(jobs, overwrite, workers=workers, cluster=cluster, part=part)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from preprocessing.scenes import Scene, images_in, pair_by_stem
 OFFICIAL_VALIDATION = (1, 2, 3, 4, 5)
 GSD = 0.3
 CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
+TEST_CITIES = ("bellingham", "bloomington", "innsbruck", "sfo", "tyrol-e")
 TILES_PER_CITY = 36
 TILE_SIZE = 5000
 """Pixels a side of an official tile."""
