@@ -32,6 +32,8 @@ from preprocessing.rasters import RasterReader
 from preprocessing.resampling import ResampledReader, size_at
 from preprocessing.tiling import Window, cut, fill_void
 
+# Of a layer, drawn at most.
+CHANNELS = 64
 FIGURES = ("filters.png", "feature_maps.png", "grad_cam.png")
 
 
@@ -202,18 +204,20 @@ def main(
     first, kernels = first_filters(network)
     stem = RasterName(image).stem
     patch_title = f"{run.name}, {stem} from column {place[0]}, row {place[1]}"
-    count = f"{seen.features.shape[-1]} channels"
+    channels = seen.features.shape[-1]
+    drawn = f"{CHANNELS} of {channels}" if channels > CHANNELS else channels
     score = f"the {found.sum():,} pixels found" if explains_found else "all pixels"
     with ExitStack() as stack:
         paths = [stack.enter_context(replacing(folder / name, overwrite)) for name in FIGURES]
         draw_filters(
             kernels, f"{run.name}: kernels of {first}, with their largest weight", paths[0]
         )
-        title = f"{patch_title}: {layer}, {count}, by mean magnitude (number: mean)"
-        draw_feature_maps(seen.features, title, paths[1])
+        title = f"{patch_title}: {layer}, {drawn} channels by mean magnitude (number: mean)"
+        draw_feature_maps(seen.features, title, paths[1], CHANNELS)
         title = f"{patch_title}: Grad-CAM of {layer}, for the logits of {score}"
         draw_grad_cam(patch, valid, seen, cam, threshold, title, paths[2])
-    click.echo(f"{', '.join(str(folder / name) for name in FIGURES)}: {layer}, {count}, {score}")
+    files = ", ".join([str(folder / FIGURES[0]), *FIGURES[1:]])
+    click.echo(f"{files}: {layer}, {channels} channels, for the logits of {score}")
 
 
 if __name__ == "__main__":

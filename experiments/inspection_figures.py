@@ -28,14 +28,8 @@ def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
     """
     pictures = kernels[:, :, :3] if kernels.shape[2] >= 3 else kernels[:, :, [0, 0, 0]]
     rows, columns = _grid(kernels.shape[3], 8)
-    figure = Figure(figsize=(1.05 * columns, 1.22 * rows + 0.6), layout="constrained")
-    figure.suptitle(title, fontsize=9)
-    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        if number >= kernels.shape[3]:
-            axes.axis("off")
-            continue
+    figure, panels = _panels(rows, columns, 1.05, title)
+    for number, axes in enumerate(panels[: kernels.shape[3]]):
         kernel = pictures[..., number]
         largest = float(np.abs(kernel).max()) or 1.0
         axes.imshow(0.5 + kernel / (2 * largest))
@@ -43,7 +37,7 @@ def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_feature_maps(features: np.ndarray, title: str, path: Path, most: int = 64) -> None:
+def draw_feature_maps(features: np.ndarray, title: str, path: Path, most: int) -> None:
     """Draw the channels of a layer, those with the largest mean magnitude first, as PNG.
 
     Each is scaled from its own least to its own largest value; number and mean stand above it.
@@ -56,11 +50,7 @@ def draw_feature_maps(features: np.ndarray, title: str, path: Path, most: int = 
     """
     order = np.argsort(-np.abs(features).mean(axis=(0, 1)), kind="stable")[:most]
     rows, columns = _grid(len(order), 8)
-    figure = Figure(figsize=(1.5 * columns, 1.68 * rows + 0.6), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.axis("off")
+    figure, panels = _panels(rows, columns, 1.5, title)
     for axes, channel in zip(panels, order, strict=False):
         shown = features[..., channel]
         if np.ptp(shown) == 0:
@@ -93,7 +83,7 @@ def draw_grad_cam(
     """
     picture = displayable(image).astype(np.float32) / 255
     picture[~valid] = 0.5
-    figure = Figure(figsize=(16, 4.9), layout="constrained")
+    figure = Figure(figsize=(16, 4.35), layout="constrained")
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(1, 4)
     for axes in panels:
@@ -127,3 +117,24 @@ def _grid(number: int, columns: int) -> tuple[int, int]:
     """Rows and columns of small pictures."""
     columns = min(number, columns)
     return -(-number // columns), columns
+
+
+def _panels(rows: int, columns: int, side: float, title: str) -> tuple[Figure, np.ndarray]:
+    """A figure of square panels of so many inches, each with room for a line above it."""
+    line, head = 0.2, 0.35
+    width, height = max(columns * side, 8.4), rows * (side + line) + head
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
+    # Sizes are known: a layout that finds them itself takes half as long again for 64 panels.
+    figure.subplots_adjust(
+        left=0.05 / width,
+        right=1 - 0.05 / width,
+        bottom=0.05 / height,
+        top=1 - (head + line) / height,
+        wspace=0.06,
+        hspace=line / side + 0.06,
+    )
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    return figure, panels

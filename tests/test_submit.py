@@ -27,10 +27,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A fast network that has a folder, so that its jobs can be gone on with."""
+    return stored_stand_in_run(tmp_path_factory.mktemp("run") / "run")
+
+
 @pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """A fast network, whatever --model names; it has a folder, so that jobs can be gone on with."""
-    run = stored_stand_in_run(tmp_path / "run")
+def stand_in(run, monkeypatch):
+    """The fast network, whatever --model names."""
     monkeypatch.setattr(submit, "load_run", lambda folder: run)
     monkeypatch.setattr(infer, "load_run", lambda folder: run)
 
