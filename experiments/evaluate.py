@@ -7,19 +7,17 @@ from pathlib import Path
 
 import click
 
-from experiments.options import (
-    PROBABILITY,
-    Command,
-    buffer_option,
-    data_option,
-    given,
-    model_option,
-    overwrite_option,
-    where_option,
-)
+from experiments.evaluation_options import check_evaluation_options, evaluation_options
+from experiments.options import Command, overwrite_option
 from experiments.recipes import RECIPES
 from experiments.stored import STORED
-from jointnet.evaluation import THRESHOLDS, LabelledImage, SceneCounts, evaluate_scenes
+from jointnet.evaluation import (
+    THRESHOLDS,
+    LabelledImage,
+    SceneCounts,
+    Watch,
+    evaluate_scenes,
+)
 from jointnet.evaluation_files import evaluation_text, write_evaluation
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
 from jointnet.relaxed import BUFFER_PX
@@ -33,8 +31,6 @@ from preprocessing.scenes import Scene
 
 # Of the targets that are measured with one where the user names none.
 RELAXED_BUFFERS = {"roads": BUFFER_PX}
-# Matching takes time in proportion; more than this is a slip of the keyboard.
-LARGEST_BUFFER = 100
 
 
 def validation_scenes(run: Run, data: Path) -> list[Scene]:
@@ -90,6 +86,7 @@ def evaluate_run(
     augment: bool = False,
     histogram: ProbabilityHistogram | None = None,
     objects: bool = False,
+    watch: Watch | None = None,
 ) -> list[SceneCounts]:
     """Predict the validation scenes of a run and count.
 
@@ -102,6 +99,7 @@ def evaluate_run(
         augment: take the mean over the eight flips and rotations of every window.
         histogram: gets the probabilities, for the figures of all thresholds.
         objects: count objects too.
+        watch: called once a scene, see ``jointnet.evaluation.evaluate_scenes``.
 
     Raises:
         JointNetError: of the kind that says what is wrong.
@@ -129,10 +127,11 @@ def evaluate_run(
         relaxed_buffer_px=relaxed_buffer,
         histogram=histogram,
         objects=objects,
+        watch=watch,
     )
 
 
-def _notes(records: list[SceneCounts]) -> Iterator[str]:
+def notes(records: list[SceneCounts]) -> Iterator[str]:
     """What became of the polygons of each label, and which predictions were aligned."""
     from preprocessing.polygons import PolygonCounts
 
@@ -144,59 +143,7 @@ def _notes(records: list[SceneCounts]) -> Iterator[str]:
 
 
 @click.command(cls=Command)
-@model_option
-@data_option
-@click.option(
-    "--predictions",
-    type=click.Path(path_type=Path),
-    help="Folder of finished masks, instead of a model; needs --labels.",
-)
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="Folder of their labels: rasters, or vector files; or one vector file for all.",
-)
-@where_option
-@buffer_option
-@click.option(
-    "--probabilities",
-    type=click.Path(path_type=Path),
-    help="Folder of the probabilities that --predictions were made of (<stem>_probabilities.tif, "
-    "as infer.py --probabilities writes them): for all thresholds, calibration and AP50.",
-)
-@click.option(
-    "--align",
-    is_flag=True,
-    help="Bring predictions of another size or place onto the pixels of their label rasters, by "
-    "nearest neighbour; without, they are refused.",
-)
-@click.option(
-    "--threshold",
-    "thresholds",
-    type=PROBABILITY,
-    multiple=True,
-    default=THRESHOLDS,
-    show_default="0.5 and 0.6",
-    help="Probability from which a pixel counts as target; may be given several times.",
-)
-@click.option(
-    "--relaxed-buffer",
-    type=click.IntRange(0, LARGEST_BUFFER),
-    metavar="PX",
-    help="Also measure completeness, correctness and quality, for which pixels match that are up "
-    "to so many pixels apart.  [default: 3 for a model of roads]",
-)
-@click.option(
-    "--augment",
-    is_flag=True,
-    help="Mean over the eight flips and rotations of every window: eight times the time.",
-)
-@click.option(
-    "--objects",
-    is_flag=True,
-    help="Also measure objects: precision, recall and F1 at IoU 0.5, AP50, boundary IoU, PoLiS, "
-    "errors of count and area. Up to half a minute for 5000 x 5000 pixels and a threshold.",
-)
+@evaluation_options
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -235,20 +182,7 @@ def main(
     python experiments/evaluate.py --predictions results --labels lines.gpkg --buffer-m 4
     python experiments/evaluate.py --predictions results --labels my_labels --objects --align
     """  # noqa: D301 (click takes the control character itself)
-    if (predictions is None) != (labels is None):
-        raise click.UsageError("--predictions and --labels go together")
-    if predictions is not None and any(map(given, ("model", "target", "thresholds", "augment"))):
-        raise click.UsageError(
-            "--predictions are finished masks: --model, --target, --threshold and --augment do not "
-            "apply"
-        )
-    if predictions is None and (where, buffer_m) != (None, None):
-        raise click.UsageError(
-            "--where and --buffer-m are for --labels; a model's validation scenes are labelled "
-            "as they were in training"
-        )
-    if predictions is None and (align or probabilities is not None):
-        raise click.UsageError("--align and --probabilities are for --predictions")
+    check_evaluation_options(predictions, labels, where, buffer_m, probabilities, align)
     folder = output or predictions or model
     for name in ("evaluation.json", "evaluation.csv"):
         refuse_existing(folder / name, overwrite)
@@ -259,7 +193,7 @@ def main(
     else:
         chosen, run = tuple(sorted(set(thresholds))), load_run(model)
         records = evaluate_run(run, data, chosen, relaxed_buffer, augment, histogram, objects)
-    for note in _notes(records):
+    for note in notes(records):
         click.echo(note)
     content = write_evaluation(folder, records, histogram if histogram.pixels else None)
     click.echo(evaluation_text(content))

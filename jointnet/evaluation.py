@@ -1,6 +1,6 @@
 """Pixel metrics of many scenes: pooled over everything, and per place."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,6 +45,10 @@ class LabelledImage(NamedTuple):
     label: np.ndarray
     valid: np.ndarray | None = None
     info: "RasterInfo | None" = None
+
+
+Watch = Callable[[LabelledImage, np.ndarray], None]
+"""Gets a scene, its label void where it has no imagery, and probabilities ``(height, width)``."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def evaluate_scenes(
     relaxed_buffer_px: int | None = None,
     histogram: ProbabilityHistogram | None = None,
     objects: bool = False,
+    watch: Watch | None = None,
 ) -> list[SceneCounts]:
     """Predict scenes as ``infer.py`` does and count at several thresholds.
 
@@ -107,6 +112,7 @@ def evaluate_scenes(
         relaxed_buffer_px: pixels within which the relaxed measures match; None for none of them.
         histogram: gets the probabilities of all scenes.
         objects: count objects too (``preprocessing.objects``), scored by probability.
+        watch: called once a scene, with what was counted in it.
 
     Returns:
         One record per scene and threshold.
@@ -119,6 +125,8 @@ def evaluate_scenes(
         probabilities = predict_image(predict, image, valid, window, overlap)
         if histogram is not None:
             histogram.add(truth, probabilities)
+        if watch is not None:
+            watch(LabelledImage(name, place, image, truth, valid, info), probabilities)
         for threshold in thresholds:
             found = threshold_mask(probabilities, threshold)
             grid = PatchGrid(*truth.shape)

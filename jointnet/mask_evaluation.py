@@ -79,6 +79,19 @@ def evaluate_masks(
             without a place on the ground that shall be aligned.
     """
     measures = measures or MaskMeasures(relaxed_buffer)
+    scenes = mask_scenes(predictions, labels, where, buffer_m)
+    probable = _probabilities_of(scenes, measures.probabilities)
+    return [_count_mask(scene, measures, probable.get(scene.name)) for scene in scenes]
+
+
+def mask_scenes(
+    predictions: Path, labels: Path, where: str | None = None, buffer_m: float | None = None
+) -> list[Scene]:
+    """Pair masks with labels, as ``evaluate_masks`` does; the mask stands as a scene's image.
+
+    Raises:
+        DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
+    """
     ours = without_suffix(predictions, "_output")
     files, kind = _labels_in(labels)
     if kind == "raster" and (where, buffer_m) != (None, None):
@@ -91,7 +104,7 @@ def evaluate_masks(
         pairs = pair_by_stem(list(ours), files)
     if not pairs:
         raise DatasetError(f"no masks in {predictions} and no labels in {labels}")
-    scenes = [
+    return [
         Scene(
             name=plain.stem,
             place=place_of(plain.stem),
@@ -105,8 +118,6 @@ def evaluate_masks(
         )
         for plain, label in pairs
     ]
-    probable = _probabilities_of(scenes, measures.probabilities)
-    return [_count_mask(scene, measures, probable.get(scene.name)) for scene in scenes]
 
 
 def without_suffix(folder: Path, suffix: str) -> dict[Path, Path]:
@@ -153,7 +164,7 @@ def _count_mask(scene: Scene, measures: MaskMeasures, probable: Path | None) -> 
     counts, relaxed, buffer = Counts(), RelaxedCounts(), measures.relaxed_buffer
     halo = buffer or 0
     with ExitStack() as stack:
-        files = stack.enter_context(_open(scene, measures.align, probable))
+        files = stack.enter_context(open_mask(scene, measures.align, probable))
         height, width = files.info.height, files.info.width
         patches = PatchGrid(height, width)
         whole = _whole(height, width, probable is not None) if measures.objects else None
@@ -201,8 +212,8 @@ def _whole(height: int, width: int, probable: bool) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class _Files:
-    """What belongs to one mask, opened, on one grid."""
+class MaskFiles:
+    """What belongs to one mask, opened, on one grid: readers of windows, and notes."""
 
     info: "RasterInfo"
     read_mask: Callable[[Window], np.ndarray]
@@ -213,8 +224,14 @@ class _Files:
 
 
 @contextmanager
-def _open(scene: Scene, align: bool, probable: Path | None) -> Iterator[_Files]:
-    """Open a mask, its label and its probabilities, aligned where that is asked for and needed."""
+def open_mask(
+    scene: Scene, align: bool = False, probable: Path | None = None
+) -> Iterator[MaskFiles]:
+    """Open a mask, its label and its probabilities, aligned where that is asked for and needed.
+
+    Raises:
+        LabelError, PolygonError, RasterError: see ``evaluate_masks``.
+    """
     from preprocessing.alignment import aligned
     from preprocessing.pixel_sums import ProbabilityReader
     from preprocessing.rasters import LabelReader, raster_info
@@ -240,7 +257,7 @@ def _open(scene: Scene, align: bool, probable: Path | None) -> Iterator[_Files]:
         reader = None
         if probable is not None:
             reader = stack.enter_context(ProbabilityReader(probable, mask.info)).read
-        yield _Files(mask.info, mask.read, read_label, reader, polygons, note)
+        yield MaskFiles(mask.info, mask.read, read_label, reader, polygons, note)
 
 
 @contextmanager

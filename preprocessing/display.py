@@ -15,5 +15,18 @@ def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """
     if not valid.any():
         return values.astype(np.float32)
-    low, high = np.percentile(values[valid], (2, 98))
+    return scale(values, *np.percentile(values[valid], (2, 98)))
+
+
+def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map ``low`` to ``high`` to 0..255, and clip.
+
+    Args:
+        values: any shape and numeric dtype.
+        low: what becomes 0.
+        high: what becomes 255.
+
+    Returns:
+        float32 of the same shape.
+    """
     return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)

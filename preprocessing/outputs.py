@@ -88,3 +88,55 @@ def replacing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path
     except OSError as error:
         words = error.strerror or " ".join(str(error).split())
         raise OutputError(f"{path}: cannot be written: {words}") from error
+
+
+def refuse_existing_folder(path: str | os.PathLike, overwrite: bool, holds: str) -> None:
+    """Refuse, before any work is done, an output folder that must not be written.
+
+    Args:
+        path: the folder; an empty one is as good as none.
+        overwrite: replace an existing one.
+        holds: what an existing folder must hold to be one that may be replaced, so that a slip
+            of the keyboard costs no folder of another kind.
+
+    Raises:
+        OutputError: the folder is not empty and ``overwrite`` is off, or it is of another kind;
+            or the path is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: is a file, the output is a folder; name another")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / holds).exists():
+        raise OutputError(f"{path}: holds other things; name a folder that is new or empty")
+    if not overwrite:
+        raise OutputError(f"{path}: exists already; --overwrite replaces it")
+
+
+@contextmanager
+def replacing_folder(
+    path: str | os.PathLike, overwrite: bool = False, holds: str = ""
+) -> Iterator[Path]:
+    """A new folder to fill in place of ``path``, which it becomes once the block has ended.
+
+    On any exception, an interrupt too, an older folder stays as it was and nothing new remains.
+
+    Raises:
+        OutputError: as ``refuse_existing_folder``; no right to write; disk full.
+    """
+    path = Path(path)
+    refuse_existing_folder(path, overwrite, holds)
+    try:
+        with folder_beside(path) as beside:
+            # Not the folder beside itself, which only its owner may enter.
+            made = beside / "new"
+            made.mkdir()
+            yield made
+            refuse_existing_folder(path, overwrite, holds)
+            if path.is_dir():
+                path.rename(beside / "old")
+            made.rename(path)
+    except OSError as error:
+        words = error.strerror or " ".join(str(error).split())
+        raise OutputError(f"{path}: cannot be written: {words}") from error
