@@ -41,7 +41,7 @@ class Axis:
         """Round values, four to eight of them."""
         span = self.high - self.low
         step = 10 ** np.floor(np.log10(span / 4))
-        step *= max(factor for factor in (1, 2, 2.5, 5) if span / (step * factor) >= 4)
+        step *= max(factor for factor in (1, 2, 5) if span / (step * factor) >= 4)
         first = np.ceil(self.low / step - 1e-9)
         values = np.arange(first * step, self.high + step * 1e-6, step)
         return [float(round(value, 10)) for value in values]

@@ -25,7 +25,7 @@ class Origin:
     Attributes:
         title: of the page.
         kind: one line above it.
-        measured: what the scenes are, as in "25 scenes held back from training".
+        measured: what follows "25 scenes" in the lead.
         threshold: of the layers that are drawn; None for finished masks.
         facts: terms with what there is to say of each.
         history: rows of the run's ``history.csv``; empty where there is none.
@@ -69,7 +69,7 @@ def run_origin(run: Run, threshold: float, scenes: Sequence[str], augment: bool)
     return Origin(
         title=run.name,
         kind=f"{config['target']}: a trained network on its validation scenes",
-        measured="held back from training",
+        measured=" held back from training",
         threshold=threshold,
         facts=facts,
         history=read_history(run.folder / "history.csv"),
@@ -100,7 +100,7 @@ def mask_origin(
     return Origin(
         title=f"{predictions.name} against {labels.name}",
         kind="finished masks against labels",
-        measured="of finished masks",
+        measured="",
         threshold=None,
         facts=facts,
     )

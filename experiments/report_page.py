@@ -103,8 +103,9 @@ def render(content: dict, scenes: Sequence[ReportScene], origin: Origin) -> str:
 def _lead(rows: Sequence[dict], overall: dict, origin: Origin) -> str:
     """What was measured, and where to look first."""
     scenes = "1 scene" if len(rows) == 1 else f"{len(rows)} scenes"
-    words = f"{scenes} {escape(origin.measured)}, {overall['pixels'] / 1e6:,.2f} Mpx with truth, "
-    words += f"pooled, {threshold_words(origin.threshold)}."
+    words = f"{scenes}{escape(origin.measured)}, {overall['pixels'] / 1e6:,.2f} Mpx with truth; "
+    at = "" if origin.threshold is None else f" at {threshold_words(origin.threshold)}"
+    words += f"counts pooled{at}."
     named = [at for at in worst_first(rows) if _pixels(rows[at])][:WORST_NAMED]
     links = (
         f'<a href="#scene-{at + 1}">{escape(rows[at]["name"])}</a> {number(rows[at]["iou"])}'

@@ -155,14 +155,15 @@
     if (scene.empty) {
       figures.textContent = "no valid pixel";
     } else {
-      [["IoU", "iou"], ["precision", "precision"], ["recall", "recall"]].forEach(function (pair, at) {
-        figures.appendChild(document.createTextNode((at ? "   " : "") + pair[0] + " "));
-        figures.appendChild(make("b", {}, figure(scene[pair[1]])));
+      [["IoU", "iou"], ["precision", "precision"], ["recall", "recall"]].forEach(function (pair) {
+        var part = make("span", {}, pair[0] + " ");
+        part.appendChild(make("b", {}, figure(scene[pair[1]])));
+        figures.appendChild(part);
       });
     }
     var size = scene.height.toLocaleString("en") + " \u00d7 " + scene.width.toLocaleString("en") + " px";
     var ground = scene.gsd ? ", " + scene.gsd.toPrecision(3) + " m a pixel" : "";
-    figures.appendChild(document.createTextNode("   " + size + ground));
+    figures.appendChild(make("span", {}, size + ground));
     element("scene-note").textContent = scene.note || "";
   }
 
@@ -277,6 +278,8 @@
   /* ---- the viewer itself ---- */
 
   function build() {
+    /* It warns of every tile that arrives after its scene was left, which is no fault. */
+    OpenSeadragon.console = Object.assign(Object.create(window.console), { warn: function () {} });
     viewer = OpenSeadragon({
       element: element("canvas"),
       drawer: "canvas",
