@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from preprocessing.display import stretch
+from preprocessing.display import scale, stretch
 
 
 def test_the_bulk_of_the_values_fills_the_range():
@@ -27,3 +27,9 @@ def test_without_valid_values_nothing_changes():
 
 def test_a_constant_image_is_black():
     np.testing.assert_array_equal(stretch(np.full(5, 3.0), np.ones(5, bool)), np.zeros(5))
+
+
+def test_given_limits_become_black_and_white():
+    np.testing.assert_allclose(
+        scale(np.array([5, 10, 15, 20, 25]), 10, 20), [0, 0, 127.5, 255, 255]
+    )

@@ -11,7 +11,7 @@ from jointnet.evaluation import (
     summarise,
     table,
 )
-from jointnet.metrics import Counts
+from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.relaxed import RelaxedCounts
 from tests.helpers import StandIn
 
@@ -196,3 +196,13 @@ def test_the_void_of_a_label_is_predicted_where_there_is_imagery():
     (record,) = evaluate_scenes(StandIn().predict_on_batch, [scene], 16, 4, (0.5,), 3)
     assert record.counts == Counts(0, 0, 16, 160)
     assert record.relaxed == RelaxedCounts(16, 16, 0, 0)
+
+
+def test_who_watches_sees_every_scene_once_with_what_was_counted():
+    seen = []
+    predict = StandIn().predict_on_batch
+    records = evaluate_scenes(predict, scenes(), 16, 4, (0.5, 0.9), watch=lambda *a: seen.append(a))
+    assert [scene.name for scene, _ in seen] == ["a1", "b1"]
+    for number, (scene, probabilities) in enumerate(seen):
+        for record, threshold in zip(records[2 * number :], (0.5, 0.9), strict=False):
+            assert record.counts == count(scene.label, threshold_mask(probabilities, threshold))

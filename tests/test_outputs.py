@@ -3,7 +3,7 @@ import os
 import pytest
 
 from preprocessing.errors import OutputError
-from preprocessing.outputs import replacing
+from preprocessing.outputs import replacing, replacing_folder
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -56,3 +56,41 @@ def test_a_file_in_place_of_the_folder_is_one_line(tmp_path):
     with pytest.raises(OutputError, match=r"a\.txt: cannot") as error, replacing(path):
         raise AssertionError
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "a"
+    with replacing_folder(path) as made:
+        (made / "b").mkdir()
+        (made / "b" / "c.txt").write_text("all")
+        assert not path.exists()
+    assert (path / "b" / "c.txt").read_text() == "all"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_older_folder_stays_after_an_exception(tmp_path, error):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "mark").write_text("old")
+    with pytest.raises(error), replacing_folder(path, True, "mark") as made:
+        (made / "mark").write_text("half")
+        raise error
+    assert (path / "mark").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_only_a_folder_of_its_kind_is_replaced(tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    with replacing_folder(path, holds="mark") as made:
+        (made / "mark").write_text("first")
+    with pytest.raises(OutputError, match="--overwrite"), replacing_folder(path, False, "mark"):
+        raise AssertionError
+    with replacing_folder(path, True, "mark") as made:
+        (made / "other").write_text("second")
+    assert os.listdir(path) == ["other"]
+    with pytest.raises(OutputError, match="other things"), replacing_folder(path, True, "mark"):
+        raise AssertionError
+    with pytest.raises(OutputError, match="is a file"), replacing_folder(path / "other", True, ""):
+        raise AssertionError

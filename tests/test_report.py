@@ -50,7 +50,9 @@ def masks(folder: Path, *names: str, shape: tuple[int, int] = (30, 40)) -> tuple
 class Page(HTMLParser):
     """What a page refers to, which tags are open, and its words."""
 
-    EMPTY = frozenset("meta link img input line circle polyline rect path".split())
+    EMPTY = frozenset(
+        ["meta", "link", "img", "input", "line", "circle", "polyline", "rect", "path"]
+    )
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -136,13 +138,13 @@ def test_masks_alone_make_a_report_without_imagery(tmp_path):
 
 
 def test_names_are_escaped(tmp_path):
-    name = "<b>&\"'<!--"
+    name = "<i>&\"'<!--"
     found, labels, images = masks(tmp_path, name)
     arguments = ("--predictions", found, "--labels", labels, "--images", images)
     assert make(*arguments, "--output", tmp_path / "out").exit_code == 0
     assert scenes_of(tmp_path / "out")[0]["name"] == name
     text = page(tmp_path / "out")
-    assert "<b>&" not in text and text.count("<!--") == 0
+    assert "<i>&" not in text and text.count("<!--") == 0
     assert name in Page(text).words
 
 
