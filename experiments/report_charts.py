@@ -44,7 +44,7 @@ class Axis:
         step *= max(factor for factor in (1, 2, 5) if span / (step * factor) >= 4)
         first = np.ceil(self.low / step - 1e-9)
         values = np.arange(first * step, self.high + step * 1e-6, step)
-        return [float(round(value, 10)) for value in values]
+        return [float(round(value, 10)) + 0.0 for value in values]
 
 
 def line_chart(
@@ -117,7 +117,7 @@ def bar_chart(
         for at, height in bars.points:
             left = _x(x, at) - group / 2 + number * width
             top = _y(y, height or 0)
-            words = f"{bars.name}, {labels[int(at)]}: {height or 0:.1%}"
+            words = f"{bars.name}, {labels[int(at)]}: {height or 0:.3g}"
             parts.append(
                 f'<rect class="bar {bars.style}" x="{left:.1f}" y="{top:.1f}" '
                 f'width="{width:.1f}" height="{HEIGHT - _BOTTOM - top:.1f}">'

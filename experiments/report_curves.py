@@ -148,13 +148,13 @@ def coverage_figure(coverage: np.ndarray) -> str:
     shares = coverage_shares(coverage)
     labels = ["0", *(f"{10 * step}" for step in range(1, COVERAGE_STEPS + 1))]
     series = [
-        Series(name, style, list(enumerate(shares[:, column].tolist())))
+        Series(name, style, list(enumerate((100 * shares[:, column]).tolist())))
         for column, (name, style) in enumerate((("truth", "truth"), ("prediction", "prediction")))
     ]
-    top = min(1.0, float(shares.max()) * 1.1)
+    top = min(100.0, 110 * float(shares.max()))
     chart = bar_chart(
         "Windows by how much of them the masks cover",
-        Axis("share of windows", 0, top),
+        Axis("% of windows", 0, top),
         labels,
         series,
         "target in the window, up to so many %",

@@ -175,6 +175,8 @@ def _curves(content: dict, scenes: Sequence[ReportScene], origin: Origin) -> str
         coverage_figure(coverage),
         *training_figures(origin.history, origin.best_epoch),
     ]
+    # Sentences on what is missing stand below what is there.
+    figures.sort(key=lambda part: not part.startswith("<figure"))
     return f'<div class="charts">{"".join(figures)}</div>'
 
 

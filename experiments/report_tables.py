@@ -61,7 +61,7 @@ def summary_table(summary: Sequence[dict]) -> str:
             f'<tr class="{"total" if row["place"] == OVERALL else ""}">'
             f'<th scope="row">{escape(row["place"])}</th>'
             f"<td>{row['scenes']:,}</td><td>{row['pixels'] / 1e6:,.2f}</td>"
-            + "".join(_bar(row[name]) if name == "iou" else _cell(row[name]) for name in columns)
+            + "".join(_share(row[name]) if name == "iou" else _cell(row[name]) for name in columns)
             + "</tr>"
             for row in summary
             if row["threshold"] == threshold
@@ -157,12 +157,20 @@ def scene_table(rows: Sequence[dict], scenes: Sequence[ReportScene]) -> str:
         lines.append(
             f'<tr><th scope="row"><a href="#scene-{at + 1}">{escape(row["name"])}</a></th>'
             f'<td class="text">{escape(row["place"])}</td>'
-            + "".join(_bar(row[name]) if name == "iou" else _cell(row[name]) for name in columns)
+            + "".join(_share(row[name]) if name == "iou" else _cell(row[name]) for name in columns)
             + "".join(f"<td>{row[name]:,}</td>" for name in ("false_negative", "false_positive"))
             + f"<td>{true / max(pixels, 1):.1%}</td><td>{found / max(pixels, 1):.1%}</td>"
             f"<td>{layers.height:,} × {layers.width:,}</td></tr>"
         )
-    head = ["scene", "place", *columns.values(), "missed px", "false px", "target", "predicted"]
+    head = [
+        "scene",
+        "place",
+        *columns.values(),
+        "missed px",
+        "false px",
+        "target share",
+        "predicted share",
+    ]
     caption = "A name opens the scene in the viewer; the name of a column sorts."
     body = [f"<tbody>{''.join(lines)}</tbody>"]
     return table([*head, "rows × columns"], body, caption, "scenes", sortable=True)
@@ -186,6 +194,6 @@ def _cell(value: float | None, signed: bool = False) -> str:
     return f"<td>{number(value, signed)}</td>"
 
 
-def _bar(value: float) -> str:
+def _share(value: float) -> str:
     """A figure in 0..1 with a bar of its length below."""
-    return f'<td class="bar" style="--share:{value:.4f}">{number(value)}</td>'
+    return f'<td class="share" style="--share:{value:.4f}">{number(value)}</td>'
