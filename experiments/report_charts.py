@@ -48,7 +48,12 @@ class Axis:
 
 
 def line_chart(
-    title: str, x: Axis, y: Axis, series: Sequence[Series], marks: Sequence[tuple[float, str]] = ()
+    title: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    marks: Sequence[tuple[float, str]] = (),
+    points: Sequence[tuple[float, float, str]] = (),
 ) -> str:
     """Lines over an axis.
 
@@ -58,6 +63,7 @@ def line_chart(
         y: the axis to the left.
         series: the lines.
         marks: values of x that get a vertical line, each with its words.
+        points: x and y that get a circle, each with its words.
     """
     parts = [_frame(x, y)]
     for value, words in marks:
@@ -71,6 +77,14 @@ def line_chart(
         )
     for line in series:
         parts.append(_line(line, x, y))
+    for number, (a, b, words) in enumerate(points):
+        cx, cy = _x(x, a), _y(y, b)
+        # On either side of the line in turn, as neighbours may be close.
+        side, end = (1, "start") if number % 2 else (-1, "end")
+        parts.append(
+            f'<circle class="point" cx="{cx:.1f}" cy="{cy:.1f}" r="4"/><text x="{cx + 8 * side:.1f}" '
+            f'y="{cy + 3 - 9 * side:.1f}" text-anchor="{end}">{escape(words)}</text>'
+        )
     return _svg(title, parts)
 
 

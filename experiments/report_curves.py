@@ -8,17 +8,19 @@ import numpy as np
 from experiments.report_charts import Axis, Series, bar_chart, dot_chart, legend, line_chart
 from experiments.report_layers import COVERAGE_WINDOW
 from experiments.report_tables import number
+from jointnet.evaluation import OVERALL
 
 UNIT = (0, 1)
 _FIGURES = (("IoU", "iou"), ("precision", "precision"), ("recall", "recall"))
 COVERAGE_STEPS = 10
 
 
-def threshold_figures(report: dict | None) -> list[str]:
+def threshold_figures(report: dict | None, summary: Sequence[dict] = ()) -> list[str]:
     """Figures over the threshold, precision over recall, and calibration.
 
     Args:
         report: ``thresholds`` of ``describe_evaluation``; None where no probabilities were given.
+        summary: ``summary`` of the same, whose thresholds are marked.
     """
     if report is None:
         return [
@@ -29,7 +31,7 @@ def threshold_figures(report: dict | None) -> list[str]:
         ]
     curve, best = report["curve"], report["best"]
     series = [
-        Series(words, name, [(point["threshold"], point[name]) for point in curve])
+        Series(words, name, [(point["threshold"], _measured(point, name)) for point in curve])
         for words, name in _FIGURES
     ]
     named = [cost for cost in report["cost"] if cost["threshold"] is not None]
@@ -52,15 +54,31 @@ def threshold_figures(report: dict | None) -> list[str]:
         f"Best on these scenes: {best['threshold']:.3f}, IoU {number(best['iou'])}"
         + (f"; {costs}." if costs else "."),
     )
-    # Where nothing reaches the threshold, precision is a convention, no measurement.
-    pairs = [(point["recall"], point["precision"]) for point in curve if point["recall"] > 0]
-    line = [Series("precision", "iou", pairs)]
+    pairs = [(point["recall"], _measured(point, "precision")) for point in curve]
+    points = [(best["recall"], best["precision"], f"best {best['threshold']:.2f}")]
+    points += [
+        (row["recall"], row["precision"], f"{row['threshold']:g}")
+        for row in summary
+        if row["place"] == OVERALL and row["threshold"] is not None
+    ]
     precision = figure(
         "Precision over recall",
-        line_chart("Precision over recall", Axis("recall", *UNIT), Axis("precision", *UNIT), line),
-        "A point for every 64th of the threshold.",
+        line_chart(
+            "Precision over recall",
+            Axis("recall", *UNIT),
+            Axis("precision", *UNIT),
+            [Series("precision", "iou", pairs)],
+            points=points,
+        ),
+        "Every 64th of the threshold; circles are the thresholds named.",
     )
     return [over, precision, _calibration(report["calibration"])]
+
+
+def _measured(point: dict, name: str) -> float | None:
+    """A figure; none for the precision of nothing found, which is a convention."""
+    nothing = name == "precision" and point["recall"] == 0 and point["precision"] in (0, 1)
+    return None if nothing else point[name]
 
 
 def _calibration(calibration: dict) -> str:

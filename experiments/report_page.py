@@ -108,10 +108,12 @@ def _lead(rows: Sequence[dict], overall: dict, origin: Origin) -> str:
     words += f"counts pooled{at}."
     named = [at for at in worst_first(rows) if _pixels(rows[at])][:WORST_NAMED]
     links = (
-        f'<a href="#scene-{at + 1}">{escape(rows[at]["name"])}</a> {number(rows[at]["iou"])}'
+        f'<a href="#scene-{at + 1}">{escape(rows[at]["name"])}</a> (IoU {number(rows[at]["iou"])})'
         for at in named
     )
-    return f"{words} Lowest IoU: {', '.join(links)}." if named else f"{words} Nothing is valid."
+    return (
+        f"{words} Most wrong pixels: {', '.join(links)}." if named else f"{words} Nothing is valid."
+    )
 
 
 def _headline(overall: dict) -> str:
@@ -127,10 +129,11 @@ def _places(
     summary: Sequence[dict],
     threshold: float | None,
 ) -> str:
-    """Small multiples: the errors of every scene, by place, lowest IoU first."""
+    """Small multiples: the errors of every scene, by place, most wrong pixels first."""
     blocks = []
     order = worst_first(rows)
-    for place in summary:
+    # Places of many scenes first: those of one then share a line.
+    for place in sorted(summary, key=lambda row: -row["scenes"]):
         if place["threshold"] != threshold or place["place"] == OVERALL:
             continue
         members = [at for at in order if rows[at]["place"] == place["place"]]
@@ -145,12 +148,11 @@ def _places(
             f"</span></h3><ul>{thumbs}</ul></div>"
         )
     note = (
-        '<p class="legend no-print"><span class="key"><i class="found"></i>found</span>'
+        '<p class="legend"><span class="key"><i class="found"></i>found</span>'
         '<span class="key"><i class="missed"></i>missed</span>'
         '<span class="key"><i class="false"></i>false alarm</span></p>'
     )
-    words = '<p class="soft print-only">The pictures follow below, with the scenes.</p>'
-    return f'<div class="places">{"".join(blocks)}</div>{note}{words}'
+    return f'<div class="places">{"".join(blocks)}</div>{note}'
 
 
 def _figures(content: dict, overall: dict) -> str:
@@ -171,7 +173,7 @@ def _figures(content: dict, overall: dict) -> str:
 def _curves(content: dict, scenes: Sequence[ReportScene], origin: Origin) -> str:
     coverage = np.concatenate([scene.layers.coverage for scene in scenes])
     figures = [
-        *threshold_figures(content.get("thresholds")),
+        *threshold_figures(content.get("thresholds"), content["summary"]),
         coverage_figure(coverage),
         *training_figures(origin.history, origin.best_epoch),
     ]
@@ -182,18 +184,17 @@ def _curves(content: dict, scenes: Sequence[ReportScene], origin: Origin) -> str
 
 def _sheets(rows: Sequence[dict], scenes: Sequence[ReportScene]) -> str:
     """What a print has in place of the viewer: the layers of every scene side by side."""
-    figures = []
-    for at in worst_first(rows):
-        row, layers = rows[at], ["truth", "prediction", "errors"]
-        layers = ["image", *layers] if scenes[at].layers.imagery else layers
-        figures.append(
-            f'<figure class="sheet"><img src="{scenes[at].folder}/sheet.jpg" '
-            f'alt="{escape(row["name"])}: {", ".join(layers)}"><figcaption>'
-            f"<b>{escape(row['name'])}</b>, IoU {number(row['iou'])}, precision "
-            f"{number(row['precision'])}, recall {number(row['recall'])}: {', '.join(layers)} "
-            "(green found, blue missed, orange false alarm).</figcaption></figure>"
-        )
-    return f'<div class="print-only">{"".join(figures)}</div>'
+    figures = "".join(
+        f'<figure class="sheet"><img src="{scenes[at].folder}/sheet.jpg" '
+        f'alt="Layers of {escape(rows[at]["name"])}"><figcaption>'
+        f"<b>{escape(rows[at]['name'])}</b>, IoU {number(rows[at]['iou'])}, precision "
+        f"{number(rows[at]['precision'])}, recall {number(rows[at]['recall'])}</figcaption></figure>"
+        for at in worst_first(rows)
+    )
+    words = "the image, " if scenes[0].layers.imagery else ""
+    words += "truth (yellow), prediction (purple) and errors: green found, blue missed, orange"
+    words = f"<p>From left to right: {words} false alarm, grey no data.</p>"
+    return f'<div class="print-only sheets">{words}{figures}</div>'
 
 
 def _facts(origin: Origin) -> str:

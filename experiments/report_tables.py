@@ -16,6 +16,13 @@ FIGURES = {
     "accuracy": "accuracy",
 }
 RELAXED = {name: name for name in ("completeness", "correctness", "quality")}
+_OBJECTS = OBJECT_COLUMNS | {
+    "f1": "F1",
+    "ap50": "AP50",
+    "boundary_iou": "boundary IoU",
+    "polis_px": "PoLiS px",
+    "polis_m": "PoLiS m",
+}
 _SIGNED = ("count_error", "area_error")
 
 
@@ -23,7 +30,7 @@ def number(value: float | None, signed: bool = False) -> str:
     """Three decimals, or a dash where there is no figure."""
     if value is None:
         return "–"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
+    return f"{value:+.3f}".replace("-", "\u2212") if signed else f"{value:.3f}"
 
 
 def threshold_words(threshold: float | None) -> str:
@@ -99,17 +106,17 @@ def object_table(rows: Sequence[dict]) -> str:
             f'<tr class="{"total" if row["place"] == OVERALL else ""}">'
             f'<th scope="row">{escape(row["place"])}</th>'
             f"<td>{row['true_objects']:,}</td><td>{row['predicted_objects']:,}</td>"
-            + "".join(_cell(row[name], name in _SIGNED) for name in OBJECT_COLUMNS)
+            + "".join(_cell(row[name], name in _SIGNED) for name in _OBJECTS)
             + "</tr>"
             for row in rows
             if row["threshold"] == threshold
         ]
-        bodies.append(_group(threshold_words(threshold), len(OBJECT_COLUMNS) + 3, lines))
+        bodies.append(_group(threshold_words(threshold), len(_OBJECTS) + 3, lines))
     caption = (
         "Objects are pieces connected by edges, matched one to one from an IoU of 0.5; boundaries "
         f"{rows[0]['boundary_px']} px wide; PoLiS of matched pairs."
     )
-    return table(["place", "true", "found", *OBJECT_COLUMNS.values()], bodies, caption)
+    return table(["place", "true", "found", *_OBJECTS.values()], bodies, caption)
 
 
 def confusion_table(row: dict) -> str:
@@ -141,7 +148,7 @@ def confusion_table(row: dict) -> str:
 
 
 def scene_table(rows: Sequence[dict], scenes: Sequence[ReportScene]) -> str:
-    """Figures of each scene at one threshold, those with the lowest IoU first.
+    """Figures of each scene at one threshold, those with most wrong pixels first.
 
     Args:
         rows: of ``scenes`` in ``describe_evaluation``, at that threshold.
@@ -180,9 +187,18 @@ COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
 
 
 def worst_first(rows: Sequence[dict]) -> list[int]:
-    """Numbers of the rows by IoU, lowest first; scenes without a valid pixel last."""
-    empty = [not sum(row[name] for name in COUNTS) for row in rows]
-    return sorted(range(len(rows)), key=lambda at: (empty[at], rows[at]["iou"], rows[at]["name"]))
+    """Numbers of the rows, those first that cost the pooled figures most: by wrong pixels.
+
+    Not by IoU, which is 0 wherever a scene without target has one false pixel. Scenes without a
+    valid pixel come last.
+    """
+
+    def key(at: int) -> tuple:
+        row = rows[at]
+        empty = not sum(row[name] for name in COUNTS)
+        return empty, -row["false_negative"] - row["false_positive"], row["name"]
+
+    return sorted(range(len(rows)), key=key)
 
 
 def _group(title: str, columns: int, rows: Sequence[str]) -> str:

@@ -125,7 +125,7 @@ def test_figures_on_the_page_are_those_of_the_evaluation(tmp_path):
     assert [scene["iou"] for scene in scenes] == [row["iou"] for row in content["scenes"]]
     assert scenes[0]["gsd"] == pytest.approx(0.3, rel=0.01) and scenes[0]["iou"] == 1
     # The worst is named first.
-    assert re.search(r"Lowest IoU: <a [^>]*>vienna1</a>", page(out))
+    assert re.search(r"Most wrong pixels: <a [^>]*>vienna1</a>", page(out))
     assert "need probabilities" in words and "not known" in words
 
 

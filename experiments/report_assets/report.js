@@ -36,6 +36,7 @@
   /* ---- the list of scenes ---- */
 
   var ORDERS = {
+    wrong: function (a, b) { return b.missed + b.false - a.missed - a.false; },
     worst: function (a, b) { return a.iou - b.iou; },
     best: function (a, b) { return b.iou - a.iou; },
     missed: function (a, b) { return b.missed - a.missed; },
@@ -267,8 +268,8 @@
     var words = Number(length.toPrecision(1)).toLocaleString("en") + (scene.gsd ? " m" : " px");
     if (scene.gsd && length >= 1000) words = length / 1000 + " km";
     bar.querySelector("span").textContent = words;
-    /* Pixels are what is looked at from twice their size on. */
-    var smooth = zoom * (window.devicePixelRatio || 1) < 2;
+    /* Pixels are what is looked at from four times their size on. */
+    var smooth = zoom * (window.devicePixelRatio || 1) < 4;
     if (viewer.smooth !== smooth) {
       viewer.smooth = smooth;
       viewer.drawer.setImageSmoothingEnabled(smooth);
