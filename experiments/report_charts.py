@@ -82,8 +82,9 @@ def line_chart(
         # On either side of the line in turn, as neighbours may be close.
         side, end = (1, "start") if number % 2 else (-1, "end")
         parts.append(
-            f'<circle class="point" cx="{cx:.1f}" cy="{cy:.1f}" r="4"/><text x="{cx + 8 * side:.1f}" '
-            f'y="{cy + 3 - 9 * side:.1f}" text-anchor="{end}">{escape(words)}</text>'
+            f'<circle class="point" cx="{cx:.1f}" cy="{cy:.1f}" r="4"/>'
+            f'<text x="{cx + 8 * side:.1f}" y="{cy + 3 - 9 * side:.1f}" text-anchor="{end}">'
+            f"{escape(words)}</text>"
         )
     return _svg(title, parts)
 

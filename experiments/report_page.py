@@ -188,7 +188,8 @@ def _sheets(rows: Sequence[dict], scenes: Sequence[ReportScene]) -> str:
         f'<figure class="sheet"><img src="{scenes[at].folder}/sheet.jpg" '
         f'alt="Layers of {escape(rows[at]["name"])}"><figcaption>'
         f"<b>{escape(rows[at]['name'])}</b>, IoU {number(rows[at]['iou'])}, precision "
-        f"{number(rows[at]['precision'])}, recall {number(rows[at]['recall'])}</figcaption></figure>"
+        f"{number(rows[at]['precision'])}, recall {number(rows[at]['recall'])}"
+        "</figcaption></figure>"
         for at in worst_first(rows)
     )
     words = "the image, " if scenes[0].layers.imagery else ""
