@@ -101,8 +101,8 @@ def _calibration(calibration: dict) -> str:
         dots,
     )
     words = (
-        f"Expected calibration error {number(calibration['ece'])} over 16 bins; the area of a dot "
-        "is the number of its pixels. Below the diagonal the network is too sure."
+        f"Expected calibration error {number(calibration['ece'])} over 16 bins; the larger a dot, "
+        "the more pixels it stands for. Below the diagonal the network is too sure."
     )
     return figure("Reliability", chart, words)
 
