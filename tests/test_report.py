@@ -3,22 +3,22 @@
 import json
 import os
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from experiments import recipes, report
+from experiments import evaluate, recipes, report
 from experiments.report import main
 from jointnet.evaluation import OVERALL
+from jointnet.runs import write_json
 from preprocessing.errors import RasterError
-from tests.helpers import blotches, write_image
-from tests.training_fixtures import trained
-
-pytestmark = pytest.mark.usefixtures("plain_graphs")
+from preprocessing.patch_store import hash_file
+from preprocessing.scenes import Scene
+from tests.helpers import blotches, make_run, write_image
 
 LAYERS = {"image", "truth", "prediction", "errors"}
 
@@ -207,36 +207,71 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(tmp_path, monkeypatch)
     assert sorted(path.name for path in found.iterdir()) == ["a_output.tif", "b_output.tif"]
 
 
+class Tiny:
+    """A recipe of two scenes in the layout of ``masks``."""
+
+    def scenes(self, data: Path, validation: object) -> list[Scene]:
+        return [
+            Scene(
+                name=name,
+                place=name[:-1],
+                index=1,
+                split="validation",
+                image=data / "images" / f"{name}.tif",
+                label=data / "labels" / f"{name}.tif",
+                label_kind="raster",
+            )
+            for name in ("ashby1", "borth1")
+        ]
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, eager) -> Path:
-    """A copy of a finished run, whose recipe the command knows."""
-    done = trained()
-    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: done.recipe)
-    return shutil.copytree(done.folder, tmp_path / "run")
+    """A run folder as training leaves it, though its network is as it was initialised."""
+    masks(tmp_path, "ashby1", "borth1")
+    monkeypatch.setitem(recipes.RECIPES, "tiny", Tiny)
+    folder = make_run(tmp_path / "run", recipe={"name": "tiny"})
+    held_back = [
+        {
+            "name": scene.name,
+            "split": scene.split,
+            "image_sha256": hash_file(scene.image),
+            "label_sha256": hash_file(scene.label),
+        }
+        for scene in Tiny().scenes(tmp_path, None)
+    ]
+    write_json(folder / "data.json", {"scenes": held_back, "manifest_sha256": "ab12"})
+    write_json(folder / "metrics.json", {"best_epoch": {"epoch": 2}, "epochs": 2})
+    (folder / "history.csv").write_text("epoch,loss,validation_iou\n1,0.9,0.1\n2,0.8,0.2\n")
+    return folder
 
 
-def test_a_run_gets_the_figures_of_its_training_and_says_how_it_was_made(run):
-    result = make("--model", run, "--data", trained().data)
+def test_a_run_gets_the_figures_of_evaluate_and_says_how_it_was_made(run):
+    arguments = ("--model", run, "--data", run.parent)
+    result = make(*arguments)
     assert result.exit_code == 0, result.output
     out = run / "report"
     check(out)
-    content = json.loads((out / "evaluation.json").read_text())
-    assert content["summary"] == json.loads((run / "metrics.json").read_text())["scenes"]
+    assert CliRunner().invoke(evaluate.main, [*map(str, arguments)]).exit_code == 0
+    content = json.loads((run / "evaluation.json").read_text())
+    assert json.loads((out / "evaluation.json").read_text()) == content
     words = " ".join(Page(page(out)).words)
-    config = json.loads((run / "config.json").read_text())
-    shown = config["threshold"] if config["threshold"] in (0.5, 0.6) else 0.6
-    overall = [r for r in content["summary"] if (r["threshold"], r["place"]) == (shown, OVERALL)]
-    assert f"counts pooled at threshold {shown:g}" in words
-    assert f"IoU {overall[0]['iou']:.3f}" in words or f"{overall[0]['iou']:.3f}" in words
-    for known in ("held back from training", "SHA-256", "Training: loss", "Reliability"):
+    # The run's own threshold is among those that were counted.
+    (overall,) = [r for r in content["summary"] if (r["threshold"], r["place"]) == (0.5, OVERALL)]
+    assert "2 scenes held back from training" in words
+    assert "counts pooled at threshold 0.5" in words
+    assert f"<dd>{overall['iou']:.3f}</dd>" in page(out)
+    assert f"{content['thresholds']['calibration']['ece']:.3f}" in words
+    for known in ("SHA-256", "kept: 2", "Training: loss", "Reliability", "manifest SHA-256 ab12"):
         assert known in words
-    assert [scene["name"] for scene in scenes_of(out)] == ["ashby1", "borth1"] or scenes_of(out)
+    assert [scene["name"] for scene in scenes_of(out)] == ["ashby1", "borth1"]
 
 
 def test_the_layers_show_the_threshold_that_was_asked_for(run):
-    arguments = ("--model", run, "--data", trained().data, "--threshold")
+    arguments = ("--model", run, "--data", run.parent, "--threshold")
     assert make(*arguments, "0").exit_code == 0
-    scenes = scenes_of(run / "report")
     # From a probability of 0 on, all is target.
-    assert all(scene["recall"] == 1 for scene in scenes)
+    assert all(scene["recall"] == 1 for scene in scenes_of(run / "report"))
+    tile = run / "report" / "scenes" / "1" / "prediction" / "0" / "0_0.png"
+    assert (cv2.imread(str(tile), cv2.IMREAD_UNCHANGED)[..., 3] == 255).all()
     assert "threshold 0." in page(run / "report")

@@ -43,8 +43,9 @@ def folder(tmp_path_factory) -> Path:
     arguments = [f"--{kind}" for kind in ("predictions", "labels", "images")]
     folders = [str(place / kind) for kind in ("found", "labels", "images")]
     words = [word for pair in zip(arguments, folders, strict=True) for word in pair]
-    result = CliRunner().invoke(main, [*words, "--output", str(place / "report")])
-    assert result.exit_code == 0, result.output
+    for name, given in (("report", words), ("plain", words[:4])):
+        result = CliRunner().invoke(main, [*given, "--output", str(place / name)])
+        assert result.exit_code == 0, result.output
     return place / "report"
 
 
@@ -192,6 +193,16 @@ def test_the_next_scene_has_other_errors_however_fast_one_goes(page):
     settle(page)
     assert page.locator("#scene-name").inner_text() == "town1"
     assert page.locator("#rail [aria-current=true]").inner_text().startswith("town1")
+
+
+def test_scenes_without_imagery_show_masks_alone(page, folder):
+    page.goto((folder.parent / "plain" / "index.html").as_uri())
+    before = picture(page)
+    assert page.locator("#left-name").inner_text() == "Truth"
+    assert page.locator("#left-layers input[value=image]").is_disabled()
+    np.testing.assert_array_equal(changed(before, press(page, "1", "b")), [0, 0])
+    # Nothing was found in this scene: the right half empties.
+    assert changed(before, press(page, "3"))[1] > 0.2
 
 
 def test_help_opens_and_closes(page):
