@@ -28,6 +28,8 @@ class Recipe:
         validation: tile indices or names held back, None for the recipe's own split.
         initial: run folder whose network and weights the training begins with, in place of
             ``variant``, ``network`` and random weights; None for none.
+        window: side of a window at prediction in pixels, of which neighbours share a quarter;
+            None for the training's crop size.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)
     validation: Validation = None
     initial: Path | None = None
+    window: int | None = None
 
     def with_training(self, **changes: Any) -> "Recipe":
         """The recipe with some training settings replaced."""

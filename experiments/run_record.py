@@ -14,6 +14,7 @@ from preprocessing.patch_store import PatchStore, hash_file
 
 def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore) -> dict:
     """Content of ``config.json``: what using and repeating the network depends on."""
+    window = recipe.window or recipe.training.crop_size
     return {
         "network": describe_network(model),
         "parameters": model.count_params(),
@@ -22,8 +23,8 @@ def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore
         "dtype": store.manifest["dtype"],
         "gsd": store.manifest["gsd"],
         "target": recipe.patches.target,
-        "window": recipe.training.crop_size,
-        "overlap": recipe.training.crop_size // 4,
+        "window": window,
+        "overlap": window // 4,
         "threshold": recipe.training.threshold,
         "recipe": {
             "name": recipe.name,

@@ -129,8 +129,12 @@ def _build(
     """The recipe's network with random or its initial weights, for the bands of the store."""
     if recipe.initial is not None:
         return _begun(recipe, store, network)
-    sizes = (recipe.training.crop_size, recipe.patches.validation_size)
-    for name, side in zip(("crop_size", "validation_size"), sizes, strict=True):
+    sizes = {
+        "crop_size": recipe.training.crop_size,
+        "validation_size": recipe.patches.validation_size,
+        "window": recipe.window or 0,
+    }
+    for name, side in sizes.items():
         if side % network.MULTIPLE:
             raise RunError(
                 f"{name} must be a multiple of {network.MULTIPLE} for {network.__name__}; the "

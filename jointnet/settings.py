@@ -17,7 +17,8 @@ class TrainingSettings:
     """How a network is trained.
 
     Attributes:
-        crop_size: side of a training sample in pixels; also the window at prediction.
+        crop_size: side of a training sample in pixels; the window at prediction too, unless the
+            recipe has another.
         batch_size: samples in a batch.
         micro_batch_size: samples that are in memory at a time, a divisor of ``batch_size``; the
             gradients of a batch are added up over its parts before the weights change. The same
