@@ -7,6 +7,7 @@ import click
 
 from experiments.options import (
     PROBABILITY,
+    augment_option,
     buffer_option,
     data_option,
     given,
@@ -62,11 +63,7 @@ _OPTIONS = (
         help="Also measure completeness, correctness and quality, for which pixels match that are "
         "up to so many pixels apart.  [default: 3 for a model of roads]",
     ),
-    click.option(
-        "--augment",
-        is_flag=True,
-        help="Mean over the eight flips and rotations of every window: eight times the time.",
-    ),
+    augment_option,
     click.option(
         "--objects",
         is_flag=True,

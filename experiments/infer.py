@@ -11,6 +11,7 @@ from experiments.images import find_images
 from experiments.options import (
     SHIPPED,
     Command,
+    augment_option,
     data_option,
     model_option,
     overwrite_option,
@@ -18,6 +19,7 @@ from experiments.options import (
     parse_gsd,
     parse_part,
     threshold_option,
+    workers_option,
 )
 from jointnet.job_folders import Leftover, leftovers
 from jointnet.raster_checks import check_raster
@@ -183,19 +185,8 @@ Examples:
     is_flag=True,
     help="White areas of 31 pixels a side or more are no imagery.",
 )
-@click.option(
-    "--augment",
-    is_flag=True,
-    help="Mean over the eight flips and rotations of every window: eight times the time.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Processes that share the bands of an image; each takes the memory of one.",
-)
+@augment_option
+@workers_option
 @click.option(
     "--dask",
     "cluster",

@@ -189,3 +189,16 @@ buffer_option = click.option(
     type=click.FloatRange(0, min_open=True),
     help="Half width, in metres, of vector labels that are lines.",
 )
+augment_option = click.option(
+    "--augment",
+    is_flag=True,
+    help="Mean over the eight flips and rotations of every window: eight times the time.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the bands of an image; each takes the memory of one.",
+)

@@ -8,11 +8,13 @@ import click
 from experiments.infer import predict_all
 from experiments.options import (
     Command,
+    augment_option,
     data_option,
     given,
     model_option,
     overwrite_option,
     threshold_option,
+    workers_option,
 )
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES
@@ -105,19 +107,8 @@ Examples:
 @model_option
 @data_option
 @threshold_option
-@click.option(
-    "--augment",
-    is_flag=True,
-    help="Mean over the eight flips and rotations of every window: eight times the time.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Processes that share an image; each takes the memory of one.",
-)
+@augment_option
+@workers_option
 @click.option(
     "--output",
     type=_PATH,

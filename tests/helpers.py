@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import rasterio
 from affine import Affine
+from click.testing import Result
 from rasterio.errors import NotGeoreferencedWarning
 
 from jointnet import JointNet
@@ -103,3 +104,11 @@ def blotches(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarr
     coarse = random.integers(0, 2, (-(-height // 8), -(-width // 8))) * 160 + 40
     fine = np.kron(coarse, np.ones((8, 8)))[:height, :width, None]
     return np.clip(fine + random.normal(0, 20, (height, width, bands)), 1, 255).astype(np.uint8)
+
+
+def error(result: Result) -> str:
+    """The one line of a command that was refused, with exit code 2."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]

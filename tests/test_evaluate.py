@@ -18,7 +18,7 @@ from jointnet.protocols import PROTOCOLS
 from jointnet.runs import write_json
 from preprocessing.patch_store import hash_file
 from preprocessing.patches import load_pair
-from tests.helpers import make_run, stand_in_run, write_image
+from tests.helpers import error, make_run, stand_in_run, write_image
 from tests.training_fixtures import trained
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
@@ -42,13 +42,6 @@ def folders(tmp_path: Path, *names: str, suffix: str = "_output") -> tuple[Path,
 
 def evaluate(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def error(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 # The command, on masks

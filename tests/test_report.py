@@ -18,20 +18,13 @@ from jointnet.runs import write_json
 from preprocessing.errors import RasterError
 from preprocessing.patch_store import hash_file
 from preprocessing.scenes import Scene
-from tests.helpers import blotches, make_run, write_image
+from tests.helpers import blotches, error, make_run, write_image
 
 LAYERS = {"image", "truth", "prediction", "errors"}
 
 
 def make(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def error(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 def masks(folder: Path, *names: str, shape: tuple[int, int] = (30, 40)) -> tuple[Path, Path, Path]:

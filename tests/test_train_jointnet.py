@@ -29,6 +29,7 @@ from jointnet.prediction import predict_image
 from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError, StoreError
 from preprocessing.patch_store import open_store, validation_scenes
+from tests.helpers import error
 from tests.test_event_log import read_events
 from tests.training_fixtures import (
     NETWORK,
@@ -48,13 +49,6 @@ NO_LABELS = {"where": None, "buffer_m": None}
 
 def train(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def error(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError
 from preprocessing.patch_store import PatchSettings
 from preprocessing.rasters import read_image
+from tests.helpers import error
 from tests.training_fixtures import tiny_recipe, tiny_store, trained
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
@@ -28,13 +29,6 @@ PATCHES = PatchSettings(patch_size=32, stride=32, validation_size=32)
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(train_resnet.main, [str(argument) for argument in arguments])
-
-
-def error(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 @pytest.fixture
