@@ -10,63 +10,15 @@ import numpy as np
 from tqdm import tqdm
 
 from jointnet.batches import TrainingBatches
+from jointnet.callbacks import LastWeights, StepWatch
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.event_log import EventLog
-from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.runs import jit_setting, write_csv
 from jointnet.settings import TrainingSettings
+from jointnet.validation import validate
 from layers import DenseAtrousBlock
 from preprocessing.errors import RunError, TrainingError
 from preprocessing.patch_store import PatchSet, PatchStore
-
-
-class StepWatch(keras.callbacks.Callback):
-    """Advances the progress bar, and stops a run whose loss or weights are no numbers.
-
-    Args:
-        batches: the epoch's batches, to name the one that failed.
-        bar: progress bar over the steps of the whole run, whose time left is the run's.
-    """
-
-    def __init__(self, batches: TrainingBatches, bar: tqdm):
-        super().__init__()
-        self.batches = batches
-        self.bar = bar
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Check the running mean of the loss, which no later batch can make finite again.
-
-        And the weights: TensorFlow's ReLU on a CPU makes 0 of NaN, so that a network of such
-        weights has a loss like any other.
-        """
-        loss = float((logs or {}).get("loss", 0.0))
-        weights = [keras.ops.sum(weight) for weight in self.model.trainable_variables]
-        finite = math.isfinite(float(keras.ops.sum(keras.ops.stack(weights))))
-        if not (finite and math.isfinite(loss)):
-            names = ", ".join(self.batches.names(batch))
-            raise TrainingError(
-                f"the loss is {loss} and the weights are {'' if finite else 'not '}finite at epoch "
-                f"{self.batches.epoch + 1}, step {batch + 1}, in the batch of {names}; look at "
-                "these patches, or lower the learning rate"
-            )
-        self.bar.set_postfix_str(f"epoch {self.batches.epoch + 1} loss {loss:.4f}", refresh=False)
-        self.bar.update()
-
-
-class LastWeights(keras.callbacks.Callback):
-    """Remembers the weights that the last step left.
-
-    Where the optimizer averages the weights, ``fit`` ends by putting the average in their place;
-    the next epoch goes on from the weights themselves.
-    """
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Copy the weights."""
-        self.weights = [np.copy(weight) for weight in self.model.get_weights()]
-
-    def restore(self) -> None:
-        """Put them back."""
-        self.model.set_weights(self.weights)
 
 
 def train(
@@ -168,37 +120,6 @@ def _set_rematerialisation(model: keras.Model, wanted: bool) -> None:
         )
     for block in blocks:
         block.rematerialise = wanted
-
-
-def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) -> dict[str, float]:
-    """Loss and pooled pixel metrics over the validation patches.
-
-    Args:
-        model: a compiled network.
-        patches: validation patches; void pixels count in nothing.
-        settings: batch size and threshold.
-
-    Returns:
-        ``validation_loss`` (mean over patches with valid pixels), and ``validation_iou``,
-        ``_f1``, ``_precision``, ``_recall``, ``_accuracy`` at the threshold, from counts added
-        over all patches.
-    """
-    loss_of = settings.make_loss()
-    counts, losses = Counts(), []
-    size = settings.batch_size // settings.parts
-    for first in range(0, len(patches), size):
-        images = np.asarray(patches.images[first : first + size])
-        masks = np.asarray(patches.masks[first : first + size])
-        missing = size - len(images)
-        # The last batch is filled up so that the network is compiled for one shape.
-        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        probabilities = np.asarray(model.predict_on_batch(filled))[: len(images)]
-        counts += count(masks, threshold_mask(probabilities[..., 0], settings.threshold))
-        per_sample = loss_of.call(masks[..., None], probabilities)
-        has_valid = (masks != 255).any(axis=(1, 2))
-        losses.extend(keras.ops.convert_to_numpy(per_sample)[has_valid].tolist())
-    metrics = {f"validation_{name}": value for name, value in counts.metrics().items()}
-    return {"validation_loss": float(np.mean(losses)) if losses else 0.0, **metrics}
 
 
 def _settle_statistics(model: keras.Model, batches: TrainingBatches) -> None:
