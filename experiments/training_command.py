@@ -20,6 +20,7 @@ from experiments.stored import stored_recipe
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import load_run
+from jointnet.settings import PRECISIONS
 from preprocessing.errors import StoreError
 from preprocessing.patch_store import PatchStore, open_store
 from preprocessing.splits import patch_note
@@ -132,14 +133,14 @@ _OPTIONS = (
     ),
     click.option(
         "--rematerialise",
-        is_flag=True,
-        default=None,
-        help="Compute blocks again for their gradients: less memory, more time.",
+        type=click.Choice(["concatenations", "blocks"]),
+        help="What is computed again for the gradients, not held: less memory, more time.",
     ),
     click.option(
         "--precision",
-        type=click.Choice(["float32", "mixed_bfloat16"]),
-        help="Another precision; mixed_bfloat16 is faster and takes half of the memory.",
+        type=click.Choice(PRECISIONS),
+        help="Another precision; mixed_bfloat16 is faster and takes half of the memory, "
+        "mixed_float16 is for GPUs without it.",
     ),
     click.option(
         "--early-stopping", type=click.IntRange(1), help="Stop after N epochs without gain."

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 import keras
 
+from layers.dense_atrous_block import REMATERIALISATIONS
 from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
 from preprocessing.augmentation import Augmentation
 
 LOSSES = ("dice", "focal", "cross_entropy+dice")
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class TrainingSettings:
             gradients of a batch are added up over its parts before the weights change. The same
             training, as normalisation and losses are per sample (of a ``ResNetUNet`` not quite:
             its batch normalisation sees the parts). None for whole batches.
-        rematerialise: compute the dense atrous blocks again for their gradients in place of
-            holding what they computed (``layers.DenseAtrousBlock``): less memory, more time.
+        rematerialise: ``"concatenations"`` or ``"blocks"``: what of the dense atrous blocks is
+            computed again for the gradients in place of being held (``layers.DenseAtrousBlock``),
+            for less memory in more time. None for nothing.
         epochs: number of epochs; validation and checkpoints come after each.
         steps_per_epoch: batches in an epoch, None for one pass over the patches.
         learning_rate: of Adam, after the warm-up.
@@ -48,7 +51,8 @@ class TrainingSettings:
         augmentation: what is done to each sample.
         early_stopping: stop after so many epochs without a better validation IoU; None never.
         threshold: probability from which a pixel counts as target, in validation and inference.
-        precision: dtype policy, ``"float32"`` or ``"mixed_bfloat16"``.
+        precision: dtype policy, one of ``PRECISIONS``. With ``"mixed_float16"`` Keras scales the
+            loss, so that small gradients do not vanish; the others need no such thing.
         seed: seed of initial weights, batches and augmentation.
 
     Raises:
@@ -58,7 +62,7 @@ class TrainingSettings:
     crop_size: int = 512
     batch_size: int = 4
     micro_batch_size: int | None = None
-    rematerialise: bool = False
+    rematerialise: str | None = None
     epochs: int = 100
     steps_per_epoch: int | None = None
     learning_rate: float = 1e-4
@@ -82,12 +86,12 @@ class TrainingSettings:
         for name, known in (
             ("loss", LOSSES),
             ("schedule", SCHEDULES),
-            ("precision", ("float32", "mixed_bfloat16")),
+            ("precision", PRECISIONS),
+            ("rematerialise", REMATERIALISATIONS),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
-                )
+                named = ", ".join(map(str, known))
+                raise ValueError(f"{name} must be one of {named}; got {getattr(self, name)!r}")
         counts = ("crop_size", "batch_size", "micro_batch_size")
         counts += ("epochs", "steps_per_epoch", "early_stopping")
         for name in (*counts, "learning_rate"):

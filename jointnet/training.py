@@ -111,7 +111,7 @@ def train(
     return state
 
 
-def _set_rematerialisation(model: keras.Model, wanted: bool) -> None:
+def _set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
     blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
     if wanted and not blocks:
         raise TrainingError(

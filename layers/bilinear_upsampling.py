@@ -24,13 +24,9 @@ class BilinearUpsampling(keras.layers.Layer):
         """Upsample ``inputs`` along rows, then along columns."""
         shape = keras.ops.shape(inputs)
         height, width, channels = shape[1], shape[2], inputs.shape[3]
-        before = keras.ops.concatenate([inputs[:, :1], inputs[:, :-1]], axis=1)
-        after = keras.ops.concatenate([inputs[:, 1:], inputs[:, -1:]], axis=1)
-        x = keras.ops.stack([inputs + (before - inputs) / 4, inputs + (after - inputs) / 4], axis=2)
+        x = keras.ops.stack(_both_halves(inputs, axis=1), axis=2)
         x = keras.ops.reshape(x, (-1, 2 * height, width, channels))
-        before = keras.ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2)
-        after = keras.ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis=2)
-        x = keras.ops.stack([x + (before - x) / 4, x + (after - x) / 4], axis=3)
+        x = keras.ops.stack(_both_halves(x, axis=2), axis=3)
         return keras.ops.reshape(x, (-1, 2 * height, 2 * width, channels))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -42,3 +38,19 @@ class BilinearUpsampling(keras.layers.Layer):
             None if width is None else 2 * width,
             channels,
         )
+
+
+def _both_halves(x: keras.KerasTensor, axis: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The two pixels that replace each one along an axis."""
+    shape = list(keras.ops.shape(x))
+
+    # By ops.slice: TensorFlow's gradient of x[:, :1] takes five times as long on a CPU.
+    def part(first: int, length: int | keras.KerasTensor) -> keras.KerasTensor:
+        start, size = [0] * len(shape), list(shape)
+        start[axis], size[axis] = first, length
+        return keras.ops.slice(x, start, size)
+
+    rest = shape[axis] - 1
+    before = keras.ops.concatenate([part(0, 1), part(0, rest)], axis=axis)
+    after = keras.ops.concatenate([part(1, rest), part(rest, 1)], axis=axis)
+    return x + (before - x) / 4, x + (after - x) / 4

@@ -8,6 +8,7 @@ import keras
 from layers.group_normalization import GroupNormalization
 
 DILATION_RATES = (1, 2, 5, 1, 2, 5)
+REMATERIALISATIONS = (None, "concatenations", "blocks")
 
 
 @keras.saving.register_keras_serializable(package="jointnet")
@@ -25,9 +26,12 @@ class DenseAtrousBlock(keras.layers.Layer):
         dilation_rates: dilation of each 3x3 convolution.
         epsilon: epsilon of the normalisations.
         filters: channels of the fused output, ``4 * growth_rate`` where None.
-        rematerialise: in training, hold the block's input alone and compute the block a second
-            time for its gradients (Chen, Xu, Zhang and Guestrin 2016, "Training Deep Nets with
-            Sublinear Memory Cost"): the same function and gradients.
+        rematerialise: what training computes a second time for the gradients in place of holding
+            it in memory; function and gradients are the same. ``"concatenations"``: what the
+            convolutions read, whose memory grows with the square of their number (Pleiss et al.
+            2017, "Memory-Efficient Implementation of DenseNets", arXiv:1707.06990).
+            ``"blocks"``: all but the block's input as well (Chen et al. 2016, "Training Deep
+            Nets with Sublinear Memory Cost", arXiv:1604.06174). None for nothing.
 
     Input shape:
         ``(batch, height, width, channels)``, floating point; free height and width.
@@ -36,8 +40,8 @@ class DenseAtrousBlock(keras.layers.Layer):
         ``(batch, height, width, filters)``: the block's fused output, not negative.
 
     Raises:
-        ValueError: ``growth_rate`` is not positive or no multiple of ``groups``, or
-            ``dilation_rates`` is empty or holds values below 1.
+        ValueError: ``growth_rate`` is not positive or no multiple of ``groups``,
+            ``dilation_rates`` is empty or holds values below 1, or ``rematerialise`` is unknown.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         dilation_rates: Sequence[int] = DILATION_RATES,
         epsilon: float = 0.1,
         filters: int | None = None,
-        rematerialise: bool = False,
+        rematerialise: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -57,6 +61,10 @@ class DenseAtrousBlock(keras.layers.Layer):
             )
         if not dilation_rates or min(dilation_rates) < 1:
             raise ValueError(f"dilation_rates must be positive integers; got {dilation_rates}")
+        if rematerialise not in REMATERIALISATIONS:
+            raise ValueError(
+                f"rematerialise must be one of {REMATERIALISATIONS}; got {rematerialise!r}"
+            )
         self.growth_rate = growth_rate
         self.groups = groups
         self.dilation_rates = tuple(dilation_rates)
@@ -98,13 +106,25 @@ class DenseAtrousBlock(keras.layers.Layer):
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Fused output of the block."""
-        return keras.remat(self._fused)(inputs) if self.rematerialise else self._fused(inputs)
+        if self.rematerialise is None:
+            return self._fused(inputs)
+        if self.rematerialise == "concatenations":
+            return self._fused_in_parts(inputs)
+        return keras.remat(self._fused_in_parts)(inputs)
 
     def _fused(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = inputs
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
             x = keras.ops.concatenate([x, normalization(convolution(x))], axis=-1)
         return self.fusion(x)
+
+    def _fused_in_parts(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """The same, where what was concatenated is held in its parts alone."""
+        parts = [inputs]
+        for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
+            *parts, y = _convolve_parts(convolution, parts)
+            parts.append(normalization(y))
+        return _convolve_parts(self.fusion, parts)[-1]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Input's batch, height and width; the fused channels."""
@@ -121,3 +141,20 @@ class DenseAtrousBlock(keras.layers.Layer):
             "filters": self.filters,
             "rematerialise": self.rematerialise,
         }
+
+
+def _convolve_parts(
+    convolution: keras.layers.Conv2D, parts: list[keras.KerasTensor]
+) -> list[keras.KerasTensor]:
+    """The parts, and the convolution of their concatenation, which is not held.
+
+    The parts are given on so that the gradient of a part is added up convolution by convolution;
+    else each convolution's contribution would be held until the last is there.
+    """
+
+    def linear(kernel: keras.KerasTensor, *parts: keras.KerasTensor) -> list[keras.KerasTensor]:
+        return [*parts, convolution.convolution_op(keras.ops.concatenate(parts, axis=-1), kernel)]
+
+    kernel, bias = (keras.ops.cast(w, parts[0].dtype) for w in convolution.weights)
+    *parts, y = keras.remat(linear)(kernel, *parts)
+    return [*parts, convolution.activation(y + bias)]

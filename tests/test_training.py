@@ -207,21 +207,22 @@ def test_gradients_of_parts_add_up_to_those_of_the_batch(tmp_path, monkeypatch, 
 
 
 def test_rematerialised_blocks_learn_alike(tmp_path, monkeypatch):
-    script_scores(monkeypatch, *[0.1] * 2)
+    script_scores(monkeypatch, *[0.1] * 3)
     weights = []
-    for again in (False, True):
+    for again in (None, "concatenations", "blocks"):
         network = small_network()
         settings = tiny_training(epochs=1, rematerialise=again)
         train(network, memory_store(), settings, tmp_path / str(again))
         assert network.layers[2].rematerialise == again
         weights.append(network.get_weights())
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for held, *others in zip(*weights, strict=True):
+        for other in others:
+            np.testing.assert_allclose(held, other, atol=1e-5)
 
 
 def test_a_network_without_blocks_cannot_be_rematerialised(tmp_path):
     with pytest.raises(TrainingError, match="Sequential has none"):
-        train(linear_network(), memory_store(), tiny_training(rematerialise=True), tmp_path)
+        train(linear_network(), memory_store(), tiny_training(rematerialise="blocks"), tmp_path)
 
 
 def test_the_average_moves_about_alike_over_parts(tmp_path, monkeypatch):
