@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from preprocessing.errors import JointNetError
+from preprocessing.errors import Interrupted, JointNetError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SHIPPED = {"buildings": RESULTS / "open_buildings", "roads": RESULTS / "open_roads"}
@@ -19,11 +19,17 @@ class Command(click.Command):
     """A command whose every error is one line on standard error, and exit code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> None:
-        """Run the command and exit: 0 done, 2 wrong input or machine, 130 interrupted."""
+        """Run the command and exit: 0 done, 2 wrong input or machine, 128 + n stopped by signal n.
+
+        That is 130 after Ctrl-C, 143 after SIGTERM.
+        """
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.Abort:
             sys.exit(130)
+        except Interrupted as stopped:
+            click.echo(str(stopped), err=True)
+            sys.exit(128 + stopped.signal)
         except click.ClickException as error:
             _fail(error.format_message())
         except JointNetError as error:

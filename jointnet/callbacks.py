@@ -16,12 +16,14 @@ class StepWatch(keras.callbacks.Callback):
     Args:
         batches: the epoch's batches, to name the one that failed.
         bar: progress bar over the steps of the whole run, whose time left is the run's.
+        done: how many of the epoch's steps were done before, and are not among those watched.
     """
 
-    def __init__(self, batches: TrainingBatches, bar: tqdm):
+    def __init__(self, batches: TrainingBatches, bar: tqdm, done: int = 0):
         super().__init__()
         self.batches = batches
         self.bar = bar
+        self.done = done
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Check the running mean of the loss, which no later batch can make finite again.
@@ -33,10 +35,11 @@ class StepWatch(keras.callbacks.Callback):
         weights = [keras.ops.sum(weight) for weight in self.model.trainable_variables]
         finite = math.isfinite(float(keras.ops.sum(keras.ops.stack(weights))))
         if not (finite and math.isfinite(loss)):
-            names = ", ".join(self.batches.names(batch))
+            index = self.done + batch
+            names = ", ".join(self.batches.names(index))
             raise TrainingError(
                 f"the loss is {loss} and the weights are {'' if finite else 'not '}finite at epoch "
-                f"{self.batches.epoch + 1}, step {batch + 1}, in the batch of {names}; look at "
+                f"{self.batches.epoch + 1}, step {index + 1}, in the batch of {names}; look at "
                 "these patches, or lower the learning rate"
             )
         self.bar.set_postfix_str(f"epoch {self.batches.epoch + 1} loss {loss:.4f}", refresh=False)

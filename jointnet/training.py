@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -13,11 +14,12 @@ from jointnet.batches import TrainingBatches
 from jointnet.callbacks import LastWeights, StepWatch
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.event_log import EventLog
+from jointnet.interruption import ResumableEpoch, noted_signals
 from jointnet.runs import jit_setting, write_csv
 from jointnet.settings import TrainingSettings
 from jointnet.validation import validate
 from layers import DenseAtrousBlock
-from preprocessing.errors import RunError, TrainingError
+from preprocessing.errors import Interrupted, RunError, TrainingError
 from preprocessing.patch_store import PatchSet, PatchStore
 
 
@@ -31,14 +33,15 @@ def train(
     """Train a network, validate after each epoch, and leave it with the best epoch's weights.
 
     Writes ``history.csv``, ``checkpoints/`` and, where tensorboard is importable, ``events/``
-    into the run folder.
+    into the run folder. A first Ctrl-C, or SIGTERM, ends it after the step it is at, with a
+    checkpoint to go on from; there is one every ten minutes as well (``jointnet.interruption``).
 
     Args:
         model: a network from raw pixels to probabilities, built under ``settings.precision``.
         store: an open patch store.
         settings: how to train.
         folder: the run folder.
-        resume: go on from the last finished epoch in ``folder``, with the weights that an
+        resume: go on from the last checkpoint in ``folder``, with the weights that an
             uninterrupted run would have.
 
     Returns:
@@ -50,6 +53,7 @@ def train(
             patches. The checkpoints stay those of the epoch before. Or the network has no
             block that could be rematerialised, and shall.
         OutputError: a file cannot be written.
+        Interrupted: a signal came; ``resume`` goes on there.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
     _set_rematerialisation(model, settings.rematerialise)
@@ -66,32 +70,45 @@ def train(
             raise RunError(f"{folder} has no checkpoint to resume from; start without --resume")
         state = checkpoints.restore(model)
         # A run that was killed between the two has its last epoch in the checkpoint only.
-        write_csv(Path(folder) / "history.csv", state.history)
+        if state.history:
+            write_csv(Path(folder) / "history.csv", state.history)
     log = EventLog(Path(folder) / "events")
-    first, started = state.epoch, time.monotonic()
+    first, started = state.epoch + state.parts / steps, time.monotonic()
     # The bar is for terminals; in a log file the line per epoch says the same.
-    with tqdm(
-        total=steps * settings.epochs, initial=steps * first, unit="step", disable=None
-    ) as bar:
-        for epoch in range(first, settings.epochs):
+    with (
+        noted_signals() as stop,
+        tqdm(
+            total=steps * settings.epochs,
+            initial=steps * state.epoch + state.parts,
+            unit="step",
+            disable=None,
+        ) as bar,
+    ):
+        for epoch in range(state.epoch, settings.epochs):
             if settings.early_stopping and state.epochs_without_gain >= settings.early_stopping:
                 bar.write(f"no better validation IoU for {settings.early_stopping} epochs: stopped")
                 break
             batches = _batches(store.train, settings, epoch)
             # One call of fit per epoch: its batches come from an object that knows its epoch.
-            # Keras would shuffle the batches, from a state that no checkpoint holds.
-            watch = StepWatch(batches, bar)
             last = LastWeights()
-            fitted = model.fit(batches, shuffle=False, verbose=0, callbacks=[watch, last])
-            if settings.weight_average is not None:
-                # On JAX a weight and its average share one buffer now, which prediction frees.
-                model.set_weights([np.copy(weight) for weight in model.get_weights()])
-                _settle_statistics(model, batches)
+            steps_of_epoch = ResumableEpoch(batches, checkpoints, state, stop)
+            loss = steps_of_epoch.fit(model, [StepWatch(batches, bar, state.parts), last])
+            check = partial(stop.check, f"in the validation after epoch {epoch + 1}")
+            try:
+                if settings.weight_average is not None:
+                    # On JAX a weight and its average share one buffer now, which prediction frees.
+                    model.set_weights([np.copy(weight) for weight in model.get_weights()])
+                    _settle_statistics(model, batches, check)
+                validated = validate(model, store.validation, settings, check)
+            except Interrupted:
+                last.restore()
+                steps_of_epoch.save()
+                raise
             record = {
                 "epoch": epoch + 1,
                 "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-                "loss": float(fitted.history["loss"][-1]),
-                **validate(model, store.validation, settings),
+                "loss": loss,
+                **validated,
             }
             if not math.isfinite(record["validation_loss"]):
                 # Its pixels would count as void, and the epoch as the best of all.
@@ -99,7 +116,7 @@ def train(
                     f"the validation loss is {record['validation_loss']} after epoch {epoch + 1}; "
                     "lower the learning rate"
                 )
-            state.history.append(record)
+            state.finish_epoch(record)
             checkpoints.save_best(model, state)
             last.restore()
             checkpoints.save(model, state)
@@ -107,6 +124,7 @@ def train(
             log.write(epoch + 1, record)
             per_epoch = (time.monotonic() - started) / (state.epoch - first)
             bar.write(_report(record, settings.epochs, per_epoch))
+            stop.check(f"after epoch {epoch + 1} of {settings.epochs}")
     checkpoints.load_best(model)
     return state
 
@@ -122,12 +140,15 @@ def _set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
         block.rematerialise = wanted
 
 
-def _settle_statistics(model: keras.Model, batches: TrainingBatches) -> None:
+def _settle_statistics(
+    model: keras.Model, batches: TrainingBatches, before_batch: Callable[[], None] = lambda: None
+) -> None:
     """Let batch normalisations replace the statistics of other weights than the averaged ones."""
     momentum = max((layer.momentum for layer in _batch_normalisations(model)), default=None)
     if momentum is not None:
         # As many as leave one part in twenty of the old.
         for index in range(math.ceil(math.log(0.05) / math.log(momentum))):
+            before_batch()
             model(batches[index % len(batches)][0], training=True)
 
 

@@ -1,5 +1,7 @@
 """Loss and metrics of a network over validation patches."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -8,13 +10,19 @@ from jointnet.settings import TrainingSettings
 from preprocessing.patch_store import PatchSet
 
 
-def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) -> dict[str, float]:
+def validate(
+    model: keras.Model,
+    patches: PatchSet,
+    settings: TrainingSettings,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
     """Loss and pooled pixel metrics over the validation patches.
 
     Args:
         model: a compiled network.
         patches: validation patches; void pixels count in nothing.
         settings: batch size and threshold.
+        before_batch: called before each batch; what it raises ends the validation.
 
     Returns:
         ``validation_loss`` (mean over patches with valid pixels), and ``validation_iou``,
@@ -25,6 +33,7 @@ def validate(model: keras.Model, patches: PatchSet, settings: TrainingSettings) 
     counts, losses = Counts(), []
     size = settings.batch_size // settings.parts
     for first in range(0, len(patches), size):
+        before_batch()
         images = np.asarray(patches.images[first : first + size])
         masks = np.asarray(patches.masks[first : first + size])
         missing = size - len(images)

@@ -1,8 +1,10 @@
 """The errors of the project: each says in one line what was received and what would work.
 
 Commands print the line and exit with code 2; callers from Python catch ``JointNetError``
-or one of its kinds.
+or one of its kinds. A run that a signal stopped is none of these: ``Interrupted``.
 """
+
+from signal import Signals
 
 
 class JointNetError(Exception):
@@ -39,3 +41,16 @@ class OutputError(JointNetError):
 
 class TrainingError(JointNetError):
     """A training run that cannot go on."""
+
+
+class Interrupted(Exception):
+    """A run that a signal has stopped, and that can go on; commands exit with 128 + its number.
+
+    Args:
+        signal: number of the signal.
+        where: how far the run has come.
+    """
+
+    def __init__(self, signal: int, where: str):
+        self.signal = signal
+        super().__init__(f"stopped by {Signals(signal).name} {where}; go on with --resume")

@@ -40,7 +40,7 @@ def script_scores(monkeypatch, *scores: float) -> list[list[np.ndarray]]:
     """Let validation give these IoUs, one after the other; returns the weights at each."""
     seen = []
 
-    def scored(model: keras.Model, patches: PatchSet, settings: TrainingSettings) -> dict:
+    def scored(model: keras.Model, patches: PatchSet, settings: TrainingSettings, *_) -> dict:
         seen.append(model.get_weights())
         return {
             "validation_loss": 0.5,
