@@ -50,7 +50,7 @@ def train(
     Raises:
         RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
         TrainingError: the loss or the weights are not finite; the message names epoch, step and
-            patches. The checkpoints stay those of the epoch before. Or the network has no
+            patches. The checkpoint stays the one before. Or the network has no
             block that could be rematerialised, and shall.
         OutputError: a file cannot be written.
         Interrupted: a signal came; ``resume`` goes on there.
@@ -73,7 +73,8 @@ def train(
         if state.history:
             write_csv(Path(folder) / "history.csv", state.history)
     log = EventLog(Path(folder) / "events")
-    first, started = state.epoch + state.parts / steps, time.monotonic()
+    # The validation counts as a step: it may be all that is left of the epoch.
+    first, started = state.epoch + state.parts / (steps + 1), time.monotonic()
     # The bar is for terminals; in a log file the line per epoch says the same.
     with (
         noted_signals() as stop,
