@@ -8,20 +8,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from tqdm import tqdm
 
-from jointnet import interruption
-from jointnet.batches import TrainingBatches
+from experiments.options import Command
+from jointnet import training
+from jointnet.callbacks import StepWatch
 from jointnet.checkpoints import BEST, Checkpoints
-from jointnet.interruption import Remaining, Stop, noted_signals
+from jointnet.interruption import SIGNALS, Remaining, Stop, noted_signals
+from jointnet.runs import WEIGHTS
 from jointnet.settings import TrainingSettings
 from jointnet.training import train
-from preprocessing.augmentation import Augmentation
-from preprocessing.errors import Interrupted
+from preprocessing.errors import Interrupted, TrainingError
 from tests.forked_training import SETTINGS, Trainings, network
 from tests.training_fixtures import ROOT, memory_store, tiny_store, tiny_training
 
@@ -30,14 +35,14 @@ SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
 
 
 @pytest.fixture(scope="module")
-def tensorflow(tmp_path_factory):
+def tensorflow(tmp_path_factory) -> Iterator[Trainings]:
     trainings = Trainings("tensorflow", tmp_path_factory.mktemp("log") / "tensorflow")
     yield trainings
     trainings.close()
 
 
 @pytest.fixture
-def jax(tmp_path):
+def jax(tmp_path) -> Iterator[Trainings]:
     pytest.importorskip("jax")
     trainings = Trainings("jax", tmp_path / "log")
     yield trainings
@@ -69,6 +74,136 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         assert here.keys() == there.keys()
         assert all(np.array_equal(here[key], there[key]) for key in here)
     assert sorted(os.listdir(one / "checkpoints")) == sorted(os.listdir(other / "checkpoints"))
+
+
+# Signals
+
+
+@pytest.fixture
+def handlers() -> Iterator[dict]:
+    """Handlers of its own for each signal, and after the test those that were there."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    caught = {number: signal.default_int_handler for number in SIGNALS}
+    for number, handler in caught.items():
+        signal.signal(number, handler)
+    yield caught
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def current() -> dict:
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_and_answered_where_it_suits(handlers, number):
+    with pytest.raises(Interrupted) as caught, noted_signals() as stop:
+        stop.check("too early")
+        signal.raise_signal(number)
+        stop.check("here")
+    name = signal.Signals(number).name
+    assert str(caught.value) == f"stopped by {name} here; go on with --resume"
+    assert caught.value.signal == number
+    assert current() == handlers
+
+
+def test_sigterm_may_come_twice_and_a_second_ctrl_c_ends_at_once(handlers, capfd):
+    with pytest.raises(KeyboardInterrupt), noted_signals() as stop:
+        signal.raise_signal(SIGTERM)
+        signal.raise_signal(SIGTERM)
+        assert capfd.readouterr().err == ""
+        signal.raise_signal(SIGINT)
+        assert capfd.readouterr().err.strip().splitlines() == [
+            "stopping after this step; Ctrl-C once more stops at once"
+        ]
+        assert stop.signal == SIGINT
+        signal.raise_signal(SIGINT)
+    assert current() == handlers
+
+
+def test_a_signal_that_was_not_answered_is_sent_again(handlers):
+    """To handlers that raise KeyboardInterrupt, here."""
+    ended = False
+    with pytest.raises(KeyboardInterrupt), noted_signals():
+        signal.raise_signal(SIGTERM)
+        ended = True
+    assert ended and current() == handlers
+
+
+def test_what_is_ignored_stays_ignored(handlers):
+    """As in the background of a shell."""
+    signal.signal(SIGINT, signal.SIG_IGN)
+    with noted_signals() as stop:
+        signal.raise_signal(SIGINT)
+    assert stop.signal is None
+    assert signal.getsignal(SIGINT) == signal.SIG_IGN
+
+
+def test_outside_of_the_main_thread_nothing_is_noted(tmp_path, eager, handlers):
+    """Where Python lets nobody handle signals; it trains all the same."""
+    found = []
+
+    def work():
+        state = train(network(), memory_store(), tiny_training(epochs=1), tmp_path)
+        found.append((state.epoch, current()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(1, handlers)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_command_exits_as_the_shell_has_it_with_one_line(number):
+    @click.command(cls=Command)
+    def command():
+        Stop().check("nowhere")
+        raise Interrupted(number, "in epoch 2, after step 3 of 6")
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 128 + number
+    assert result.stderr.startswith("stopped by SIG") and result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+# Between two epochs, and within one
+
+
+def test_a_signal_while_an_epoch_is_saved_ends_the_run_after_it(tmp_path, monkeypatch, eager):
+    """After the last epoch too: what follows on the training may take long."""
+    save = Checkpoints.save
+
+    def signal_and_save(self, model, state):
+        signal.raise_signal(SIGTERM)
+        save(self, model, state)
+
+    settings = tiny_training()
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", signal_and_save)
+        for epoch in (1, 2):
+            with pytest.raises(Interrupted, match=f"stopped by SIGTERM after epoch {epoch} of 2;"):
+                train(network(), memory_store(), settings, tmp_path, resume=epoch > 1)
+            assert state_in(tmp_path).keys() == {"last", "history"}
+    assert train(network(), memory_store(), settings, tmp_path, resume=True).epoch == 2
+
+
+def test_the_rest_of_an_epoch_is_its_last_batches():
+    batches = training._batches(memory_store().train, tiny_training(steps_per_epoch=5), epoch=1)
+    rest = Remaining(batches, 3)
+    assert len(rest) == 2
+    for index in range(2):
+        for one, other in zip(rest[index], batches[3 + index], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_steps_are_named_by_their_place_in_the_whole_epoch():
+    batches = training._batches(memory_store().train, tiny_training(steps_per_epoch=5), epoch=1)
+    watch = StepWatch(batches, tqdm(disable=True), done=3)
+    watch.set_model(network())
+    with pytest.raises(TrainingError) as caught:
+        watch.on_train_batch_end(1, {"loss": float("nan")})
+    names = ", ".join(batches.names(4))
+    assert f"at epoch 2, step 5, in the batch of {names};" in str(caught.value)
 
 
 # Stopped
@@ -159,6 +294,50 @@ def test_killed_at_ten_random_moments(tensorflow, tmp_path):
         states.append(saved(tmp_path / "parts", settings))
         broken += any((tmp_path / "parts" / "checkpoints").glob(".*"))
     assert states == sorted(states) and len(set(states)) > 5
-    print(states, broken, seconds)
+    assert broken, "none was killed while it wrote"
     assert tensorflow.run("long", tmp_path / "parts") == 0, tensorflow.said()
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+# The command
+
+
+@pytest.mark.slow
+def test_the_training_command_stops_and_goes_on(tmp_path):
+    """From outside, at a moment of its own choice."""
+    store = tiny_store(tmp_path).folder
+    options = "--run mine --variant jointnet_quarter --epochs 1 --steps 3 --batch-size 2"
+    words = [str(ROOT / "experiments" / "train_jointnet.py"), "--store", str(store)]
+    command = [sys.executable, *words, *options.split(), "--precision", "float32"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = tmp_path / "results" / "mine"
+    while not (folder / "events").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    # It begins to watch for signals now, and to compile, which takes longer.
+    time.sleep(0.5)
+    process.terminate()
+    printed, errors = process.communicate()
+    assert process.returncode == 143, errors
+    line = errors.strip().splitlines()[-1]
+    assert line == "stopped by SIGTERM in epoch 1, after step 1 of 3; go on with --resume"
+    assert "Traceback" not in errors and "epoch 1/1" not in printed
+    assert state_in(folder)["parts"] == 1
+    assert not (folder / WEIGHTS).exists()
+    done = subprocess.run(
+        [*command, "--resume"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / WEIGHTS).exists() and "epoch 1/1" in done.stdout
