@@ -116,7 +116,7 @@ def run(
     if not resume:
         write_json(folder / "environment.json", environment())
     write_json(folder / "data.json", describe_data(store))
-    # A run that was stopped in its first epoch has no checkpoint yet: it begins again.
+    # A run that was killed before its first checkpoint begins again.
     begun = resume and Checkpoints(folder / "checkpoints").exist()
     state = train(model, store, recipe.training, folder, begun)
     save_weights(model, folder / WEIGHTS)

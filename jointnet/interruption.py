@@ -27,7 +27,9 @@ class Stop:
         signal: number of the signal, None while there was none.
     """
 
-    signal: int | None = None
+    def __init__(self):
+        self.signal: int | None = None
+        self._process = os.getpid()
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: remember it. A second Ctrl-C ends the process as it always does.
@@ -35,6 +37,12 @@ class Stop:
         A second SIGTERM does not, as systems that stop a job may send it to both the process
         and its group.
         """
+        if os.getpid() != self._process:
+            # A fork that loads batches: on Ctrl-C they are needed to the end of the step, and
+            # SIGTERM is how Python's pools end their processes.
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
         if number == signal.SIGINT:
             if self.signal == signal.SIGINT:
                 raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -114,7 +115,46 @@ def test_the_history_survives_in_full(tmp_path):
     assert Checkpoints(tmp_path).restore(network()).history == [record]
 
 
+def test_a_state_in_the_middle_of_an_epoch_makes_way_for_the_next(tmp_path):
+    model, checkpoints = network(), Checkpoints(tmp_path)
+    # Not numbers that few digits have.
+    sums = [0.1 + 0.2, 1 / 3]
+    for state in (
+        TrainingState(parts=1, sums=[0.5, 1.0]),
+        TrainingState(parts=12, sums=sums),
+        TrainingState(history(0.1)),
+        TrainingState(history(0.1), parts=3, sums=sums),
+    ):
+        step(model)
+        checkpoints.save(model, state)
+        other = network(seed=1)
+        assert Checkpoints(tmp_path).restore(other) == state
+        assert same(values(other), values(model))
+        assert len(names(tmp_path)) == 2
+    state.finish_epoch(history(0.1, 0.2)[1])
+    assert state == TrainingState(history(0.1, 0.2))
+
+
+def test_when_it_was_saved_is_known(tmp_path, monkeypatch):
+    clock = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.saved == 1.0
+    checkpoints.save(network(), TrainingState(history(0.1)))
+    assert checkpoints.saved == 2.0
+    checkpoints.restore(network())
+    assert checkpoints.saved == 3.0
+
+
 # Killed
+
+
+def test_what_a_killed_process_had_begun_to_write_goes_with_the_next_state(tmp_path):
+    for name in (".epoch_00001.weights.h5-ab", ".state.json-cd", ".best.weights.h5-ef", ".mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+    Checkpoints(tmp_path).save(network(), TrainingState(history(0.1)))
+    assert names(tmp_path) == [".mine", "epoch_00001.weights.h5", "state.json"]
 
 
 def fail(*arguments) -> None:

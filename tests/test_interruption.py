@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from tqdm import tqdm
 
 from experiments.options import Command
-from jointnet import training
+from jointnet import interruption, training
 from jointnet.callbacks import StepWatch
 from jointnet.checkpoints import BEST, Checkpoints
 from jointnet.interruption import SIGNALS, Remaining, Stop, noted_signals
@@ -130,6 +130,18 @@ def test_a_signal_that_was_not_answered_is_sent_again(handlers):
     assert ended and current() == handlers
 
 
+def test_in_a_fork_ctrl_c_is_left_to_the_parent_and_sigterm_ends_it(handlers):
+    """Forks inherit the handlers, and pools of them are ended by SIGTERM."""
+    with noted_signals() as stop:
+        process = os.fork()
+        if not process:
+            signal.raise_signal(SIGINT)
+            signal.raise_signal(SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 143
+    assert stop.signal is None
+
+
 def test_what_is_ignored_stays_ignored(handlers):
     """As in the background of a shell."""
     signal.signal(SIGINT, signal.SIG_IGN)
@@ -187,6 +199,23 @@ def test_a_signal_while_an_epoch_is_saved_ends_the_run_after_it(tmp_path, monkey
     assert train(network(), memory_store(), settings, tmp_path, resume=True).epoch == 2
 
 
+@pytest.mark.parametrize(("seconds", "saves"), [(600, 2), (0, 6)])
+def test_it_saves_in_the_middle_of_an_epoch_when_it_is_time(
+    tmp_path, monkeypatch, eager, seconds, saves
+):
+    """Two epochs of two steps: at their ends, or after each step as well."""
+    save, saved = Checkpoints.save, []
+
+    def note_and_save(self, model, state):
+        saved.append(state.parts)
+        save(self, model, state)
+
+    monkeypatch.setattr(interruption, "SECONDS_BETWEEN_SAVES", seconds)
+    monkeypatch.setattr(Checkpoints, "save", note_and_save)
+    train(network(), memory_store(), tiny_training(), tmp_path)
+    assert len(saved) == saves and saved[-1] == 0
+
+
 def test_the_rest_of_an_epoch_is_its_last_batches():
     batches = training._batches(memory_store().train, tiny_training(steps_per_epoch=5), epoch=1)
     rest = Remaining(batches, 3)
@@ -209,14 +238,16 @@ def test_steps_are_named_by_their_place_in_the_whole_epoch():
 # Stopped
 
 
-def interrupt(trainings: Trainings, folder: Path, moments: list[tuple[str, int, str]]) -> None:
+def interrupt(
+    trainings: Trainings, folder: Path, moments: list[tuple[str, int, str]], **options: int
+) -> None:
     """Train to each of the moments, and at last to the end."""
     for moment, number, where in moments:
-        code = trainings.run("everything", folder, send=moment, signal=number)
+        code = trainings.run("everything", folder, send=moment, signal=number, **options)
         assert code == 128 + number, trainings.said()
         name = signal.Signals(number).name
         assert trainings.said()[-1] == f"stopped by {name} {where}; go on with --resume"
-    assert trainings.run("everything", folder) == 0, trainings.said()
+    assert trainings.run("everything", folder, **options) == 0, trainings.said()
 
 
 @pytest.mark.slow
@@ -240,13 +271,16 @@ def test_a_run_that_is_stopped_anywhere_equals_one_that_is_not(tensorflow, tmp_p
 
 @pytest.mark.slow
 def test_the_same_on_jax(jax, tmp_path):
-    """There the weights are with the trainer, not in the network, while ``fit`` runs."""
+    """There the weights are with the trainer, not in the network, while ``fit`` runs.
+
+    The run that is stopped saves after every step.
+    """
     assert jax.run("everything", tmp_path / "whole") == 0, jax.said()
     moments = [
         ("step 2 3", SIGTERM, "in epoch 2, after step 3 of 6"),
         ("validation 2", SIGTERM, "in the validation after epoch 2"),
     ]
-    interrupt(jax, tmp_path / "parts", moments)
+    interrupt(jax, tmp_path / "parts", moments, seconds=0)
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
