@@ -16,7 +16,7 @@ from jointnet.checkpoints import Checkpoints, TrainingState
 from preprocessing.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# What a kill without warning may cost; writing a checkpoint takes a second.
+# What a kill without warning may cost; JointNet is written in less than a second.
 SECONDS_BETWEEN_SAVES = 600.0
 
 
