@@ -1,27 +1,21 @@
 """Measure speed and memory of inference, training and their parts on this machine."""
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from experiments.benchmark_rows import ROWS, Asked
 from experiments.options import RESULTS, Command, data_option, model_option, overwrite_option
 from jointnet.model import VARIANTS
-from jointnet.runs import environment, load_run, write_json
-from preprocessing.errors import RunError
+from jointnet.runs import environment, write_json
 from preprocessing.outputs import refuse_existing, replacing
 
 PARTS = (
     *("inference", "memory", "batches", "normalisation"),
-    *("windows", "mosaic", "inria", "evaluation"),
+    *("training", "windows", "mosaic", "inria", "evaluation"),
 )
 # The others need data, a large disk, or no network.
 ALL = PARTS[:4]
@@ -30,157 +24,18 @@ GOALS = {
     "memory": "peaks within 5 % over all numbers of rows",
     "batches": "batches 20 times as fast as full-width training",
     "normalisation": "none stated; keras.layers.GroupNormalization is what it stands beside",
+    "training": "one setting 1.8 times as fast as keras.layers in float32, one with 0.35 of its "
+    "memory; batches of 8 patches of 512 px in 16 GB",
     "windows": "the default's IoU and steadiness worth its cost",
     "mosaic": "none stated; no footprint is cut at the border of a tile",
     "inria": "none stated; training in the memory of the machine, the time of the schedule known",
     "evaluation": "5000 x 5000 in 5 s, with objects in 60 s; 25 such tiles in 60 s and 1,000 MB",
 }
-# GDAL's cache of blocks, 256 MB by default, would be full in large rasters only.
-ENVIRONMENT = {"memory": {"GDAL_CACHEMAX": "64"}}
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def measure(name: str, **arguments: Any) -> dict[str, Any]:
-    """Run one function of ``experiments.measurements`` in a process of its own.
-
-    Raises:
-        RunError: it failed, by not enough memory for example.
-    """
-    words = [sys.executable, "-m", "experiments.measurements", name, json.dumps(arguments)]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", **ENVIRONMENT.get(name, {})}
-    done = subprocess.run(
-        words, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"stopped with code {done.returncode}"
-        raise RunError(f"the measurement of {name} with {arguments} failed: {reason}")
-    return {**arguments, **json.loads(done.stdout.splitlines()[-1])}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command was asked to measure: its options of the same names."""
-
-    size: int
-    variant: str
-    precision: str
-    repeats: int
-    model: Path
-    data: Path
-
-    @property
-    def network(self) -> dict[str, str]:
-        """Variant and precision."""
-        return {"variant": self.variant, "precision": self.precision}
-
-
-def inference_rows(asked: Asked) -> list[dict]:
-    """One run over a tile, with windows of 512 as in the published recipes."""
-    return [measure("inference", size=asked.size, **asked.network, window=512)]
-
-
-def memory_rows(asked: Asked) -> list[dict]:
-    """A stand-in network over as many rows as columns, four and twelve times as many."""
-    sizes = {"width": asked.size, "window": 256}
-    return [measure("memory", rows=asked.size * times, **sizes) for times in (1, 4, 12)]
-
-
-def batches_rows(asked: Asked) -> list[dict]:
-    """Batches of two crops of 256, which 8 GB of memory can train at full width."""
-    return [measure("batches", **asked.network, repeats=asked.repeats, crop=256, batch=2)]
-
-
-def windows_rows(asked: Asked) -> list[dict]:
-    """Overlaps from none to half a window; larger windows; all symmetries of the default's."""
-    config = load_run(asked.model).config
-    side, overlap = config["window"], config["overlap"]
-    plain = {"augment": False, "shift": True}
-    tried = [{"window": side, "overlap": side * eighths // 8, **plain} for eighths in range(5)]
-    tried += [
-        {"window": larger, "overlap": larger // 4, "augment": False, "shift": False}
-        for larger in (side * 3 // 2, side * 2)
-    ]
-    tried.append({"window": side, "overlap": overlap, "augment": True, "shift": False})
-    return [_on_scenes("windows", asked, **one) for one in tried]
-
-
-def mosaic_rows(asked: Asked) -> list[dict]:
-    """The tiles of one town as one raster, and alone."""
-    return [_on_scenes("mosaic", asked)]
-
-
-def _on_scenes(name: str, asked: Asked, **arguments: Any) -> dict:
-    """A measurement of a trained network on imagery, without the places where both lie."""
-    places = {"model": str(asked.model.resolve()), "data": str(asked.data.resolve())}
-    row = measure(name, **places, precision=asked.precision, **arguments)
-    return {key: value for key, value in row.items() if key not in places}
-
-
-def normalisation_rows(asked: Asked) -> list[dict]:
-    """Ours and Keras' as in the first block at full width, without its convolutions."""
-    block = {"shape": [2, 256, 256, 32], "depth": 6}
-    return [
-        measure("normalisation", layer=layer, **block, dtype=dtype, repeats=asked.repeats)
-        for dtype in ("float32", "bfloat16")
-        for layer in ("project", "keras")
-    ]
-
-
-def inria_rows(asked: Asked) -> list[dict]:
-    """Generated tiles in Inria's layout, cut and trained on by the recipe's settings."""
-    from experiments.full_size import write_stand_in
-
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        write_stand_in(Path(folder), size=asked.size)
-        written = {"size": asked.size, "writing_seconds": time.perf_counter() - began}
-        store = str(Path(folder) / "patches")
-        cut = measure("cutting", data=folder, store=store)
-        cut["cutting_peak_megabytes"] = cut.pop("peak_megabytes")
-        arguments = {"store": store, "variant": asked.variant, "repeats": asked.repeats}
-        # Two patches in float32 would take more than 20 GB.
-        rows = [
-            measure("schedule", batch=batch, precision=precision, **arguments)
-            for batch, precision in ((1, "float32"), (1, "mixed_bfloat16"), (2, "mixed_bfloat16"))
-        ]
-    places = ("data", "store", "peak_megabytes")
-    return [
-        {key: value for key, value in (written | cut | row).items() if key not in places}
-        for row in rows
-    ]
-
-
-def evaluation_rows(asked: Asked) -> list[dict]:
-    """One tile, as many as Inria's validation has, and one with objects."""
-    from experiments.evaluation_cost import write_tiles
-
-    with tempfile.TemporaryDirectory() as folder:
-        sets = {n: str(write_tiles(Path(folder) / str(n), asked.size, n)) for n in (1, 25)}
-        rows = [
-            measure("evaluation", folder=sets[tiles], objects=objects)
-            for tiles, objects in ((1, False), (25, False), (1, True))
-        ]
-    for row in rows:
-        del row["folder"]
-    return [{"size": asked.size, **row} for row in rows]
-
-
-ROWS = {
-    "inference": inference_rows,
-    "memory": memory_rows,
-    "batches": batches_rows,
-    "normalisation": normalisation_rows,
-    "windows": windows_rows,
-    "mosaic": mosaic_rows,
-    "inria": inria_rows,
-    "evaluation": evaluation_rows,
-}
 
 
 def stem(part: str, asked: Asked) -> str:
     """Name of the files of a part: what it was measured with, where it depends on it."""
-    if part in ("memory", "normalisation", "inria", "evaluation"):
+    if part in ("memory", "normalisation", "training", "inria", "evaluation"):
         return part
     if part in ("windows", "mosaic"):
         return f"{part}_{asked.model.resolve().name}_{asked.precision}"
@@ -255,6 +110,9 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
                    four and twelve times as many; GDAL's cache is kept to 64 MB
     batches        batches with all augmentation, one thread, against training steps on them
     normalisation  this project's group normalisation against Keras'
+    training       steps on patches of 512 px: JointNet of nothing but keras.layers, this one at
+                   each setting, ResNetUNet, and the U-Net of segmentation-models-pytorch where
+                   it is installed; time, memory, share of a large matrix product
     windows        validation scenes of --model, in --data, by windows of several sizes and
                    overlaps: IoU, what changes if the windows are shifted, cost
     mosaic         the eight tiles of a town in --data as one raster, and alone
@@ -267,6 +125,9 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
     But for windows and mosaic, networks have random weights; every measurement has a process of
     its own. At full width on two CPU cores the tile of 5000 x 5000 pixels takes ten minutes.
     """  # noqa: D301 (click takes the control character itself)
+    # This process looks at the accelerator, and leaves its memory to those that measure.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     asked = Asked(**options)
     parts = ALL if part == "all" else (part,)
     stems = {name: stem(name, asked) for name in parts}

@@ -210,6 +210,8 @@ def main(name: str, arguments: str) -> None:
         full_size,
         mosaic_figures,
         raster_figures,
+        torch_cost,
+        training_cost,
         window_figures,
     )
 
@@ -222,6 +224,8 @@ def main(name: str, arguments: str) -> None:
         "cutting": full_size.cutting,
         "schedule": full_size.schedule,
         "evaluation": evaluation_cost.evaluation,
+        "training": training_cost.training,
+        "torch_training": torch_cost.torch_training,
     }
     result = (here | there)[name](**json.loads(arguments))
     print(json.dumps({**result, "peak_megabytes": peak_megabytes()}))

@@ -14,8 +14,8 @@ def plain_jointnet(
 ) -> keras.Model:
     """The function of ``jointnet.JointNet`` with its defaults, for patches of one size.
 
-    Its weights are those of ``JointNet``, layer by layer in the same order. The size is fixed
-    because bilinear ``keras.layers.UpSampling2D`` takes no free one in graph mode.
+    Its weights are those of ``JointNet``, convolutions and normalisations each in the same order.
+    The size is fixed because bilinear ``keras.layers.UpSampling2D`` takes no free one in graph mode.
 
     Args:
         side: height and width of the input in pixels, a multiple of 8.
@@ -58,18 +58,3 @@ def plain_jointnet(
         x = block(x, growth) if skip is skips[0] else convolution(x, growth)
     logits = keras.layers.Conv2D(1, 1, **policy)(x)
     return keras.Model(inputs, keras.layers.Activation("sigmoid", dtype="float32")(logits))
-
-
-def convolution_operations(network: keras.Model) -> int:
-    """Operations of the convolutions of one forward pass, two for each multiplication.
-
-    Args:
-        network: a functional network of a fixed input size, such as ``plain_jointnet``.
-    """
-    total = 0
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            kernel_height, kernel_width, channels, filters = layer.kernel.shape
-            _, height, width, _ = layer.output.shape
-            total += 2 * kernel_height * kernel_width * channels * filters * height * width
-    return total

@@ -56,7 +56,7 @@ def train(
         Interrupted: a signal came; ``resume`` goes on there.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
-    _set_rematerialisation(model, settings.rematerialise)
+    set_rematerialisation(model, settings.rematerialise)
     first_batches = _batches(store.train, settings, epoch=0)
     steps = len(first_batches)
     model.compile(
@@ -130,7 +130,16 @@ def train(
     return state
 
 
-def _set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
+def set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
+    """Set what the dense atrous blocks of a network compute twice in training.
+
+    Args:
+        model: the network.
+        wanted: see ``TrainingSettings.rematerialise``.
+
+    Raises:
+        TrainingError: something is wanted, and the network has no such blocks.
+    """
     blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
     if wanted and not blocks:
         raise TrainingError(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from experiments import benchmark, measurements, raster_figures, window_figures
+from experiments import benchmark, benchmark_rows, measurements, raster_figures, window_figures
 from experiments.benchmark import ALL, GOALS, as_markdown, main
 from experiments.measurements import blocks
 from jointnet.runs import Run
@@ -129,7 +129,7 @@ def test_the_gradient_takes_longer_than_the_forward_pass_alone(layer):
 def test_a_measurement_runs_in_a_process_of_its_own():
     arguments = {"layer": "keras", "shape": [2, 256, 256, 32], "depth": 1}
     arguments |= {"dtype": "float32", "repeats": 1}
-    found = benchmark.measure("normalisation", **arguments)
+    found = benchmark_rows.measure("normalisation", **arguments)
     assert found["shape"] == [2, 256, 256, 32]
     # At least the output of 17 MB, and less than what two dozen copies would take.
     assert 16 < found["gradient_megabytes"] < 400
@@ -139,7 +139,7 @@ def test_a_measurement_runs_in_a_process_of_its_own():
 
 def test_a_measurement_that_fails_is_one_line():
     with pytest.raises(RunError, match=r"measurement of normalisation .* failed: .*KeyError") as e:
-        benchmark.measure(
+        benchmark_rows.measure(
             "normalisation", layer="none", shape=[1], depth=1, dtype="float32", repeats=1
         )
     assert "\n" not in str(e.value)
@@ -147,7 +147,7 @@ def test_a_measurement_that_fails_is_one_line():
 
 def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
     row = {"shape": [2, 3], "seconds": 0.12345, "windows": 1234, "layer": "keras", "all": [1.0]}
-    monkeypatch.setattr(benchmark, "measure", lambda name, **arguments: row | {"name": name})
+    monkeypatch.setattr(benchmark_rows, "measure", lambda name, **arguments: row | {"name": name})
     monkeypatch.setattr(benchmark, "environment", lambda: MACHINE)
     output = tmp_path / "tables"
     done = CliRunner().invoke(main, ["all", "--output", str(output)])
@@ -164,17 +164,43 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
 
 
 def test_files_are_named_after_what_was_measured(tmp_path):
-    asked = benchmark.Asked(64, "jointnet_half", "float32", 1, Path("results/town"), tmp_path)
+    asked = benchmark_rows.Asked(64, "jointnet_half", "float32", 1, Path("results/town"), tmp_path)
     assert benchmark.stem("inference", asked) == "inference_jointnet_half_float32"
     assert benchmark.stem("windows", asked) == "windows_town_float32"
-    assert {benchmark.stem(part, asked) for part in benchmark.ROWS} > {"memory", "inria"}
+    assert {benchmark.stem(part, asked) for part in benchmark_rows.ROWS} > {"memory", "inria"}
+
+
+def test_training_is_measured_at_each_setting_against_the_first(monkeypatch):
+    def measure(name: str, crop: int, repeats: int, **setting) -> dict:
+        fast = 2 if setting["precision"] == "mixed_bfloat16" else 1
+        held = 100 + crop**2 * setting.get("micro_batch", 1) * 4 / fast / 2**20
+        row = {"name": name, "crop": crop, "repeats": repeats, "megabytes": held, **setting}
+        batch = setting.get("batch", 1)
+        timed = {"patches_per_second": fast * 3.0, "step_processor_seconds": batch / fast}
+        return row | (timed if repeats else {})
+
+    monkeypatch.setattr(benchmark_rows, "measure", measure)
+    monkeypatch.setattr(benchmark_rows, "at_hand", lambda: True)
+    rows = benchmark_rows.training_rows(
+        benchmark_rows.Asked(64, "jointnet", "float32", 5, Path("town"), Path("data"))
+    )
+    assert [row["network"] for row in rows[:3]] == ["keras.layers", "keras.layers", "JointNet"]
+    settings = {(row["precision"], row["rematerialise"]) for row in rows[2:8]}
+    assert len(settings) == 6
+    for row in rows:
+        times = 2 if row["precision"] == "mixed_bfloat16" else 1
+        assert row["bytes_per_pixel"] == pytest.approx(4 / times)
+        assert row["memory_of_first"] == pytest.approx(1 / times)
+        assert row["speed_of_first"] == row["processor_speed_of_first"] == times
+        # Markdown has a line for every key of the first row.
+        assert set(rows[0]) == set(row)
 
 
 def test_windows_are_tried_from_no_overlap_to_half(monkeypatch):
-    monkeypatch.setattr(benchmark, "load_run", lambda folder: Run(folder, None, CONFIG))
-    monkeypatch.setattr(benchmark, "measure", lambda name, **arguments: arguments)
-    asked = benchmark.Asked(64, "jointnet", "float32", 1, Path("town"), Path("data"))
-    rows = benchmark.windows_rows(asked)
+    monkeypatch.setattr(benchmark_rows, "load_run", lambda folder: Run(folder, None, CONFIG))
+    monkeypatch.setattr(benchmark_rows, "measure", lambda name, **arguments: arguments)
+    asked = benchmark_rows.Asked(64, "jointnet", "float32", 1, Path("town"), Path("data"))
+    rows = benchmark_rows.windows_rows(asked)
     assert [row["overlap"] for row in rows[:5]] == [0, 4, 8, 12, 16]
     assert [row["window"] for row in rows] == [32] * 5 + [48, 64, 32]
     assert [row["augment"] for row in rows] == [False] * 7 + [True]

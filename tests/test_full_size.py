@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from experiments import benchmark, full_size
+from experiments import benchmark_rows, full_size
 from preprocessing.inria import CITIES, OFFICIAL_VALIDATION, inria_scenes
 from preprocessing.inria_check import check_inria
 from preprocessing.patch_store import hash_file, open_store
@@ -74,10 +74,10 @@ def test_the_table_has_a_column_for_each_batch(monkeypatch):
     def measure(name, **arguments):
         return {**arguments, "peak_megabytes": 5.0, "of": name}
 
-    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark_rows, "measure", measure)
     monkeypatch.setattr(full_size, "write_stand_in", lambda folder, size: None)
-    asked = benchmark.Asked(300, "jointnet", "float32", 3, Path("model"), Path("data"))
-    rows = benchmark.inria_rows(asked)
+    asked = benchmark_rows.Asked(300, "jointnet", "float32", 3, Path("model"), Path("data"))
+    rows = benchmark_rows.inria_rows(asked)
     assert [row["batch"] for row in rows] == [1, 1, 2]
     assert [row["precision"] for row in rows] == ["float32", "mixed_bfloat16", "mixed_bfloat16"]
     assert all(row["cutting_peak_megabytes"] == 5.0 for row in rows)
