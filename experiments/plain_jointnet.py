@@ -15,7 +15,8 @@ def plain_jointnet(
     """The function of ``jointnet.JointNet`` with its defaults, for patches of one size.
 
     Its weights are those of ``JointNet``, convolutions and normalisations each in the same order.
-    The size is fixed because bilinear ``keras.layers.UpSampling2D`` takes no free one in graph mode.
+    The size is fixed because bilinear ``keras.layers.UpSampling2D`` takes no free one in
+    graph mode.
 
     Args:
         side: height and width of the input in pixels, a multiple of 8.
