@@ -137,6 +137,12 @@ _OPTIONS = (
         help="What is computed again for the gradients, not held: less memory, more time.",
     ),
     click.option(
+        "--store-on-device",
+        is_flag=True,
+        default=None,
+        help="Hold the patches in the memory of the GPU, and crop, flip and turn them there.",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         help="Another precision; mixed_bfloat16 is faster and takes half of the memory, "

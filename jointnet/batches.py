@@ -5,7 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from jointnet.device_patches import DevicePatches
 from preprocessing.augmentation import Augmentation
+from preprocessing.changes import Draws
 from preprocessing.patch_store import PatchSet
 
 
@@ -35,6 +37,8 @@ class TrainingBatches(keras.utils.PyDataset):
             patches alike.
         micro_batch_size: samples that are given out at a time, a divisor of ``batch_size``: each
             batch comes in that many equal parts, one after the other. None for whole batches.
+        on_device: copies of the patches from which the samples are cut on the device; None to
+            cut and augment them on the processor.
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
 
     Raises:
@@ -54,6 +58,7 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: float = 0.0,
         source_shares: dict[str, float] | None = None,
         micro_batch_size: int | None = None,
+        on_device: DevicePatches | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -69,6 +74,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.seed = seed
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
+        self.on_device = on_device
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.steps = steps or max(1, len(self._usable) // batch_size)
@@ -135,28 +141,42 @@ class TrainingBatches(keras.utils.PyDataset):
         chosen = self._order[index * size : (index + 1) * size]
         return [f"{self.patches.scenes[number]} (patch {number})" for number in chosen]
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Part ``index`` of the epoch's batches.
 
         Returns:
             ``micro_batch_size`` images ``(batch, crop, crop, bands)`` in the store's dtype, raw
-            pixels, and masks ``(batch, crop, crop, 1)`` uint8 of 0, 1 and 255.
+            pixels, and masks ``(batch, crop, crop, 1)`` uint8 of 0, 1 and 255; arrays, or the
+            same on the device.
         """
         first = index * self.micro_batch_size
         positions = range(first, first + self.micro_batch_size)
-        samples = [self._sample(position) for position in positions]
-        images, masks = zip(*samples, strict=True)
+        crops = [self._draw_crop(position) for position in positions]
+        if self.on_device is not None:
+            return self.on_device.cut(
+                np.array([[*crop, self._symmetry(drawn)] for *crop, drawn in crops], np.int32)
+            )
+        images, masks = zip(*(self._cut(*crop) for crop in crops), strict=True)
         return np.stack(images), np.stack(masks)[..., None]
 
-    def _sample(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_crop(self, position: int) -> tuple[int, int, int, Draws]:
+        """Patch number, row, column and augmentation of a sample."""
         generator = np.random.default_rng([self.seed, self.epoch, position])
-        number = self._order[position]
+        number = int(self._order[position])
         row, column = (
             int(generator.integers(0, max(int(extent) - self.crop_size, 0) + 1))
             for extent in self.patches.extents[number]
         )
+        return number, row, column, Draws.from_generator(generator)
+
+    def _symmetry(self, drawn: Draws) -> int:
+        return drawn.symmetry if self.augmentation.dihedral else 0
+
+    def _cut(
+        self, number: int, row: int, column: int, drawn: Draws
+    ) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(row, row + self.crop_size)
         columns = slice(column, column + self.crop_size)
         image = np.asarray(self.patches.images[number, rows, columns])
         mask = np.asarray(self.patches.masks[number, rows, columns])
-        return self.augmentation.apply(image, mask, generator)
+        return self.augmentation.apply_drawn(image, mask, drawn)

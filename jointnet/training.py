@@ -13,6 +13,7 @@ from tqdm import tqdm
 from jointnet.batches import TrainingBatches
 from jointnet.callbacks import LastWeights, StepWatch
 from jointnet.checkpoints import Checkpoints, TrainingState
+from jointnet.device_patches import DevicePatches, refuse_other_changes
 from jointnet.event_log import EventLog
 from jointnet.interruption import ResumableEpoch, noted_signals
 from jointnet.runs import jit_setting, write_csv
@@ -51,12 +52,14 @@ def train(
         RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
         TrainingError: the loss or the weights are not finite; the message names epoch, step and
             patches. The checkpoint stays the one before. Or the network has no
-            block that could be rematerialised, and shall.
+            block that could be rematerialised, and shall. Or the patches shall lie on the
+            device and do not fit there, or be changed in other ways than there.
         OutputError: a file cannot be written.
         Interrupted: a signal came; ``resume`` goes on there.
     """
     checkpoints = Checkpoints(Path(folder) / "checkpoints")
     set_rematerialisation(model, settings.rematerialise)
+    on_device = _device_patches(store.train, settings)
     first_batches = _batches(store.train, settings, epoch=0)
     steps = len(first_batches)
     model.compile(
@@ -89,7 +92,7 @@ def train(
             if settings.early_stopping and state.epochs_without_gain >= settings.early_stopping:
                 bar.write(f"no better validation IoU for {settings.early_stopping} epochs: stopped")
                 break
-            batches = _batches(store.train, settings, epoch)
+            batches = _batches(store.train, settings, epoch, on_device)
             # One call of fit per epoch: its batches come from an object that knows its epoch.
             last = LastWeights()
             steps_of_epoch = ResumableEpoch(batches, checkpoints, state, stop)
@@ -170,7 +173,19 @@ def _batch_normalisations(model: keras.Model) -> Iterator[keras.layers.BatchNorm
             yield layer
 
 
-def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> TrainingBatches:
+def _device_patches(patches: PatchSet, settings: TrainingSettings) -> DevicePatches | None:
+    if not settings.store_on_device:
+        return None
+    refuse_other_changes(settings.augmentation)
+    return DevicePatches(patches, settings.crop_size)
+
+
+def _batches(
+    patches: PatchSet,
+    settings: TrainingSettings,
+    epoch: int,
+    on_device: DevicePatches | None = None,
+) -> TrainingBatches:
     return TrainingBatches(
         patches,
         epoch=epoch,
@@ -182,6 +197,7 @@ def _batches(patches: PatchSet, settings: TrainingSettings, epoch: int) -> Train
         target_weight=settings.target_weight,
         source_shares=settings.source_shares,
         micro_batch_size=settings.micro_batch_size,
+        on_device=on_device,
     )
 
 
