@@ -102,6 +102,12 @@ def training_rows(asked: Asked) -> list[dict]:
     return rows
 
 
+def input_rows(asked: Asked) -> list[dict]:
+    """Batches of two crops of 256, as for ``batches``."""
+    sizes = {"crop": 256, "batch": 2, "precision": asked.precision}
+    return [measure("input", **sizes, repeats=asked.repeats, rounds=5)]
+
+
 def _training_row(name: str, repeats: int, **setting: Any) -> dict:
     """One setting, in two sizes: what grows with the pixels is what they take."""
     at_once = setting.get("micro_batch") or setting.get("batch", 1)
@@ -199,6 +205,7 @@ ROWS = {
     "batches": batches_rows,
     "normalisation": normalisation_rows,
     "training": training_rows,
+    "input": input_rows,
     "windows": windows_rows,
     "mosaic": mosaic_rows,
     "inria": inria_rows,

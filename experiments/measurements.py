@@ -48,7 +48,7 @@ def batches(crop: int, batch: int, variant: str, precision: str, repeats: int) -
     optimizer, loss = settings.make_optimizer(repeats), settings.make_loss()
     model.compile(optimizer, loss, jit_compile=jit_setting())
     with tempfile.TemporaryDirectory() as folder:
-        patches = _patches(Path(folder), 3 * crop // 2)
+        patches = stored_patches(Path(folder), 3 * crop // 2)
         source = TrainingBatches(patches, 0, 0, batch, crop, STRONG, steps=4 * repeats)
         numbers = iter(range(len(source)))
         loading = times(lambda: source[next(numbers)], len(source))
@@ -188,8 +188,14 @@ def blocks(side: int, seed: int) -> np.ndarray:
     return np.where(bright, noise // 4 + 200, noise).astype(np.uint8)
 
 
-def _patches(folder: Path, side: int, number: int = 32) -> PatchSet:
-    """Patches in memory maps, as a store has them."""
+def stored_patches(folder: Path, side: int, number: int = 32) -> PatchSet:
+    """Patches in memory maps, as a store has them.
+
+    Args:
+        folder: where to write them.
+        side: of the patches in pixels.
+        number: of patches.
+    """
     grey = np.stack([blocks(side, seed) for seed in range(number)])
     np.save(folder / "images.npy", np.repeat(grey[..., None], 3, axis=-1))
     np.save(folder / "masks.npy", (grey > 170).astype(np.uint8))
@@ -208,6 +214,7 @@ def main(name: str, arguments: str) -> None:
     from experiments import (
         evaluation_cost,
         full_size,
+        input_cost,
         mosaic_figures,
         raster_figures,
         torch_cost,
@@ -224,6 +231,7 @@ def main(name: str, arguments: str) -> None:
         "cutting": full_size.cutting,
         "schedule": full_size.schedule,
         "evaluation": evaluation_cost.evaluation,
+        "input": input_cost.input_cost,
         "training": training_cost.training,
         "torch_training": torch_cost.torch_training,
     }

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from jointnet.backends import compiled
 from jointnet.batches import TrainingBatches
 from preprocessing.errors import TrainingError
 
@@ -24,6 +25,8 @@ class StepWatch(keras.callbacks.Callback):
         self.batches = batches
         self.bar = bar
         self.done = done
+        # One call for all: a GPU would wait for one call for each weight.
+        self._sum = compiled(_sum)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Check the running mean of the loss, which no later batch can make finite again.
@@ -32,8 +35,8 @@ class StepWatch(keras.callbacks.Callback):
         weights has a loss like any other.
         """
         loss = float((logs or {}).get("loss", 0.0))
-        weights = [keras.ops.sum(weight) for weight in self.model.trainable_variables]
-        finite = math.isfinite(float(keras.ops.sum(keras.ops.stack(weights))))
+        weights = [weight.value for weight in self.model.trainable_variables]
+        finite = math.isfinite(float(self._sum(weights)))
         if not (finite and math.isfinite(loss)):
             index = self.done + batch
             names = ", ".join(self.batches.names(index))
@@ -60,3 +63,7 @@ class LastWeights(keras.callbacks.Callback):
     def restore(self) -> None:
         """Put them back."""
         self.model.set_weights(self.weights)
+
+
+def _sum(arrays: list[keras.KerasTensor]) -> keras.KerasTensor:
+    return keras.ops.sum(keras.ops.stack([keras.ops.sum(array) for array in arrays]))

@@ -1,11 +1,11 @@
 """Patches in the memory of the device that trains, cropped, flipped and turned there."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
+from jointnet.backends import compiled, memory_errors
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import TrainingError
 from preprocessing.patch_store import PatchSet
@@ -30,13 +30,13 @@ class DevicePatches:
         try:
             self._images = keras.ops.convert_to_tensor(np.asarray(patches.images))
             self._masks = keras.ops.convert_to_tensor(np.asarray(patches.masks)[..., None])
-        except _memory_errors() as error:
+        except memory_errors() as error:
             gigabytes = (patches.images.nbytes + patches.masks.nbytes) / 1e9
             raise TrainingError(
                 f"the {gigabytes:.1f} GB of patches cannot be held on the device "
                 f"({type(error).__name__}); train without --store-on-device"
             ) from None
-        self._cut = _compiled(self._samples)
+        self._cut = compiled(self._samples)
 
     def cut(self, draws: np.ndarray) -> tuple[Any, Any]:
         """Samples of a batch.
@@ -96,25 +96,3 @@ def refuse_other_changes(augmentation: Augmentation) -> None:
             f"--store-on-device crops, flips and turns alone; this recipe's {named} is made on "
             "the processor: train it without --store-on-device"
         )
-
-
-def _memory_errors() -> tuple[type[Exception], ...]:
-    """What the engines raise where memory is short; JAX's is a RuntimeError."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return (MemoryError, RuntimeError, tf.errors.ResourceExhaustedError)
-    return (MemoryError, RuntimeError)
-
-
-def _compiled(function: Callable) -> Callable:
-    """Compile for the backend; another one computes step by step."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function)
-    return function

@@ -1,6 +1,7 @@
 """Training a network from a patch store, on any Keras backend, without reading rasters."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -198,7 +199,13 @@ def _batches(
         source_shares=settings.source_shares,
         micro_batch_size=settings.micro_batch_size,
         on_device=on_device,
+        workers=loading_threads(),
     )
+
+
+def loading_threads() -> int:
+    """Threads that make batches: one beside a training that takes all of a few cores."""
+    return min(max(1, (os.cpu_count() or 1) // 2), 8)
 
 
 def _report(record: dict, epochs: int, seconds_per_epoch: float) -> str:
