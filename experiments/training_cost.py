@@ -50,7 +50,7 @@ def training(
         xla: whether XLA compiles the step; None for what a training run would do.
 
     Returns:
-        See ``figures``.
+        See ``figures``; and ``xla``, whether it did.
     """
     keras.utils.set_random_seed(0)
     settings = TrainingSettings(
@@ -75,7 +75,8 @@ def training(
         for _ in range(settings.parts):
             model.train_on_batch(images, masks)
 
-    return figures(step, repeats, batch, crop, operations, peak_operations, precision)
+    found = figures(step, repeats, batch, crop, operations, peak_operations, precision)
+    return {"xla": bool(model.jit_compile), **found}
 
 
 def figures(

@@ -21,6 +21,7 @@ from jointnet.runs import (
     environment,
     load_run,
     save_weights,
+    uses_xla,
     write_json,
 )
 from jointnet.training import train
@@ -114,7 +115,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     if not resume:
-        write_json(folder / "environment.json", environment())
+        write_json(folder / "environment.json", environment() | {"xla": uses_xla(model)})
     write_json(folder / "data.json", describe_data(store))
     # A run that was killed before its first checkpoint begins again.
     begun = resume and Checkpoints(folder / "checkpoints").exist()

@@ -205,12 +205,18 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
 def jit_setting() -> bool | str:
     """What to give ``compile(jit_compile=...)`` on this machine.
 
-    With TensorFlow on a CPU, XLA compiles for long and then runs slower than without; elsewhere
-    Keras decides.
+    With TensorFlow on a CPU, XLA compiles for long and then takes more than twice the time of the
+    other engine (``benchmark.py training``); elsewhere Keras decides.
     """
     devices = keras.distribution.list_devices()
     on_cpu = all(device.startswith("cpu") for device in devices)
     return False if on_cpu and keras.backend.backend() == "tensorflow" else "auto"
+
+
+def uses_xla(model: keras.Model) -> bool:
+    """Whether XLA compiles a network here; compiles it to see what Keras decides."""
+    model.compile(jit_compile=jit_setting())
+    return bool(model.jit_compile)
 
 
 def environment() -> dict[str, Any]:

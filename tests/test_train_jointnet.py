@@ -510,6 +510,8 @@ def test_the_sample_recipe_runs_from_nothing_to_a_picture(here, monkeypatch):
     assert set(store.validation.scenes) == {"modelton1", "sampleville1"}
     environment = read(here / "results" / "sample" / "environment.json")
     assert environment["backend"] and environment["command"]
+    # No accelerator, or one for which Keras decides.
+    assert environment["xla"] is any("cpu" not in device for device in environment["devices"])
     # The same again is another run, and going on needs the same options.
     assert "was begun with another recipe" in error(train("--resume", "--recipe", "sample"))
     assert not (here / "results" / "sample-2").exists()
@@ -569,7 +571,8 @@ def test_a_machine_with_jax_and_numpy_trains_what_tensorflow_then_loads(tmp_path
     assert {path.name for path in folder.iterdir()} == {
         path.name for path in trained().folder.iterdir()
     }
-    assert read(folder / "environment.json")["backend"] == "jax"
+    environment = read(folder / "environment.json")
+    assert (environment["backend"], environment["xla"]) == ("jax", True)
     assert set(read_events(folder / "events")) >= {"loss", "validation_iou"}
     assert (folder / "pictures" / "ashby1.png").is_file()
     assert len(read(folder / "checkpoints" / "state.json")["history"]) == 2
