@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from jointnet import JointNet, training
+from jointnet import training
 from jointnet.checkpoints import BEST, Checkpoints
 from jointnet.runs import write_csv
 from jointnet.settings import TrainingSettings
@@ -209,10 +209,10 @@ def test_gradients_of_parts_add_up_to_those_of_the_batch(tmp_path, monkeypatch, 
 def test_float16_with_a_scaled_loss_learns_alike(tmp_path, monkeypatch):
     """With parts of batches and an average of the weights, which its optimizer wraps."""
     script_scores(monkeypatch, *[0.1] * 2)
-    learned = []
+    before, learned = keras.config.dtype_policy(), []
     for precision in ("float32", "mixed_float16"):
-        keras.utils.set_random_seed(0)
-        network = JointNet(growth_rates=(8, 8, 8), bridge_filters=8, dtype=precision)
+        keras.config.set_dtype_policy(precision)
+        network = small_network()
         start = network.get_weights()
         settings = tiny_training(
             epochs=1,
@@ -223,6 +223,7 @@ def test_float16_with_a_scaled_loss_learns_alike(tmp_path, monkeypatch):
         )
         train(network, memory_store(), settings, tmp_path / precision)
         learned.append([a - b for a, b in zip(network.get_weights(), start, strict=True)])
+        keras.config.set_dtype_policy(before)
     assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer)
     # No step was left out, as one is after which a gradient is not finite.
     assert int(network.optimizer.inner_optimizer.iterations) == 8
@@ -337,7 +338,7 @@ def test_an_epoch_whose_validation_is_no_number_becomes_no_checkpoint(tmp_path, 
 RUN = """
 import os, sys
 from pathlib import Path
-from jointnet import JointNet, training
+from jointnet import training
 from jointnet.checkpoints import Checkpoints
 from tests.training_fixtures import memory_store, small_network, tiny_training
 
