@@ -15,7 +15,7 @@ from preprocessing.outputs import refuse_existing, replacing
 
 PARTS = (
     *("inference", "memory", "batches", "normalisation"),
-    *("training", "input", "windows", "mosaic", "inria", "evaluation"),
+    *("training", "input", "profile", "windows", "mosaic", "inria", "evaluation"),
 )
 # The others need data, a large disk, or no network.
 ALL = PARTS[:4]
@@ -27,6 +27,7 @@ GOALS = {
     "training": "one setting 1.8 times as fast as keras.layers in float32, one with 0.35 of its "
     "memory; batches of 8 patches of 512 px in 16 GB",
     "input": "steps on real input within 5 % of those on a constant batch",
+    "profile": "none stated; convolutions at the rate of a matrix product leave nothing to gain",
     "windows": "the default's IoU and steadiness worth its cost",
     "mosaic": "none stated; no footprint is cut at the border of a tile",
     "inria": "none stated; training in the memory of the machine, the time of the schedule known",
@@ -36,7 +37,7 @@ GOALS = {
 
 def stem(part: str, asked: Asked) -> str:
     """Name of the files of a part: what it was measured with, where it depends on it."""
-    if part in ("memory", "normalisation", "training", "inria", "evaluation"):
+    if part in ("memory", "normalisation", "training", "profile", "inria", "evaluation"):
         return part
     if part in ("windows", "mosaic"):
         return f"{part}_{asked.model.resolve().name}_{asked.precision}"
@@ -116,6 +117,7 @@ def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
                    it is installed; time, memory, share of a large matrix product
     input          training steps by where their batches come from: a constant one, a store on
                    the disk, a store on the device
+    profile        a training step in one thread, operation by operation (TensorFlow)
     windows        validation scenes of --model, in --data, by windows of several sizes and
                    overlaps: IoU, what changes if the windows are shifted, cost
     mosaic         the eight tiles of a town in --data as one raster, and alone

@@ -108,6 +108,13 @@ def input_rows(asked: Asked) -> list[dict]:
     return [measure("input", **sizes, repeats=asked.repeats, rounds=5)]
 
 
+def profile_rows(asked: Asked) -> list[dict]:
+    """One step in each precision, and where concatenations are computed again."""
+    settings = [{"precision": precision, "rematerialise": None} for precision in PRECISIONS]
+    settings.append({"precision": "mixed_bfloat16", "rematerialise": "concatenations"})
+    return [measure("profile", crop=256, **setting) for setting in settings]
+
+
 def _training_row(name: str, repeats: int, **setting: Any) -> dict:
     """One setting, in two sizes: what grows with the pixels is what they take."""
     at_once = setting.get("micro_batch") or setting.get("batch", 1)
@@ -206,6 +213,7 @@ ROWS = {
     "normalisation": normalisation_rows,
     "training": training_rows,
     "input": input_rows,
+    "profile": profile_rows,
     "windows": windows_rows,
     "mosaic": mosaic_rows,
     "inria": inria_rows,

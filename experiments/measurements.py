@@ -217,6 +217,7 @@ def main(name: str, arguments: str) -> None:
         input_cost,
         mosaic_figures,
         raster_figures,
+        step_profile,
         torch_cost,
         training_cost,
         window_figures,
@@ -232,6 +233,7 @@ def main(name: str, arguments: str) -> None:
         "schedule": full_size.schedule,
         "evaluation": evaluation_cost.evaluation,
         "input": input_cost.input_cost,
+        "profile": step_profile.profile,
         "training": training_cost.training,
         "torch_training": torch_cost.torch_training,
     }
