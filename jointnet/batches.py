@@ -37,6 +37,8 @@ class TrainingBatches(keras.utils.PyDataset):
             patches alike.
         micro_batch_size: samples that are given out at a time, a divisor of ``batch_size``: each
             batch comes in that many equal parts, one after the other. None for whole batches.
+        share: number of this process, from 0, and the number of processes that share each part
+            equally; a process is given its own samples alone.
         on_device: copies of the patches from which the samples are cut on the device; None to
             cut and augment them on the processor.
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
@@ -58,6 +60,7 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: float = 0.0,
         source_shares: dict[str, float] | None = None,
         micro_batch_size: int | None = None,
+        share: tuple[int, int] = (0, 1),
         on_device: DevicePatches | None = None,
         **kwargs: Any,
     ):
@@ -74,6 +77,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.seed = seed
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
+        self.share = share
         self.on_device = on_device
         self.crop_size = crop_size
         self.augmentation = augmentation
@@ -136,7 +140,7 @@ class TrainingBatches(keras.utils.PyDataset):
         return self.steps * self.batch_size // self.micro_batch_size
 
     def names(self, index: int) -> list[str]:
-        """Scene names and patch numbers of one part, for messages."""
+        """Scene names and patch numbers of one part, of all processes, for messages."""
         size = self.micro_batch_size
         chosen = self._order[index * size : (index + 1) * size]
         return [f"{self.patches.scenes[number]} (patch {number})" for number in chosen]
@@ -147,10 +151,12 @@ class TrainingBatches(keras.utils.PyDataset):
         Returns:
             ``micro_batch_size`` images ``(batch, crop, crop, bands)`` in the store's dtype, raw
             pixels, and masks ``(batch, crop, crop, 1)`` uint8 of 0, 1 and 255; arrays, or the
-            same on the device.
+            same on the device. Of several processes each is given its share of them.
         """
-        first = index * self.micro_batch_size
-        positions = range(first, first + self.micro_batch_size)
+        process, processes = self.share
+        size = self.micro_batch_size // processes
+        first = index * self.micro_batch_size + process * size
+        positions = range(first, first + size)
         crops = [self._draw_crop(position) for position in positions]
         if self.on_device is not None:
             return self.on_device.cut(

@@ -59,7 +59,7 @@ class TrainingState:
 
 
 class Checkpoints:
-    """The ``checkpoints`` folder of a run.
+    """The ``checkpoints`` folder of a run; of several processes the first writes into it.
 
     Args:
         folder: where the files lie; made where it is missing.
@@ -79,11 +79,14 @@ class Checkpoints:
 
     def save_best(self, model: keras.Model, state: TrainingState) -> None:
         """Write the network if its epoch, the state's last, is the best so far."""
-        if state.best == state.history[-1]:
+        if is_first() and state.best == state.history[-1]:
             _save_weights(model, self.folder / BEST)
 
     def save(self, model: keras.Model, state: TrainingState) -> None:
         """Write network, optimizer and state; older files go once the new ones count."""
+        self.saved = time.monotonic()
+        if not is_first():
+            return
         content = {"history": state.history}
         last = f"epoch_{state.epoch:05d}.weights.h5"
         if state.parts:
@@ -98,7 +101,6 @@ class Checkpoints:
         for pattern in (".*.weights.h5-*", ".state.json-*"):
             for folder in self.folder.glob(pattern):
                 shutil.rmtree(folder, ignore_errors=True)
-        self.saved = time.monotonic()
 
     def restore(self, model: keras.Model) -> TrainingState:
         """Load network and optimizer of the last state into a compiled model.

@@ -11,6 +11,7 @@ from types import FrameType
 import keras
 import numpy as np
 
+from jointnet import distribution
 from jointnet.batches import TrainingBatches
 from jointnet.checkpoints import Checkpoints, TrainingState
 from preprocessing.errors import Interrupted
@@ -50,6 +51,11 @@ class Stop:
             os.write(2, b"\nstopping after this step; Ctrl-C once more stops at once\n")
         self.signal = number
 
+    def asked(self) -> bool:
+        """Whether a signal came, to whichever process; all must ask at the same point."""
+        self.signal = distribution.greatest(self.signal)
+        return self.signal is not None
+
     def check(self, where: str) -> None:
         """Stop here if a signal asked for it.
 
@@ -59,7 +65,7 @@ class Stop:
         Raises:
             Interrupted: a signal came.
         """
-        if self.signal is not None:
+        if self.asked():
             raise Interrupted(self.signal, where)
 
 
@@ -152,7 +158,7 @@ class ResumableEpoch(keras.callbacks.Callback):
         """Save if it is time or a signal came, which then ends the run."""
         self.state.parts += 1
         late = time.monotonic() - self.checkpoints.saved > SECONDS_BETWEEN_SAVES
-        if late or self.stop.signal is not None:
+        if self.stop.asked() or late:
             self.save()
             steps = f"step {self.state.parts} of {len(self.batches)}"
             self.stop.check(f"in epoch {self.state.epoch + 1}, after {steps}")

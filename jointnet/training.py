@@ -2,22 +2,21 @@
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
+from jointnet import distribution
 from jointnet.batches import TrainingBatches
 from jointnet.callbacks import LastWeights, StepWatch
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.device_patches import DevicePatches, refuse_other_changes
-from jointnet.event_log import EventLog
 from jointnet.interruption import ResumableEpoch, noted_signals
-from jointnet.runs import jit_setting, write_csv
+from jointnet.run_log import RunLog
+from jointnet.runs import jit_setting
 from jointnet.settings import TrainingSettings
 from jointnet.validation import validate
 from layers import DenseAtrousBlock
@@ -37,9 +36,12 @@ def train(
     Writes ``history.csv``, ``checkpoints/`` and, where tensorboard is importable, ``events/``
     into the run folder. A first Ctrl-C, or SIGTERM, ends it after the step it is at, with a
     checkpoint to go on from; there is one every ten minutes as well (``jointnet.interruption``).
+    Under ``devices.Devices.scope`` each batch is shared among the devices; of several processes
+    the first writes, and all must see the folder.
 
     Args:
-        model: a network from raw pixels to probabilities, built under ``settings.precision``.
+        model: a network from raw pixels to probabilities, built under ``settings.precision``,
+            and in the scope in which it trains.
         store: an open patch store.
         settings: how to train.
         folder: the run folder.
@@ -54,82 +56,69 @@ def train(
         TrainingError: the loss or the weights are not finite; the message names epoch, step and
             patches. The checkpoint stays the one before. Or the network has no
             block that could be rematerialised, and shall. Or the patches shall lie on the
-            device and do not fit there, or be changed in other ways than there.
+            device and do not fit there, or be changed in other ways than there. Or the devices
+            cannot share the batches (``distribution.refuse_unfit``).
         OutputError: a file cannot be written.
         Interrupted: a signal came; ``resume`` goes on there.
     """
-    checkpoints = Checkpoints(Path(folder) / "checkpoints")
+    distribution.refuse_unfit(model, settings.batch_size // settings.parts, settings.parts)
+    checkpoints = Checkpoints(distribution.common_folder(Path(folder) / "checkpoints"))
     set_rematerialisation(model, settings.rematerialise)
-    on_device = _device_patches(store.train, settings)
-    first_batches = _batches(store.train, settings, epoch=0)
-    steps = len(first_batches)
+    batches_of = partial(
+        _batches, store.train, settings, on_device=_device_patches(store.train, settings)
+    )
+    first_batches = batches_of(epoch=0)
     model.compile(
         optimizer=settings.make_optimizer(first_batches.steps * settings.epochs),
         loss=settings.make_loss(),
         jit_compile=jit_setting(),
     )
+    judged = distribution.spread(model)
     state = TrainingState()
     if resume:
         if not checkpoints.exist():
             raise RunError(f"{folder} has no checkpoint to resume from; start without --resume")
         state = checkpoints.restore(model)
-        # A run that was killed between the two has its last epoch in the checkpoint only.
-        if state.history:
-            write_csv(Path(folder) / "history.csv", state.history)
-    log = EventLog(Path(folder) / "events")
-    # The validation counts as a step: it may be all that is left of the epoch.
-    first, started = state.epoch + state.parts / (steps + 1), time.monotonic()
-    # The bar is for terminals; in a log file the line per epoch says the same.
     with (
         noted_signals() as stop,
-        tqdm(
-            total=steps * settings.epochs,
-            initial=steps * state.epoch + state.parts,
-            unit="step",
-            disable=None,
-        ) as bar,
+        RunLog(Path(folder), settings.epochs, len(first_batches), state) as log,
     ):
         for epoch in range(state.epoch, settings.epochs):
             if settings.early_stopping and state.epochs_without_gain >= settings.early_stopping:
-                bar.write(f"no better validation IoU for {settings.early_stopping} epochs: stopped")
+                log.say(f"no better validation IoU for {settings.early_stopping} epochs: stopped")
                 break
-            batches = _batches(store.train, settings, epoch, on_device)
             # One call of fit per epoch: its batches come from an object that knows its epoch.
+            batches = batches_of(epoch=epoch, share=distribution.share())
             last = LastWeights()
-            steps_of_epoch = ResumableEpoch(batches, checkpoints, state, stop)
-            loss = steps_of_epoch.fit(model, [StepWatch(batches, bar, state.parts), last])
+            steps = ResumableEpoch(batches, checkpoints, state, stop)
+            loss = steps.fit(model, [StepWatch(batches, log.bar, state.parts), last])
             check = partial(stop.check, f"in the validation after epoch {epoch + 1}")
             try:
                 if settings.weight_average is not None:
                     # On JAX a weight and its average share one buffer now, which prediction frees.
                     model.set_weights([np.copy(weight) for weight in model.get_weights()])
-                    _settle_statistics(model, batches, check)
-                validated = validate(model, store.validation, settings, check)
+                    _settle_statistics(model, batches_of(epoch=epoch), check)
+                validated = validate(judged, store.validation, settings, check)
             except Interrupted:
                 last.restore()
-                steps_of_epoch.save()
+                steps.save()
                 raise
-            record = {
-                "epoch": epoch + 1,
-                "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-                "loss": loss,
-                **validated,
-            }
-            if not math.isfinite(record["validation_loss"]):
+            if not math.isfinite(validated["validation_loss"]):
                 # Its pixels would count as void, and the epoch as the best of all.
                 raise TrainingError(
-                    f"the validation loss is {record['validation_loss']} after epoch {epoch + 1}; "
-                    "lower the learning rate"
+                    f"the validation loss is {validated['validation_loss']} after epoch "
+                    f"{epoch + 1}; lower the learning rate"
                 )
-            state.finish_epoch(record)
+            rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+            state.finish_epoch(
+                {"epoch": epoch + 1, "learning_rate": rate, "loss": loss, **validated}
+            )
             checkpoints.save_best(model, state)
             last.restore()
             checkpoints.save(model, state)
-            write_csv(Path(folder) / "history.csv", state.history)
-            log.write(epoch + 1, record)
-            per_epoch = (time.monotonic() - started) / (state.epoch - first)
-            bar.write(_report(record, settings.epochs, per_epoch))
+            log.record(state)
             stop.check(f"after epoch {epoch + 1} of {settings.epochs}")
+    distribution.wait_for_all("trained")
     checkpoints.load_best(model)
     return state
 
@@ -178,6 +167,8 @@ def _device_patches(patches: PatchSet, settings: TrainingSettings) -> DevicePatc
     if not settings.store_on_device:
         return None
     refuse_other_changes(settings.augmentation)
+    if distribution.replicas() > 1:
+        raise TrainingError("--store-on-device is for one device; leave it, or use --devices 1")
     return DevicePatches(patches, settings.crop_size)
 
 
@@ -185,6 +176,7 @@ def _batches(
     patches: PatchSet,
     settings: TrainingSettings,
     epoch: int,
+    share: tuple[int, int] = (0, 1),
     on_device: DevicePatches | None = None,
 ) -> TrainingBatches:
     return TrainingBatches(
@@ -198,6 +190,7 @@ def _batches(
         target_weight=settings.target_weight,
         source_shares=settings.source_shares,
         micro_batch_size=settings.micro_batch_size,
+        share=share,
         on_device=on_device,
         workers=loading_threads(),
     )
@@ -206,11 +199,3 @@ def _batches(
 def loading_threads() -> int:
     """Threads that make batches: one beside a training that takes all of a few cores."""
     return min(max(1, (os.cpu_count() or 1) // 2), 8)
-
-
-def _report(record: dict, epochs: int, seconds_per_epoch: float) -> str:
-    """One line on an epoch, with the time that is left."""
-    shown = ("loss", "validation_loss", "validation_iou", "validation_f1")
-    values = "  ".join(f"{name} {record[name]:.3f}" for name in shown)
-    left = (epochs - record["epoch"]) * seconds_per_epoch / 60
-    return f"epoch {record['epoch']}/{epochs}  {values}  {left:.0f} min left"

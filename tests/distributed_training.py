@@ -1,0 +1,113 @@
+"""Trainings for ``test_distribution``, run in processes of their own as devices start only once.
+
+``python -m tests.distributed_training FOLDER JOBS [DEVICES] [K/N PORT]``: each job of the JSON list
+is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from jointnet import JointNet
+from jointnet.batches import TrainingBatches
+from jointnet.devices import Devices, choose_devices, join
+from jointnet.settings import TrainingSettings
+from jointnet.training import train
+from preprocessing.patch_store import PatchStore
+from tests.training_fixtures import memory_store, small_network
+
+
+def store() -> PatchStore:
+    """Patches of 32 pixels, of which some are partly void and one is all void."""
+    whole = memory_store(size=32, train=12, validation=5)
+    whole.train.masks[::4, :8] = 255
+    whole.train.masks[1] = 255
+    # All void, and to be drawn all the same: its loss is 0, and counts as a sample.
+    assert (whole.train.valid_shares > 0).all()
+    return whole
+
+
+def network(kind: str) -> keras.Model:
+    """A tiny JointNet, one block, or one convolution and a batch normalisation."""
+    keras.utils.set_random_seed(1)
+    if kind == "jointnet":
+        return JointNet(growth_rates=(8, 8, 8), bridge_filters=8)
+    if kind == "block":
+        return small_network(1)
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Rescaling(1 / 127.5, -1),
+            keras.layers.Conv2D(4, 3, padding="same"),
+            keras.layers.BatchNormalization(momentum=0.5),
+            keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
+        ]
+    )
+
+
+class Sgd(TrainingSettings):
+    """Settings whose optimizer is plain gradient descent."""
+
+    def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
+        """Without a moment: differences of rounding stay in proportion."""
+        return keras.optimizers.SGD(self.learning_rate)
+
+
+def permuted(order: list[int]) -> type:
+    """Batches whose samples come in another order."""
+    plain = TrainingBatches.__getitem__
+
+    def item(self: TrainingBatches, index: int) -> tuple[np.ndarray, np.ndarray]:
+        images, masks = plain(self, index)
+        return images[order], masks[order]
+
+    return item
+
+
+def run(job: dict, folder: Path, devices: Devices) -> None:
+    """Train as the job says, and write what came out."""
+    values = {"crop_size": 32, "batch_size": 4, "epochs": 1, "steps_per_epoch": 20}
+    kind = Sgd if job.get("sgd") else TrainingSettings
+    settings = kind(**values | job.get("settings", {}))
+    model = network(job.get("network", "jointnet"))
+    start = model.get_weights()
+    plain = TrainingBatches.__getitem__
+    if "order" in job:
+        TrainingBatches.__getitem__ = permuted(job["order"])
+    try:
+        into = folder / job.get("folder", job["name"])
+        state = train(model, store(), settings, into, job.get("resume", False))
+        if job.get("resumed"):
+            train(model, store(), replace(settings, **job["resumed"]), into, True)
+    finally:
+        TrainingBatches.__getitem__ = plain
+    name = job["name"] if devices.processes == 1 else f"{job['name']}-{devices.process + 1}"
+    arrays = {f"weight_{n:03}": weight for n, weight in enumerate(model.get_weights())}
+    arrays |= {f"start_{n:03}": weight for n, weight in enumerate(start)}
+    np.savez(folder / f"{name}.npz", history=json.dumps(state.history), **arrays)
+
+
+def main() -> None:
+    """Run the jobs of the command line."""
+    folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
+    wanted = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    if len(sys.argv) > 4:
+        number, count = map(int, sys.argv[4].split("/"))
+        join((number, count), f"127.0.0.1:{sys.argv[5]}")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    devices = choose_devices(4, wanted)
+    with devices.scope():
+        for job in jobs:
+            run(job, folder, devices)
+            print(job["name"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
