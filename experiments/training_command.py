@@ -13,10 +13,12 @@ from experiments.options import (
     Command,
     buffer_option,
     data_option,
+    parse_part,
     parse_validation,
     where_option,
 )
 from experiments.stored import stored_recipe
+from jointnet.devices import Devices, choose_devices, join, joins_by_environment
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import load_run
@@ -90,6 +92,12 @@ def parse_run(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
+def _parse_process(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, int] | str | None:
+    return value if value == "auto" else parse_part(context, option, value)
+
+
 _OPTIONS = (
     click.option(
         "--recipe",
@@ -152,6 +160,22 @@ _OPTIONS = (
         "--early-stopping", type=click.IntRange(1), help="Stop after N epochs without gain."
     ),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Another seed."),
+    click.option(
+        "--devices",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Devices of this host that share each batch.  [default: all accelerators]",
+    ),
+    click.option(
+        "--process",
+        callback=_parse_process,
+        metavar="K/N",
+        help="Train together with other processes, as the K-th of N (JAX, --store on a disk that "
+        "all see); auto where the cluster's scheduler says which.",
+    ),
+    click.option(
+        "--coordinator", metavar="HOST:PORT", help="Where all reach process 1, with --process K/N."
+    ),
 )
 
 
@@ -180,6 +204,9 @@ def train_by_options(
     where: str | None,
     buffer_m: float | None,
     steps: int | None,
+    devices: int | None,
+    process: tuple[int, int] | str | None,
+    coordinator: str | None,
     **overrides: int | str | None,
 ) -> None:
     """Choose the recipe, cut or open its patches, and train.
@@ -198,6 +225,9 @@ def train_by_options(
         where: see ``recipes.polygons``.
         buffer_m: see ``recipes.polygons``.
         steps: batches per epoch, None for the recipe's.
+        devices: number of devices, None for all.
+        process: number of this process and of all, or ``"auto"``; None for one alone.
+        coordinator: where the first of them is reached.
         overrides: training settings that differ from the recipe's, None for those that do not.
 
     Raises:
@@ -218,6 +248,7 @@ def train_by_options(
         recipe = recipe.with_training(**{k: v for k, v in changes.items() if v is not None})
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    chosen = _choose_devices(recipe, store, devices, process, coordinator)
     recipe = dataclasses.replace(adapt(recipe), validation=validation, initial=initial)
     folder = run_folder(recipe.name + suffix, run, resume)
     training_run.check_folder(folder, resume)
@@ -229,6 +260,9 @@ def train_by_options(
             f"{store} exists, its split and labels are fixed; leave --validation, --where and "
             "--buffer-m out, or name another store"
         )
+    if chosen.process:
+        training_run.run(recipe, open_store(store), folder, resume, network, chosen)
+        return
     cut = store or default_store(recipe, data, where, buffer_m)
     patches = training_run.prepare_store(recipe, data, cut)
     if store is None:
@@ -242,4 +276,30 @@ def train_by_options(
     )
     for line in polygon_report(patches):
         click.echo(line)
-    training_run.run(recipe, patches, folder, resume, network)
+    if line := chosen.line(recipe.training.batch_size // recipe.training.parts):
+        click.echo(line)
+    training_run.run(recipe, patches, folder, resume, network, chosen)
+
+
+def _choose_devices(
+    recipe: recipes.Recipe,
+    store: Path | None,
+    devices: int | None,
+    process: tuple[int, int] | str | None,
+    coordinator: str | None,
+) -> Devices:
+    """What the options say, joined with the other processes."""
+    if (coordinator is None) != (process is None or process == "auto"):
+        raise click.UsageError("--process K/N and --coordinator HOST:PORT go together")
+    if process is not None or joins_by_environment():
+        if devices is not None:
+            raise click.UsageError(
+                "--devices is for one process: of several, all devices of each take part"
+            )
+        if store is None or not store.exists():
+            raise click.UsageError(
+                "several processes train from a store that exists: cut it with prepare.py "
+                "--output, and name it with --store"
+            )
+        join(None if process == "auto" else process, coordinator)
+    return choose_devices(recipe.training.batch_size // recipe.training.parts, devices)

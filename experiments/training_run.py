@@ -10,6 +10,8 @@ from experiments.figures import draw_curves, draw_scene
 from experiments.recipes import Recipe
 from experiments.run_record import describe_data, describe_run, refuse_others
 from jointnet.checkpoints import Checkpoints, TrainingState
+from jointnet.devices import Devices
+from jointnet.distribution import alone, common_folder, wait_for_all
 from jointnet.evaluation import evaluate_scenes, summarise, table
 from jointnet.metrics import threshold_mask
 from jointnet.model import JointNet
@@ -80,6 +82,7 @@ def run(
     folder: Path,
     resume: bool = False,
     network: type[JointNet] | type[ResNetUNet] = JointNet,
+    devices: Devices | None = None,
 ) -> Run:
     """Train a recipe and write its run folder (see ``jointnet.runs``).
 
@@ -89,6 +92,8 @@ def run(
         folder: the run folder; must not hold a run unless ``resume``.
         resume: go on from the last checkpoint; a run that had finished is only written again.
         network: class of the network; the recipe's ``variant`` and ``network`` must be of it.
+        devices: what to train on, see ``devices.choose_devices``; None for the engine's own
+            choice, one. Of several processes, which must share the folder, the first writes.
 
     Returns:
         The finished run, with the weights as written.
@@ -98,13 +103,28 @@ def run(
             configuration or other data; or the network cannot be built as the recipe has it.
             Or the run that it is to begin with is none, or of another network or other bands.
         StoreError: no training pixel is target.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite; or the devices cannot share the batches.
     """
+    devices = devices or Devices()
     if not store.train.target_shares.any():
         raise StoreError(
             f"{store.folder}: no training pixel is {recipe.patches.target}, there is nothing to "
             "learn; are these the right labels (and --where the right filter)?"
         )
+    with devices.scope():
+        state = _train(recipe, store, folder, resume, network, devices)
+    return load_run(folder) if devices.process else _judge(folder, store, state)
+
+
+def _train(
+    recipe: Recipe,
+    store: PatchStore,
+    folder: Path,
+    resume: bool,
+    network: type[JointNet] | type[ResNetUNet],
+    devices: Devices,
+) -> TrainingState:
+    """Write what the run is, train, and write its weights."""
     keras.utils.set_random_seed(recipe.training.seed)
     recipe = _with_value_range(recipe, store)
     model = _build(recipe, store, network)
@@ -112,16 +132,22 @@ def run(
     check_folder(folder, resume)
     if resume:
         refuse_others(folder, config, describe_data(store))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", config)
-    if not resume:
-        write_json(folder / "environment.json", environment() | {"xla": uses_xla(model)})
-    write_json(folder / "data.json", describe_data(store))
+    # The first process makes what the others would refuse.
+    wait_for_all("checked")
+    common_folder(folder)
+    if devices.process == 0:
+        write_json(folder / "config.json", config)
+        if not resume:
+            said = environment() | {"xla": uses_xla(model)} | devices.described()
+            write_json(folder / "environment.json", said)
+        write_json(folder / "data.json", describe_data(store))
     # A run that was killed before its first checkpoint begins again.
     begun = resume and Checkpoints(folder / "checkpoints").exist()
     state = train(model, store, recipe.training, folder, begun)
-    save_weights(model, folder / WEIGHTS)
-    return _judge(folder, store, state)
+    if devices.process == 0:
+        with alone():
+            save_weights(model, folder / WEIGHTS)
+    return state
 
 
 def _build(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import keras
 
+from jointnet.distribution import alone, is_first
 from jointnet.runs import load_weights, write_json
 from preprocessing.errors import RunError
 from preprocessing.outputs import replacing
@@ -126,5 +127,5 @@ class Checkpoints:
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:
-    with replacing(path, overwrite=True) as beside:
+    with alone(), replacing(path, overwrite=True) as beside:
         model.save_weights(beside)

@@ -38,6 +38,22 @@ class Devices:
     processes: int = 1
     note: str = ""
 
+    def described(self) -> dict[str, list[str] | int]:
+        """What an ``environment.json`` says of them; nothing of one device."""
+        if len(self.names) < 2:
+            return {}
+        return {"trained_on": list(self.names), "processes": self.processes}
+
+    def line(self, part: int) -> str:
+        """A line for the user on how ``part`` samples are shared; empty for one device."""
+        if len(self.names) < 2:
+            return self.note
+        several = f" of {self.processes} processes" if self.processes > 1 else ""
+        return (
+            f"training on {len(self.names)} devices{several} ({', '.join(self.names)}), "
+            f"{part // len(self.names)} of {part} samples on each"
+        )
+
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Where the network is to be built and trained.
@@ -107,7 +123,7 @@ def choose_devices(part: int, wanted: int | None = None) -> Devices:
             ``micro_batch_size``; every device takes an equal share.
         wanted: number of devices of this host. Where it has no accelerator, its CPU is divided
             into so many. None for all accelerators, or for one where ``part`` cannot be shared
-            among them.
+            among them. Of several processes all devices take part.
 
     Raises:
         TrainingError: ``TF_CONFIG`` asks for several workers; there are fewer devices than
@@ -128,7 +144,7 @@ def choose_devices(part: int, wanted: int | None = None) -> Devices:
             f"{wanted} devices are asked for, and there are {len(found)} ({', '.join(found)}); "
             f"leave --devices out, or give up to {len(found)}"
         )
-    names = found[:wanted]
+    names = found if processes > 1 else found[:wanted]
     if wanted is None and processes == 1 and part % max(len(names), 1):
         note = (
             f"training on 1 of {len(names)} devices, as {part} samples at a time cannot be shared "

@@ -6,8 +6,9 @@ of one device but for rounding. One device of one process is left to the engine,
 added. All functions read the engine's own state, which ``devices.Devices.scope`` sets.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def replicas() -> int:
 
         return tf.distribute.get_strategy().num_replicas_in_sync
     return 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """For what processes do not do in step, such as writing a file of weights.
+
+    Keras makes variables even to write and to read a file, some of them once per process. In the
+    scope of several processes each would wait for the same variable in all others.
+    """
+    current = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(current)
 
 
 def wait_for_all(name: str) -> None:

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
@@ -48,7 +49,7 @@ class RunLog:
             disable=None if self.writes else True,
         )
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

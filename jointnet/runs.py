@@ -24,6 +24,7 @@ import h5py
 import keras
 import numpy as np
 
+from jointnet.distribution import alone
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from preprocessing.errors import RunError
@@ -161,7 +162,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
         ValueError, KeyError, OSError, RuntimeError: the file is damaged or does not fit the
             network.
     """
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         # Where parts do not fit, Keras may only warn, and leave them as they were initialised.
         warnings.filterwarnings("error", "Skipping")
         try:

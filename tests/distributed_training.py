@@ -1,6 +1,6 @@
 """Trainings for ``test_distribution``, run in processes of their own as devices start only once.
 
-``python -m tests.distributed_training FOLDER JOBS [DEVICES] [K/N PORT]``: each job of the JSON list
+``python -m tests.distributed_training FOLDER JOBS DEVICES [K/N HOST:PORT]``: each job of the JSON list
 is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``.
 """
 
@@ -94,10 +94,10 @@ def run(job: dict, folder: Path, devices: Devices) -> None:
 def main() -> None:
     """Run the jobs of the command line."""
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
-    wanted = int(sys.argv[3]) if len(sys.argv) > 3 else None
-    if len(sys.argv) > 4:
-        number, count = map(int, sys.argv[4].split("/"))
-        join((number, count), f"127.0.0.1:{sys.argv[5]}")
+    wanted, process = int(sys.argv[3]) or None, sys.argv[4:]
+    if process:
+        number, count = map(int, process[0].split("/"))
+        join((number, count), process[1])
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
