@@ -1,7 +1,7 @@
 """Trainings for ``test_distribution``, run in processes of their own as devices start only once.
 
-``python -m tests.distributed_training FOLDER JOBS DEVICES [K/N HOST:PORT]``: each job of the JSON list
-is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``.
+``python -m tests.distributed_training FOLDER JOBS DEVICES [K/N HOST:PORT]``: each job of the JSON
+list is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``.
 """
 
 import json
