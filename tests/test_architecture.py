@@ -35,7 +35,10 @@ AT_IMPORT = {
 }
 # Inside functions, further: preprocessing.rasters is one of those of preprocessing.
 WHEN_CALLED = {
-    "jointnet": {"distributed", "jax", "matplotlib", "tensorboard", "tensorflow"},
+    "jointnet": {
+        *("distributed", "jax", "matplotlib", "tensorboard", "tensorflow"),
+        *("ai_edge_litert", "onnx", "onnxruntime"),
+    },
     "preprocessing": {"buildingregulariser", "pyarrow", "scipy", "skimage"},
 }
 

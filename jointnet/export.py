@@ -1,0 +1,251 @@
+"""Trained networks in formats that run without this project: ONNX, SavedModel and LiteRT.
+
+Raw pixels in, in the run's own dtype, probabilities out; batch, height and width are free in all
+three formats. The converters are those of ``keras.Model.export``. What the use of a network depends
+on (``contract``) travels with each: as metadata within an ONNX file, as a JSON file within a
+SavedModel's folder, and as one beside a LiteRT file.
+"""
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from jointnet.runs import CONFIG_KEYS, Run
+from layers import DenseAtrousBlock
+from preprocessing.errors import JointNetError, RunError
+from preprocessing.outputs import replacing, replacing_folder
+
+if TYPE_CHECKING:
+    import onnx
+
+# Where TensorFlow's SavedModel format leaves room for what others add to it.
+SAVED_MODEL_CONTRACT = Path("assets.extra", "contract.json")
+AXES = ("batch", "height", "width")
+INPUT, OUTPUT = "pixels", "probabilities"
+
+
+def contract(run: Run) -> dict[str, Any]:
+    """What the use of a network depends on, beside its weights.
+
+    Returns:
+        The class of the network, bands, dtype, GSD in metres, target, side and overlap of windows
+        in pixels, and threshold, as in the run's ``config.json``; the bands that training named,
+        or None; what height and width must be multiples of; and what goes in and comes out.
+    """
+    numbers = {key: run.config[key] for key in CONFIG_KEYS if key != "network"}
+    return {
+        "run": run.name,
+        "network": run.config["network"]["class"],
+        **numbers,
+        "band_numbers": run.config.get("band_numbers"),
+        "multiple": run.model.MULTIPLE,
+        "input": f"{INPUT}: (batch, height, width, bands), raw, in this dtype",
+        "output": f"{OUTPUT}: (batch, height, width, 1), float32, 0 to 1",
+    }
+
+
+def export_onnx(run: Run, path: Path, overwrite: bool = False) -> None:
+    """Write a network as ONNX, the contract in its ``metadata_props``.
+
+    Strings of the contract stand there as they are, everything else as JSON.
+
+    Raises:
+        JointNetError: as ``require``.
+        RunError: the network does not compute in float32.
+        OutputError: exists and ``overwrite`` is off, or cannot be written.
+    """
+    require("onnx")
+    import onnx
+
+    with replacing(path, overwrite) as beside:
+        raw = beside.with_name("raw.onnx")
+        _export(run, raw, "onnx")
+        model = onnx.load(raw)
+        _name_axes(model)
+        _pad_explicitly(model.graph)
+        texts = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in contract(run).items()
+        }
+        onnx.helper.set_model_props(model, texts)
+        onnx.checker.check_model(model)
+        onnx.save(model, beside)
+
+
+def export_saved_model(run: Run, path: Path, overwrite: bool = False) -> None:
+    """Write a network as a SavedModel folder, the contract in ``assets.extra/contract.json``.
+
+    Raises:
+        As ``export_onnx``.
+    """
+    require("saved_model")
+    with replacing_folder(path, overwrite, holds="saved_model.pb") as folder:
+        _export(run, folder, "tf_saved_model")
+        _write_contract(run, folder / SAVED_MODEL_CONTRACT)
+
+
+def export_litert(run: Run, path: Path, overwrite: bool = False) -> None:
+    """Write a network as LiteRT (``.tflite``), the contract as JSON beside it.
+
+    It needs no operations beyond LiteRT's own. The input's shape stands in the file as 1 x 1 x 1 x
+    bands, so an interpreter is told the size before it allocates (``resize_tensor_input``).
+
+    Raises:
+        As ``export_onnx``.
+    """
+    require("litert")
+    with replacing(contract_beside(path), overwrite) as text, replacing(path, overwrite) as beside:
+        # Keras takes no other ending.
+        raw = beside.with_name("raw.tflite")
+        _export(run, raw, "litert")
+        raw.rename(beside)
+        _write_contract(run, text)
+
+
+def contract_beside(path: Path) -> Path:
+    """The JSON file that belongs to a LiteRT file."""
+    return path.with_name(f"{path.name}.json")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a network can be exported to.
+
+    Attributes:
+        title: its name.
+        ending: of its files; of a folder's name where it is one.
+        packages: what it needs beside this project's own, by the name of import and of pip.
+        export: writes a run to a path; takes ``overwrite``.
+        contract: where the contract lies.
+    """
+
+    title: str
+    ending: str
+    packages: dict[str, str]
+    export: Callable[..., None]
+    contract: str
+
+
+_ONNX = {name: name for name in ("onnx", "tf2onnx", "onnxruntime")}
+FORMATS = {
+    "onnx": Format("ONNX", ".onnx", _ONNX, export_onnx, "its metadata_props"),
+    "saved_model": Format(
+        "SavedModel",
+        "_saved_model",
+        {},
+        export_saved_model,
+        f"its {SAVED_MODEL_CONTRACT}",
+    ),
+    "litert": Format(
+        "LiteRT",
+        ".tflite",
+        {"ai_edge_litert": "ai-edge-litert"},
+        export_litert,
+        "the .json beside it",
+    ),
+}
+
+
+def require(name: str) -> None:
+    """Refuse, before any work is done, a format that cannot be written and checked here.
+
+    Args:
+        name: one of ``FORMATS``.
+
+    Raises:
+        JointNetError: a package is missing, or Keras runs on another backend than TensorFlow.
+    """
+    form = FORMATS[name]
+    if keras.backend.backend() != "tensorflow":
+        raise JointNetError(
+            f"{form.title} is exported by TensorFlow, Keras runs on {keras.backend.backend()}; "
+            "KERAS_BACKEND=tensorflow changes that"
+        )
+    if any(importlib.util.find_spec(module) is None for module in form.packages):
+        missing = " ".join(form.packages.values())
+        raise JointNetError(f"{form.title} needs `pip install {missing}`")
+
+
+def _export(run: Run, path: Path, format: str) -> None:
+    """Write a network by Keras' own means, with free batch, height and width."""
+    policy = run.model.dtype_policy.name
+    if policy != "float32":
+        raise RunError(
+            f"{run.folder}: computes in {policy}; what is exported is float32: "
+            f"load_run(folder) without a dtype gives it"
+        )
+    shape = (*(None for _ in AXES), run.config["bands"])
+    fed = [keras.InputSpec(shape=shape, dtype=run.config["dtype"], name=INPUT)]
+    with _dilated_by_tensorflow(run.model), warnings.catch_warnings():
+        # Keras' own patch of tf2onnx asks numpy for a name that is going to change.
+        warnings.simplefilter("ignore", FutureWarning)
+        run.model.export(path, format=format, verbose=False, input_signature=fed)
+
+
+@contextmanager
+def _dilated_by_tensorflow(model: keras.Model) -> Iterator[None]:
+    """Dilated convolutions as one operation each.
+
+    Keras writes them as a rearrangement, a convolution and its inverse, which the converters
+    recognise where height and width are fixed only. Left as they are, the network takes half more
+    time in ONNX Runtime, and twice the memory in LiteRT.
+    """
+    import tensorflow as tf
+
+    blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
+    changed = [layer for block in blocks for layer in block.convolutions]
+    for layer in changed:
+
+        def convolve(inputs: Any, kernel: Any, rate: tuple[int, int] = layer.dilation_rate) -> Any:
+            return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME", dilations=rate)
+
+        # Not by the layer's own, which would track it.
+        object.__setattr__(layer, "convolution_op", convolve)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            object.__delattr__(layer, "convolution_op")
+
+
+def _name_axes(model: "onnx.ModelProto") -> None:
+    """Name the output, and the free axes of input and output, which tf2onnx numbers."""
+    graph = model.graph
+    (fed,), (given,) = graph.input, graph.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [OUTPUT if name == given.name else name for name in names]
+    given.name = OUTPUT
+    for value in (fed, given):
+        for axis, name in zip(value.type.tensor_type.shape.dim, AXES, strict=False):
+            axis.dim_param = name
+
+
+def _pad_explicitly(graph: "onnx.GraphProto") -> None:
+    """Give dilated convolutions that shall keep the size their padding in numbers.
+
+    ONNX Runtime does not compute it for these. Kernels are odd and strides 1, so that both sides
+    get the same.
+    """
+    import onnx
+
+    for node in graph.node:
+        found = {attribute.name: attribute for attribute in node.attribute}
+        rates = found["dilations"].ints if "dilations" in found else [1]
+        if node.op_type == "Conv" and max(rates) > 1 and "auto_pad" in found:
+            sides = zip(rates, found["kernel_shape"].ints, strict=True)
+            padding = [rate * (side - 1) // 2 for rate, side in sides]
+            node.attribute.remove(found["auto_pad"])
+            node.attribute.append(onnx.helper.make_attribute("pads", padding * 2))
+
+
+def _write_contract(run: Run, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(contract(run), indent=2) + "\n", encoding="utf-8")
