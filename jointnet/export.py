@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
@@ -21,9 +21,6 @@ from jointnet.runs import CONFIG_KEYS, Run
 from layers import DenseAtrousBlock
 from preprocessing.errors import JointNetError, RunError
 from preprocessing.outputs import replacing, replacing_folder
-
-if TYPE_CHECKING:
-    import onnx
 
 # Where TensorFlow's SavedModel format leaves room for what others add to it.
 SAVED_MODEL_CONTRACT = Path("assets.extra", "contract.json")
@@ -215,8 +212,8 @@ def _dilated_by_tensorflow(model: keras.Model) -> Iterator[None]:
             object.__delattr__(layer, "convolution_op")
 
 
-def _name_axes(model: "onnx.ModelProto") -> None:
-    """Name the output, and the free axes of input and output, which tf2onnx numbers."""
+def _name_axes(model: Any) -> None:
+    """Name the output of an ``onnx.ModelProto``, and its free axes, which tf2onnx numbers."""
     graph = model.graph
     (fed,), (given,) = graph.input, graph.output
     for node in graph.node:
@@ -228,8 +225,8 @@ def _name_axes(model: "onnx.ModelProto") -> None:
             axis.dim_param = name
 
 
-def _pad_explicitly(graph: "onnx.GraphProto") -> None:
-    """Give dilated convolutions that shall keep the size their padding in numbers.
+def _pad_explicitly(graph: Any) -> None:
+    """Give an ``onnx.GraphProto``'s dilated convolutions their padding in numbers.
 
     ONNX Runtime does not compute it for these. Kernels are odd and strides 1, so that both sides
     get the same.
