@@ -1,7 +1,8 @@
 """Trainings for ``test_distribution``, run in processes of their own as devices start only once.
 
 ``python -m tests.distributed_training FOLDER JOBS DEVICES [K/N HOST:PORT]``: each job of the JSON
-list is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``.
+list is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``;
+``"recipe"`` is a whole run.
 """
 
 import json
@@ -12,22 +13,24 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from experiments import training_run
 from jointnet import JointNet
 from jointnet.batches import TrainingBatches
 from jointnet.devices import Devices, choose_devices, join
 from jointnet.settings import TrainingSettings
 from jointnet.training import train
-from preprocessing.patch_store import PatchStore
-from tests.training_fixtures import memory_store, small_network
+from preprocessing.patch_store import PatchStore, open_store
+from tests.training_fixtures import memory_store, small_network, tiny_recipe
 
 
 def store() -> PatchStore:
-    """Patches of 32 pixels, of which some are partly void and one is all void."""
+    """Patches of 32 pixels, of which some are partly void.
+
+    And one is all void, and drawn all the same: its loss is 0, and it counts as a sample.
+    """
     whole = memory_store(size=32, train=12, validation=5)
     whole.train.masks[::4, :8] = 255
     whole.train.masks[1] = 255
-    # All void, and to be drawn all the same: its loss is 0, and counts as a sample.
-    assert (whole.train.valid_shares > 0).all()
     return whole
 
 
@@ -82,13 +85,22 @@ def run(job: dict, folder: Path, devices: Devices) -> None:
         into = folder / job.get("folder", job["name"])
         state = train(model, store(), settings, into, job.get("resume", False))
         if job.get("resumed"):
-            train(model, store(), replace(settings, **job["resumed"]), into, True)
+            state = train(model, store(), replace(settings, **job["resumed"]), into, True)
     finally:
         TrainingBatches.__getitem__ = plain
     name = job["name"] if devices.processes == 1 else f"{job['name']}-{devices.process + 1}"
     arrays = {f"weight_{n:03}": weight for n, weight in enumerate(model.get_weights())}
     arrays |= {f"start_{n:03}": weight for n, weight in enumerate(start)}
     np.savez(folder / f"{name}.npz", history=json.dumps(state.history), **arrays)
+
+
+def run_recipe(folder: Path, devices: Devices) -> None:
+    """A whole run of the tiny recipe, from a store that lies in the folder."""
+    recipe = tiny_recipe(batch_size=2)
+    finished = training_run.run(
+        recipe, open_store(folder / "store"), folder / "run", devices=devices
+    )
+    print("finished", finished.name, flush=True)
 
 
 def main() -> None:
@@ -102,11 +114,14 @@ def main() -> None:
         import tensorflow as tf
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    devices = choose_devices(4, wanted)
+    devices = choose_devices(2 if jobs == "recipe" else 4, wanted)
+    print(devices.line(4), flush=True)
+    if jobs == "recipe":
+        run_recipe(folder, devices)
+        return
     with devices.scope():
         for job in jobs:
             run(job, folder, devices)
-            print(job["name"], flush=True)
 
 
 if __name__ == "__main__":
