@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,6 +231,26 @@ def test_a_run_of_two_processes_is_written_whole(tmp_path):
     assert environment["processes"] == 2 and len(environment["trained_on"]) == 2
     assert "picture of" in first and "picture of" not in second
     assert "finished run" in first and "finished run" in second
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
+    endless = SHORT["settings"] | {"epochs": 100_000}
+    job = {"name": "endless", "network": "block", "settings": endless}
+    group = begin(tmp_path, "jax", [job], processes=2)
+    state = tmp_path / "endless" / "checkpoints" / "state.json"
+    give_up = time.monotonic() + 300
+    while not state.is_file() and time.monotonic() < give_up:
+        time.sleep(0.2)
+    group.processes[1].terminate()
+    printed = [process.communicate(timeout=300)[0] for process in group.processes]
+    assert all(process.returncode for process in group.processes)
+    first, second = (
+        [line for line in text.splitlines() if "stopped by SIGTERM" in line] for text in printed
+    )
+    assert len(first) == 1 and first == second
+    saved = json.loads(state.read_text())
+    assert len(saved["history"]) >= 1 and (state.parent / saved["last"]).is_file()
 
 
 # Shares
