@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+# What trains and predicts on arrays; the rest reads and writes files, or is about one backend.
+CORE = {
+    *("band_scaling", "bilinear_upsampling", "dense_atrous_block", "group_normalization"),
+    *("losses", "model", "batches", "device_patches", "training", "checkpoints", "runs"),
+    *("prediction", "window_bands", "symmetries", "metrics", "settings"),
+}
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -45,7 +52,21 @@ def eager() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def on_tensorflow() -> None:
+    """For what only TensorFlow has, such as graphs of free height and width."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("for TensorFlow")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests first, so that no process is left with one of them at the end."""
+    """The core is marked, which every backend is to pass (``pytest -m core``).
+
+    Files with most slow tests first, so that no process is left with one of them at the end."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in CORE:
+            item.add_marker("core")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])

@@ -7,7 +7,6 @@ where the libraries that a bare machine lacks cannot be imported.
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -18,6 +17,7 @@ from jointnet import JointNet
 from jointnet.runs import save_weights
 from layers import BilinearUpsampling, DenseAtrousBlock, GroupNormalization
 from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
+from tests.gradients import gradient
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKED = ("tensorflow", "rasterio", "shapely", "geopandas", "pyogrio", "pyproj", "fiona")
@@ -51,20 +51,6 @@ LOSSES = {
 
 def make_network() -> JointNet:
     return JointNet(growth_rates=(8, 8, 8), bridge_filters=8)
-
-
-def gradient(function: Callable, x: np.ndarray) -> np.ndarray:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return np.asarray(jax.grad(function)(x))
-    import tensorflow as tf
-
-    variable = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(variable)
-        value = function(variable)
-    return np.asarray(tape.gradient(value, variable))
 
 
 def compute(folder: Path) -> dict[str, np.ndarray]:

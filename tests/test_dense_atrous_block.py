@@ -96,6 +96,7 @@ def test_equal_dilation_rates_would_leave_holes(monkeypatch):
     np.testing.assert_array_equal(reached, expected)
 
 
+@pytest.mark.usefixtures("on_tensorflow")
 def test_free_height_and_width_in_graph_mode():
     block = DenseAtrousBlock(8)
     graph = tf.function(block.call, input_signature=[tf.TensorSpec([None, None, None, 3])])
@@ -180,6 +181,7 @@ def held_between_passes(rematerialise: str | None, width: int) -> set[int]:
     return channels
 
 
+@pytest.mark.usefixtures("on_tensorflow")
 @pytest.mark.parametrize(
     ("rematerialise", "width", "channels"),
     [
