@@ -105,7 +105,7 @@ def training_rows(asked: Asked) -> list[dict]:
 def input_rows(asked: Asked) -> list[dict]:
     """Batches of two crops of 256, as for ``batches``."""
     sizes = {"crop": 256, "batch": 2, "precision": asked.precision}
-    return [measure("input", **sizes, repeats=asked.repeats, rounds=5)]
+    return [measure("input", **sizes, repeats=asked.repeats, rounds=3)]
 
 
 def profile_rows(asked: Asked) -> list[dict]:

@@ -60,8 +60,9 @@ def training(
         precision=precision,
         rematerialise=rematerialise,
     )
+    # Counted on a small patch: what a large one took would be held before the first step.
+    operations = convolution_operations(NETWORKS[network](64, precision), 64)
     model = NETWORKS[network](crop, precision)
-    operations = convolution_operations(model, crop if network == "keras.layers" else 64)
     if rematerialise is not None:
         set_rematerialisation(model, rematerialise)
     model.compile(
