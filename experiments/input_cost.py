@@ -18,7 +18,8 @@ from jointnet.settings import TrainingSettings
 from jointnet.training import loading_threads
 from preprocessing.augmentation import STRONG, Augmentation
 
-FLIPS = Augmentation(brightness=0, contrast=0, saturation=0)
+# What the published recipes do.
+PUBLISHED = Augmentation()
 
 
 class Constant(keras.utils.PyDataset):
@@ -70,8 +71,9 @@ def input_cost(crop: int, batch: int, precision: str, repeats: int, rounds: int)
         rounds: how often the kinds take turns.
 
     Returns:
-        Median seconds of a step on a constant batch, on flipped crops of a store in memory maps,
-        on such crops with every augmentation, and on flipped crops of a store on the device; and
+        Median seconds of a step on a constant batch, on crops of a store in memory maps as the
+        published recipes augment them, on such crops with every augmentation, and on crops of a
+        store on the device as the published recipes augment them; and
         the ratios of the last three to the first, medians over the rounds.
     """
     keras.utils.set_random_seed(0)
@@ -86,12 +88,12 @@ def input_cost(crop: int, batch: int, precision: str, repeats: int, rounds: int)
             kept = {"steps": repeats + 1, "workers": loading_threads()}
             return TrainingBatches(patches, 0, 0, batch, crop, augmentation, **kept, **where)
 
-        plain = batches(FLIPS)
+        plain = batches(PUBLISHED)
         sources = {
             "constant": Constant(plain[0], repeats + 1),
-            "flips": plain,
+            "published": plain,
             "augmented": batches(STRONG),
-            "on_device": batches(FLIPS, on_device=on_device),
+            "on_device": batches(PUBLISHED, on_device=on_device),
         }
         found: dict[str, list[float]] = {name: [] for name in sources}
         model.fit(Constant(plain[0], 1), verbose=0)
@@ -105,7 +107,7 @@ def input_cost(crop: int, batch: int, precision: str, repeats: int, rounds: int)
             seconds / constant
             for seconds, constant in zip(found[name], found["constant"], strict=True)
         )
-        for name in ("flips", "augmented", "on_device")
+        for name in ("published", "augmented", "on_device")
     }
     seconds = {f"{name}_step_seconds": statistics.median(s) for name, s in found.items()}
     return seconds | ratios

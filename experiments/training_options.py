@@ -80,7 +80,7 @@ _OPTIONS = (
         "--store-on-device",
         is_flag=True,
         default=None,
-        help="Hold the patches in the memory of the GPU, and crop, flip and turn them there.",
+        help="Hold the patches in the memory of the GPU; crop, turn and recolour them there.",
     ),
     click.option(
         "--precision",

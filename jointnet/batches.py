@@ -8,6 +8,7 @@ import numpy as np
 from jointnet.device_patches import DevicePatches
 from preprocessing.augmentation import Augmentation
 from preprocessing.changes import Draws
+from preprocessing.colour import affine_colours
 from preprocessing.patch_store import PatchSet
 
 
@@ -159,8 +160,9 @@ class TrainingBatches(keras.utils.PyDataset):
         positions = range(first, first + size)
         crops = [self._draw_crop(position) for position in positions]
         if self.on_device is not None:
+            places = [[*crop, self._symmetry(drawn)] for *crop, drawn in crops]
             return self.on_device.cut(
-                np.array([[*crop, self._symmetry(drawn)] for *crop, drawn in crops], np.int32)
+                np.array(places, np.int32), *self._colours([drawn for *_, drawn in crops])
             )
         images, masks = zip(*(self._cut(*crop) for crop in crops), strict=True)
         return np.stack(images), np.stack(masks)[..., None]
@@ -177,6 +179,16 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def _symmetry(self, drawn: Draws) -> int:
         return drawn.symmetry if self.augmentation.dihedral else 0
+
+    def _colours(self, drawn: list[Draws]) -> tuple[np.ndarray, np.ndarray]:
+        """Matrices and exponents of samples' colours, see ``DevicePatches.cut``."""
+        bands, limits = self.patches.images.shape[-1], self.on_device.limits
+        matrices, exponents = np.empty((len(drawn), bands, bands + 1), np.float32), []
+        for matrix, one in zip(matrices, drawn, strict=True):
+            tones = self.augmentation.tones(one)
+            exponents.append(tones.pop("gamma"))
+            matrix[:, :bands], matrix[:, bands] = affine_colours(bands, *limits, **tones)
+        return matrices, np.array(exponents, np.float32)
 
     def _cut(
         self, number: int, row: int, column: int, drawn: Draws

@@ -29,8 +29,8 @@ class TrainingSettings:
         rematerialise: ``"concatenations"`` or ``"blocks"``: what of the dense atrous blocks is
             computed again for the gradients in place of being held (``layers.DenseAtrousBlock``),
             for less memory in more time. None for nothing.
-        store_on_device: hold the training patches in the memory of the device and crop, flip and
-            turn them there (``DevicePatches``); for augmentations that do no more than that.
+        store_on_device: hold the training patches in the memory of the device and crop, turn and
+            recolour them there (``DevicePatches``); for augmentations that do no more than that.
         epochs: number of epochs; validation and checkpoints come after each.
         steps_per_epoch: batches in an epoch, None for one pass over the patches.
         learning_rate: of Adam, after the warm-up.

@@ -169,7 +169,8 @@ def _device_patches(patches: PatchSet, settings: TrainingSettings) -> DevicePatc
     refuse_other_changes(settings.augmentation)
     if distribution.replicas() > 1:
         raise TrainingError("--store-on-device is for one device; leave it, or use --devices 1")
-    return DevicePatches(patches, settings.crop_size)
+    limits = settings.augmentation.limits(patches.images.dtype)
+    return DevicePatches(patches, settings.crop_size, limits)
 
 
 def _batches(

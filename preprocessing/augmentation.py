@@ -150,7 +150,7 @@ class Augmentation:
         if image.shape[:2] != mask.shape:
             raise LabelError(f"a mask of {mask.shape} does not fit an image of {image.shape}")
         if image.size and self.changes:
-            low, high = self._limits(image.dtype)
+            low, high = self.limits(image.dtype)
             self._check_opencv()
             image, mask = self._move(image, mask, draws)
             image = self._filter(image, draws)
@@ -192,17 +192,18 @@ class Augmentation:
             spread = (1 + self.changes["frequency_noise"].strength) ** 0.5
             rng = draws.pixel_generator("frequency_noise")
             image = degradation.uneven_light(image, gain, spread, low, rng)
+        return recolour(image, low, high, **self.tones(draws))
+
+    def tones(self, draws: Draws) -> dict[str, float]:
+        """What was drawn of all colours at once: arguments of ``colour.recolour``."""
         grey = abs(self._reach("grayscale", draws))
-        return recolour(
-            image,
-            low,
-            high,
-            brightness=self._reach("brightness", draws),
-            contrast=self._reach("contrast", draws),
-            chroma=(1 + self._reach("saturation", draws)) * (1 - grey),
-            hue=self._reach("hue", draws),
-            gamma=self._factor("gamma", draws),
-        )
+        return {
+            "brightness": self._reach("brightness", draws),
+            "contrast": self._reach("contrast", draws),
+            "chroma": (1 + self._reach("saturation", draws)) * (1 - grey),
+            "hue": self._reach("hue", draws),
+            "gamma": self._factor("gamma", draws),
+        }
 
     def _spoil(self, image: np.ndarray, draws: Draws, low: float, high: float) -> np.ndarray:
         """Add noise and lose pixels."""
@@ -236,8 +237,8 @@ class Augmentation:
         strength, shift = self._shift(name, draws)
         return (1 + strength) ** shift
 
-    def _limits(self, dtype: np.dtype) -> tuple[float, float]:
-        """Return the range of values that the strengths refer to."""
+    def limits(self, dtype: np.dtype) -> tuple[float, float]:
+        """The range of values that the strengths refer to, or RasterError where there is none."""
         if dtype.name not in DTYPES:
             raise RasterError(f"cannot augment {dtype} images: give one of {', '.join(DTYPES)}")
         if self.value_range is not None:

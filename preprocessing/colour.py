@@ -41,12 +41,7 @@ def recolour(
     """
     if (brightness, contrast, chroma, hue, gamma) == (0, 0, 1, 0, 1) or image.size == 0:
         return image
-    matrix = np.eye(image.shape[-1])
-    if len(matrix) >= 3 and (chroma != 1 or hue):
-        matrix[:3, :3] = _colour_matrix(chroma, hue)
-    matrix *= 1 + contrast
-    # Rows of a colour matrix add up to one, so one offset serves every band.
-    offset = brightness * (high - low) - contrast * (low + high) / 2
+    matrix, offset = affine_colours(image.shape[-1], low, high, brightness, contrast, chroma, hue)
     if gamma != 1:
         curve = _tone_curve(image.dtype, gamma, low, high)
     recoloured = np.empty_like(image)
@@ -56,6 +51,36 @@ def recolour(
         values = curve(image[rows]) if gamma != 1 else image[rows]
         recoloured[rows] = _affine(values, matrix, offset, image.dtype)
     return recoloured
+
+
+def affine_colours(
+    bands: int,
+    low: float,
+    high: float,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    chroma: float = 1.0,
+    hue: float = 0.0,
+) -> tuple[np.ndarray, float]:
+    """What ``recolour`` does after the tone curve: ``matrix @ bands + offset`` of every pixel.
+
+    Args:
+        bands: number of bands.
+        low: see ``recolour``, as all further ones.
+        high: top of the range.
+        brightness: shift.
+        contrast: stretch.
+        chroma: factor.
+        hue: turn.
+
+    Returns:
+        A matrix ``(bands, bands)`` float64, and the offset of every band.
+    """
+    matrix = np.eye(bands)
+    if bands >= 3 and (chroma != 1 or hue):
+        matrix[:3, :3] = _colour_matrix(chroma, hue)
+    # Rows of a colour matrix add up to one, so one offset serves every band.
+    return matrix * (1 + contrast), brightness * (high - low) - contrast * (low + high) / 2
 
 
 def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Patches on the device are cut there as they are on the processor."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -36,11 +38,16 @@ def test_symmetries_are_those_of_the_processor():
 
 def test_one_crop_by_eye():
     patches = patch_set(numbered(2, 4, np.uint8), np.arange(32, dtype=np.uint8).reshape(2, 4, 4))
-    images, masks = DevicePatches(patches, 2).cut(np.array([[1, 2, 1, 0], [0, 0, 0, 4]], np.int32))
+    places = np.array([[1, 2, 1, 0], [0, 0, 0, 4]], np.int32)
+    # The second loses its red, and 1 is added to its blue.
+    colours = np.stack([np.eye(3, 4), np.diag([0.0, 1, 1]) @ np.eye(3, 4)]).astype(np.float32)
+    colours[1, 2, 3] = 1
+    images, masks = DevicePatches(patches, 2).cut(places, colours, np.ones(2, np.float32))
     # Of the second patch rows 2 and 3, columns 1 and 2; of the first the corner, mirrored.
     np.testing.assert_array_equal(masks[0, ..., 0], [[25, 26], [29, 30]])
     np.testing.assert_array_equal(masks[1, ..., 0], [[1, 0], [5, 4]])
-    np.testing.assert_array_equal(images[1, 0, 1], [0, 1, 2])
+    np.testing.assert_array_equal(images[0, 0, 0], [75, 76, 77])
+    np.testing.assert_array_equal(images[1, 0, 1], [0, 1, 3])
 
 
 @pytest.mark.parametrize("flips", [True, False])
@@ -63,6 +70,33 @@ def test_batches_are_those_of_the_processor(dtype, flips):
             found = keras.ops.convert_to_numpy(found)
             assert found.dtype == wanted.dtype
             np.testing.assert_array_equal(found, wanted)
+
+
+COLOURFUL = Augmentation(
+    brightness=0.3, contrast=0.5, saturation=0.8, hue=0.2, gamma=0.6, grayscale=0.5
+)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limits"), [(np.uint8, None), (np.uint16, (0, 2047)), (np.float32, (0, 1))]
+)
+def test_colours_are_those_of_the_processor(dtype, limits):
+    low, high = limits or (0, 255)
+    random = np.random.default_rng(0)
+    images = (low + (high - low) * random.random((6, 12, 12, 4))).astype(dtype)
+    patches = patch_set(images, np.ones((6, 12, 12), np.uint8))
+    augmentation = replace(COLOURFUL, value_range=limits)
+    settings = {"epoch": 0, "seed": 5, "batch_size": 4, "crop_size": 8, "steps": 4}
+    expected = TrainingBatches(patches, augmentation=augmentation, **settings)
+    on_device = DevicePatches(patches, 8, (low, high))
+    batches = TrainingBatches(patches, augmentation=augmentation, on_device=on_device, **settings)
+    for index in range(4):
+        found, wanted = (np.asarray(b[index][0]).astype(float) for b in (batches, expected))
+        plain = TrainingBatches(patches, augmentation=PLAIN, **settings)[index][0]
+        assert np.abs(wanted - plain).max() > 0.1 * (high - low)
+        # Rounding may fall to either side.
+        assert np.abs(found - wanted).max() <= (1e-5 if dtype == np.float32 else 1)
+        assert (np.abs(found - wanted) > 1e-5).mean() < 0.01
 
 
 ON_JAX = """
@@ -102,7 +136,8 @@ def test_training_is_the_same_on_jax(tmp_path):
 
 def test_other_changes_are_refused_by_name():
     refuse_other_changes(PLAIN)
-    with pytest.raises(TrainingError, match="contrast.* is made on the processor"):
+    refuse_other_changes(COLOURFUL)
+    with pytest.raises(TrainingError, match="rotation.* is made on the processor"):
         refuse_other_changes(STRONG)
 
 

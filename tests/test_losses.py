@@ -65,7 +65,7 @@ def test_focal_without_focus_is_weighted_cross_entropy():
     weights = np.where(labels == 1, 0.7, 0.3)[..., 0]
     reference = weights * keras.losses.binary_crossentropy(labels, probabilities)
     value = BinaryFocalLoss(gamma=0, alpha=0.7)(labels, probabilities)
-    assert float(value) == pytest.approx(np.mean(reference), rel=1e-5)
+    assert float(value) == pytest.approx(np.mean(np.asarray(reference)), rel=1e-5)
 
 
 def test_the_value_is_the_mean_over_samples_of_the_mean_over_their_pixels():
