@@ -12,7 +12,6 @@ from preprocessing.errors import TrainingError
 from preprocessing.patch_store import PatchSet
 
 
-
 class DevicePatches:
     """A copy of all patches on the device, in the dtype of the store.
 
