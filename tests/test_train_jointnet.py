@@ -24,6 +24,7 @@ from experiments.training_command import (
 )
 from experiments.training_run import prepare_store, refuse_other_scenes, run
 from jointnet import JointNet
+from jointnet.devices import Devices
 from jointnet.metrics import threshold_mask
 from jointnet.prediction import predict_image
 from jointnet.runs import WEIGHTS, load_run
@@ -460,21 +461,21 @@ def test_a_store_of_another_recipe_is_refused(here):
 
 def test_options_reach_the_recipe(here, monkeypatch):
     """All the way to what is trained, with everything else as the recipe has it."""
-    called = []
+    called, opened = [], trained().store
     monkeypatch.setattr(training_run, "run", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(
         training_run, "prepare_store", lambda *arguments: called.append(arguments) or opened
     )
     monkeypatch.setattr(training_run, "refuse_other_scenes", lambda *arguments: None)
-    opened = trained().store
     options = "--epochs 3 --steps 5 --batch-size 2 --precision float32 --early-stopping 4 --seed 7"
     result = train(
         *("--recipe", "sample", "--variant", "jointnet_half", "--validation", "2,modelton1"),
         *options.split(),
     )
     assert result.exit_code == 0, result.output
-    (recipe, data, _), (same, store, folder, resume, network) = called
+    (recipe, data, _), (same, store, folder, resume, network, devices) = called
     assert recipe == same and store is opened and network is JointNet
+    assert devices == Devices()
     assert (data, folder, resume) == (Path("data"), Path("results/sample"), False)
     assert recipe.variant == "jointnet_half" and recipe.validation == [2, "modelton1"]
     assert recipe.training == replace(
