@@ -216,7 +216,9 @@ def jit_setting() -> bool | str:
 
 def uses_xla(model: keras.Model) -> bool:
     """Whether XLA compiles a network here; compiles it to see what Keras decides."""
-    model.compile(jit_compile=jit_setting())
+    # Asked by the process that writes, and compiling makes variables.
+    with alone():
+        model.compile(jit_compile=jit_setting())
     return bool(model.jit_compile)
 
 
