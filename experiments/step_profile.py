@@ -7,8 +7,12 @@ from typing import Any
 
 import keras
 
-from experiments.training_cost import convolution_operations, patches, peak_operations
-from jointnet.model import JointNet
+from experiments.training_cost import (
+    NETWORKS,
+    convolution_operations,
+    patches,
+    peak_operations,
+)
 from jointnet.runs import jit_setting
 from jointnet.settings import TrainingSettings
 from jointnet.training import set_rematerialisation
@@ -25,10 +29,13 @@ GROUPS = {
 ENCLOSING = ("Execute", "TFE_", "inference", "one_step", "Run", "Process")
 
 
-def profile(precision: str, crop: int, rematerialise: str | None = None) -> dict[str, Any]:
-    """One training step of full-width JointNet on one patch, in one thread.
+def profile(
+    network: str, precision: str, crop: int, rematerialise: str | None = None
+) -> dict[str, Any]:
+    """One training step on one patch, in one thread.
 
     Args:
+        network: one of ``training_cost.NETWORKS``.
         precision: dtype policy.
         crop: side of the patch in pixels.
         rematerialise: see ``TrainingSettings``.
@@ -45,9 +52,8 @@ def profile(precision: str, crop: int, rematerialise: str | None = None) -> dict
     tf.config.threading.set_intra_op_parallelism_threads(1)
     keras.utils.set_random_seed(0)
     settings = TrainingSettings(crop_size=crop, batch_size=1, precision=precision)
-    model = JointNet(dtype=precision)
-    # Counted before: what is computed again does not pass by the layers.
-    operations = convolution_operations(model, 64) * crop**2
+    operations = convolution_operations(NETWORKS[network](64, precision), 64) * crop**2
+    model = NETWORKS[network](crop, precision)
     if rematerialise is not None:
         set_rematerialisation(model, rematerialise)
     model.compile(settings.make_optimizer(3), settings.make_loss(), jit_compile=jit_setting())
