@@ -1,5 +1,6 @@
 """Training that may be interrupted at any step: by a signal, or by a kill that none announces."""
 
+import gc
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 from jointnet import distribution
 from jointnet.batches import TrainingBatches
 from jointnet.checkpoints import Checkpoints, TrainingState
-from preprocessing.errors import Interrupted
+from preprocessing.errors import Interrupted, JointNetError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What a kill without warning may cost; JointNet is written in less than a second.
@@ -139,7 +140,14 @@ class ResumableEpoch(keras.callbacks.Callback):
         if self.state.parts < len(self.batches):
             # Keras would shuffle the batches, from a state that no checkpoint holds.
             rest = Remaining(self.batches, self.state.parts)
-            model.fit(rest, shuffle=False, verbose=0, callbacks=every)
+            try:
+                model.fit(rest, shuffle=False, verbose=0, callbacks=every)
+            except (Interrupted, JointNetError) as ended:
+                # The frames of fit hold TensorFlow's iterator over the batches. Kept with the
+                # exception it is still there when Python ends, which then hangs or complains.
+                ended.with_traceback(None)
+                gc.collect()
+                raise ended from None
         else:
             # It was interrupted after the last step: what fit does from there on.
             ends = keras.callbacks.CallbackList(every, model=model)

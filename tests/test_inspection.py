@@ -155,13 +155,14 @@ def test_looking_changes_nothing(network, pixels):
 def test_layers_have_names_in_the_order_of_the_network(network):
     names = list(named_layers(network))
     assert names[:3] == ["scaling", "encoder_1", "encoder_1/convolution_1"]
-    assert names[-1] == "logits" and len(names) == 1 + 4 * 14 + 3 + 1 + 3 + 3 + 2 + 1
+    assert names[-1] == "logits" and len(names) == 1 + 4 * 14 + 3 + 3 + 1 + 3 + 3 + 2 + 1
     assert grouped(names) == [
         "scaling",
         "encoder_1..3",
         "encoder_1..3/convolution_1..6",
         "encoder_1..3/normalization_1..6",
         "encoder_1..3/fusion",
+        "every_second_1..3",
         "downsampling_1..3",
         "bridge",
         "upsampling_1..3",

@@ -333,6 +333,58 @@ def test_killed_at_ten_random_moments(tensorflow, tmp_path):
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+# How Python ends
+
+ENDING = """
+import sys, time
+import click
+from experiments.options import Command
+from jointnet import training
+from jointnet.batches import TrainingBatches
+from tests.forked_training import SETTINGS, after_each_step, network
+from tests.training_fixtures import memory_store
+
+@click.command(cls=Command)
+def main():
+    training.train(network(), memory_store(size=24), SETTINGS["long"], sys.argv[1])
+
+give = TrainingBatches.__getitem__
+TrainingBatches.__getitem__ = lambda *of: (time.sleep(0.02), give(*of))[1]
+after_each_step({act})
+main([])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("act", "code", "line"),
+    [
+        (
+            "lambda *arguments: __import__('signal').raise_signal(15)",
+            143,
+            "stopped by SIGTERM in epoch 1, after step 1 of 40; go on with --resume",
+        ),
+        (
+            "lambda self, *arguments: [w.assign(w * float('nan')) for w in self.model.weights]",
+            2,
+            "error: the loss is nan and the weights are not finite at epoch 1, step 2, in the",
+        ),
+    ],
+)
+def test_a_run_that_ends_with_batches_waiting_ends_with_its_line(tmp_path, act, code, line):
+    """TensorFlow's iterator, which still loads batches, must not outlive Python."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDING.format(act=act), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith(line)
+
+
 # The command
 
 # Tracing a step takes longer than the few steps.

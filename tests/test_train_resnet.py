@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from experiments import recipes, train_jointnet, train_resnet, training_run
 from jointnet import JointNet, ResNetUNet
 from jointnet.checkpoints import Checkpoints
+from jointnet.devices import Devices
 from jointnet.prediction import predict_image
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import WEIGHTS, load_run
@@ -90,10 +91,10 @@ def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
         *("--epochs", 3, "--precision", "float32"),
     )
     assert result.exit_code == 0, result.output
-    (found, store, folder, resume, network) = called[0]
+    (found, store, folder, resume, network, devices) = called[0]
     sample = recipes.sample()
     assert (store, folder, resume) == (opened, Path("results/sample_resnet"), False)
-    assert network is ResNetUNet
+    assert network is ResNetUNet and devices == Devices()
     assert (found.variant, found.network) == ("ResNet101V2", {"weights": "w.h5"})
     assert found.training == replace(sample.training, epochs=3, precision="float32")
     assert found.patches == sample.patches
