@@ -19,9 +19,9 @@ from jointnet.training import set_rematerialisation
 
 # What TensorFlow's names of operations contain, the first that fits.
 GROUPS = {
-    "gradients_of_inputs": ("Conv2DBackpropInput",),
     "gradients_of_weights": ("Conv2DBackpropFilter",),
-    "convolutions": ("Conv2D",),
+    # By inputs the gradient of a dilated convolution is one as well.
+    "convolutions_and_gradients_of_inputs": ("Conv2D",),
     "dilation": ("SpaceToBatchND", "BatchToSpaceND"),
     "concatenation_and_its_gradients": ("Concat", "Slice", "AddN"),
 }
@@ -41,10 +41,10 @@ def profile(
         rematerialise: see ``TrainingSettings``.
 
     Returns:
-        Seconds of the convolutions, of their gradients by inputs and weights, of what dilation
-        takes beside them, of concatenations with their gradients, and of all else (group
-        normalisation above all); each one's share of the sum; tera-operations per second of the
-        first three, and of a large matrix product in one thread.
+        Seconds of the convolutions with their gradients by inputs, of those by weights, of what
+        dilation takes beside them, of concatenations with their gradients, and of all else
+        (group normalisation above all); each one's share of the sum; tera-operations per second
+        of the first two, and of a large matrix product in one thread.
     """
     import tensorflow as tf
 
@@ -70,8 +70,11 @@ def profile(
     seconds = {f"{name}_seconds": value for name, value in grouped.items()}
     shares = {f"{name}_share": value / total for name, value in grouped.items()}
     rates = {
-        f"{name}_teraflops": operations / grouped[name] / 1e12
-        for name in ("convolutions", "gradients_of_inputs", "gradients_of_weights")
+        f"{name}_teraflops": times * operations / grouped[name] / 1e12
+        for name, times in (
+            ("convolutions_and_gradients_of_inputs", 2),
+            ("gradients_of_weights", 1),
+        )
     }
     matrix = {"matrix_product_teraflops": peak_operations(precision, 2048) / 1e12}
     return {"sum_seconds": total, **seconds, **shares, **rates, **matrix}

@@ -9,8 +9,7 @@ SavedModel's folder, and as one beside a LiteRT file.
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import keras
 
 from jointnet.runs import CONFIG_KEYS, Run
-from layers import DenseAtrousBlock
 from preprocessing.errors import JointNetError, RunError
 from preprocessing.outputs import replacing, replacing_folder
 
@@ -180,36 +178,10 @@ def _export(run: Run, path: Path, format: str) -> None:
         )
     shape = (*(None for _ in AXES), run.config["bands"])
     fed = [keras.InputSpec(shape=shape, dtype=run.config["dtype"], name=INPUT)]
-    with _dilated_by_tensorflow(run.model), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Keras' own patch of tf2onnx asks numpy for a name that is going to change.
         warnings.simplefilter("ignore", FutureWarning)
         run.model.export(path, format=format, verbose=False, input_signature=fed)
-
-
-@contextmanager
-def _dilated_by_tensorflow(model: keras.Model) -> Iterator[None]:
-    """Dilated convolutions as one operation each.
-
-    Keras writes them as a rearrangement, a convolution and its inverse, which the converters
-    recognise where height and width are fixed only. Left as they are, the network takes half more
-    time in ONNX Runtime, and twice the memory in LiteRT.
-    """
-    import tensorflow as tf
-
-    blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
-    changed = [layer for block in blocks for layer in block.convolutions]
-    for layer in changed:
-
-        def convolve(inputs: Any, kernel: Any, rate: tuple[int, int] = layer.dilation_rate) -> Any:
-            return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME", dilations=rate)
-
-        # Not by the layer's own, which would track it.
-        object.__setattr__(layer, "convolution_op", convolve)
-    try:
-        yield
-    finally:
-        for layer in changed:
-            object.__delattr__(layer, "convolution_op")
 
 
 def _name_axes(model: Any) -> None:

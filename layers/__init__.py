@@ -3,6 +3,13 @@
 from layers.band_scaling import BandScaling
 from layers.bilinear_upsampling import BilinearUpsampling
 from layers.dense_atrous_block import DenseAtrousBlock
+from layers.dilated_conv2d import DilatedConv2D
 from layers.group_normalization import GroupNormalization
 
-__all__ = ["BandScaling", "BilinearUpsampling", "DenseAtrousBlock", "GroupNormalization"]
+__all__ = [
+    "BandScaling",
+    "BilinearUpsampling",
+    "DenseAtrousBlock",
+    "DilatedConv2D",
+    "GroupNormalization",
+]

@@ -15,7 +15,7 @@ from jointnet import ResNetUNet, export
 from jointnet.export import FORMATS, SAVED_MODEL_CONTRACT, contract, contract_beside
 from jointnet.exported import PREDICTORS, greatest_difference
 from jointnet.runs import Run, load_run
-from layers import BandScaling, DenseAtrousBlock
+from layers import BandScaling
 from preprocessing.errors import JointNetError, OutputError, RunError
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
@@ -187,17 +187,6 @@ def test_it_finds_the_same_in_real_imagery(real_data, shipped, exported, name):
 
 
 # Without a conversion
-
-
-def test_dilated_convolutions_are_the_same_and_come_back(run):
-    image = blotches(32, 48)[None]
-    before = run.model(image)
-    blocks = [layer for layer in run.model.layers if isinstance(layer, DenseAtrousBlock)]
-    convolutions = [convolution for block in blocks for convolution in block.convolutions]
-    with export._dilated_by_tensorflow(run.model):
-        assert all("convolution_op" in vars(one) for one in convolutions)
-        np.testing.assert_allclose(run.model(image), before, atol=TOLERANCE)
-    assert convolutions and not any("convolution_op" in vars(one) for one in convolutions)
 
 
 def test_a_difference_is_seen(run, monkeypatch):

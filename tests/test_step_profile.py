@@ -20,8 +20,7 @@ def test_operations_are_grouped_and_what_encloses_them_is_left_out():
         "__inference_one_step_on_data_7": 1000.0,
     }
     assert by_group(seconds) == {
-        "convolutions": 3.0,
-        "gradients_of_inputs": 4.0,
+        "convolutions_and_gradients_of_inputs": 7.0,
         "gradients_of_weights": 8.0,
         "dilation": 16.0,
         "concatenation_and_its_gradients": 96.0,
