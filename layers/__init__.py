@@ -2,14 +2,14 @@
 
 from layers.band_scaling import BandScaling
 from layers.bilinear_upsampling import BilinearUpsampling
+from layers.conv2d import Conv2D
 from layers.dense_atrous_block import DenseAtrousBlock
-from layers.dilated_conv2d import DilatedConv2D
 from layers.group_normalization import GroupNormalization
 
 __all__ = [
     "BandScaling",
     "BilinearUpsampling",
+    "Conv2D",
     "DenseAtrousBlock",
-    "DilatedConv2D",
     "GroupNormalization",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from layers.dilated_conv2d import DilatedConv2D
+from layers.conv2d import Conv2D
 from layers.group_normalization import GroupNormalization
 
 DILATION_RATES = (1, 2, 5, 1, 2, 5)
@@ -73,7 +73,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         self.filters = filters
         self.rematerialise = rematerialise
         self.convolutions = [
-            DilatedConv2D(
+            Conv2D(
                 growth_rate,
                 3,
                 padding="same",

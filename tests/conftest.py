@@ -9,7 +9,7 @@ import pytest
 
 # What trains and predicts on arrays; the rest reads and writes files, or is about one backend.
 CORE = {
-    *("band_scaling", "bilinear_upsampling", "dense_atrous_block", "dilated_conv2d"),
+    *("band_scaling", "bilinear_upsampling", "dense_atrous_block", "conv2d"),
     "group_normalization",
     *("losses", "model", "batches", "device_patches", "training", "checkpoints", "runs"),
     *("prediction", "window_bands", "symmetries", "metrics", "settings"),

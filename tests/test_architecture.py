@@ -35,6 +35,8 @@ AT_IMPORT = {
 }
 # Inside functions, further: preprocessing.rasters is one of those of preprocessing.
 WHEN_CALLED = {
+    # One operation that Keras has no name for, where TensorFlow is the backend.
+    "layers": {"tensorflow"},
     "jointnet": {
         *("distributed", "jax", "matplotlib", "tensorboard", "tensorflow"),
         *("ai_edge_litert", "onnx", "onnxruntime"),

@@ -1,16 +1,16 @@
-"""DilatedConv2D: the convolution of Keras, values and gradients."""
+"""layers.Conv2D: the convolution of Keras, its values, gradients and files."""
 
 import keras
 import numpy as np
 import pytest
 
-from layers import DilatedConv2D
+from layers import Conv2D
 from tests.gradients import gradient
 
 
-def both(**arguments) -> tuple[DilatedConv2D, keras.layers.Conv2D]:
+def both(**arguments) -> tuple[Conv2D, keras.layers.Conv2D]:
     """The layer and that of Keras, with the same weights, for five channels."""
-    pair = [kind(4, **arguments) for kind in (DilatedConv2D, keras.layers.Conv2D)]
+    pair = [kind(4, **arguments) for kind in (Conv2D, keras.layers.Conv2D)]
     for layer in pair:
         layer.build((None, None, None, 5))
     pair[0].bias.assign(np.random.default_rng(1).normal(size=4))
@@ -24,7 +24,7 @@ def x() -> np.ndarray:
 
 
 def test_one_pixel_is_spread_to_where_the_dilated_kernel_lies():
-    layer = DilatedConv2D(1, 3, padding="same", dilation_rate=(2, 3), use_bias=False)
+    layer = Conv2D(1, 3, padding="same", dilation_rate=(2, 3), use_bias=False)
     layer.build((None, None, None, 1))
     layer.set_weights([np.arange(1, 10, dtype=np.float32).reshape(3, 3, 1, 1)])
     image = np.zeros((1, 7, 9, 1), np.float32)
@@ -89,6 +89,18 @@ def test_in_bfloat16_it_is_computed_in_bfloat16(x):
 def test_everything_else_is_as_in_the_base_class(x, arguments):
     ours, plain = both(**({"kernel_size": 3} | arguments))
     np.testing.assert_allclose(ours(x), plain(x), atol=1e-5)
+
+
+def test_files_of_weights_are_those_of_keras(tmp_path):
+    ours, plain = (
+        keras.Sequential([keras.Input((None, None, 5)), layer])
+        for layer in both(kernel_size=3, padding="same", dilation_rate=2)
+    )
+    ours.save_weights(tmp_path / "ours.weights.h5")
+    plain.set_weights([0 * weight for weight in plain.get_weights()])
+    plain.load_weights(tmp_path / "ours.weights.h5")
+    for loaded, saved in zip(plain.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(loaded, saved)
 
 
 @pytest.mark.usefixtures("on_tensorflow")

@@ -3,7 +3,7 @@
 import keras
 
 
-class DilatedConv2D(keras.layers.Conv2D):
+class Conv2D(keras.layers.Conv2D):
     """``keras.layers.Conv2D``, faster on TensorFlow where it is dilated.
 
     On TensorFlow Keras rearranges the pixels into a batch of small images, convolves, and
@@ -15,7 +15,8 @@ class DilatedConv2D(keras.layers.Conv2D):
 
     That holds for stride 1, ``"same"`` padding, an odd kernel, one group and channels last;
     everything else, and every other backend, is as in the base class. So are arguments, weights,
-    shapes and errors; values are equal but for rounding.
+    shapes and errors; values are equal but for rounding. The name is that of the base class as
+    well, since files of weights name the layers of a list by their class.
     """
 
     def convolution_op(
@@ -46,7 +47,7 @@ class DilatedConv2D(keras.layers.Conv2D):
             turned = keras.ops.swapaxes(keras.ops.flip(kernel, axis=(0, 1)), 2, 3)
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
-                outputs = super(DilatedConv2D, self).convolution_op(inputs, kernel)
+                outputs = super(Conv2D, self).convolution_op(inputs, kernel)
             return convolve(upstream, turned), tape.gradient(outputs, kernel, upstream)
 
         return convolve(inputs, kernel), gradient
