@@ -135,7 +135,7 @@ def first_filters(model: keras.Model) -> tuple[str, np.ndarray]:
         RunError: the network has no such layer.
     """
     for name, layer in named_layers(model).items():
-        if type(layer) is keras.layers.Conv2D and max(layer.kernel_size) > 1:
+        if isinstance(layer, keras.layers.Conv2D) and max(layer.kernel_size) > 1:
             kernels = keras.ops.convert_to_numpy(layer.kernel).astype(np.float32)
             return name, kernels[:, :, ::-1] if _sees_bgr(model) else kernels
     raise RunError(f"{model.name} has no convolution of more than one pixel")
