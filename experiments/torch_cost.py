@@ -31,13 +31,14 @@ def torch_training(precision: str, crop: int, repeats: int, batch: int = 1) -> d
         See ``training_cost.figures``.
     """
     import torch
+    from torch import library
 
     # segmentation-models-pytorch asks torchvision for them when it is imported, and a torchvision
     # that was built for another torch has none.
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    operators = library.Library("torchvision", "FRAGMENT")
     for name in ("nms(Tensor d, Tensor s, float t) -> Tensor", "qnms(Tensor d) -> Tensor"):
         with contextlib.suppress(RuntimeError):
-            library.define(name)
+            operators.define(name)
     import segmentation_models_pytorch as smp
 
     torch.manual_seed(0)

@@ -103,6 +103,15 @@ def test_files_of_weights_are_those_of_keras(tmp_path):
         np.testing.assert_array_equal(loaded, saved)
 
 
+def test_it_comes_back_from_a_file_of_keras(tmp_path, x):
+    ours, _ = both(kernel_size=3, padding="same", dilation_rate=2)
+    model = keras.Sequential([keras.Input((None, None, 5)), ours])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[-1]) is Conv2D
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+
 @pytest.mark.usefixtures("on_tensorflow")
 def test_on_tensorflow_it_is_one_operation(x):
     import tensorflow as tf
