@@ -10,8 +10,8 @@ import click
 from experiments.benchmark_rows import ROWS, Asked
 from experiments.options import RESULTS, Command, data_option, model_option, overwrite_option
 from jointnet.model import VARIANTS
-from jointnet.runs import environment, write_json
-from preprocessing.outputs import refuse_existing, replacing
+from jointnet.runs import environment
+from preprocessing.output_files import refuse_existing, replacing, write_json
 
 PARTS = (
     *("inference", "memory", "batches", "normalisation"),

@@ -25,8 +25,7 @@ from jointnet.runs import Run, load_run
 from jointnet.symmetries import mean_over_symmetries
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import RunError
-from preprocessing.outputs import refuse_existing
-from preprocessing.patch_store import hash_file
+from preprocessing.output_files import hash_file, refuse_existing
 from preprocessing.scenes import Scene
 
 # Of the targets that are measured with one where the user names none.

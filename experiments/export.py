@@ -11,7 +11,7 @@ from jointnet.export import FORMATS, contract, contract_beside, require
 from jointnet.exported import greatest_difference
 from jointnet.runs import Run, load_run
 from preprocessing.errors import OutputError
-from preprocessing.outputs import refuse_existing, refuse_existing_folder
+from preprocessing.output_files import refuse_existing, refuse_existing_folder
 from preprocessing.sample_scenes import SMALLEST, render_scene
 from preprocessing.tiling import fill_void
 

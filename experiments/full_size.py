@@ -20,7 +20,7 @@ from jointnet.batches import TrainingBatches
 from jointnet.model import JointNet
 from jointnet.runs import jit_setting
 from preprocessing.inria import CITIES, GSD, TILE_SIZE, TILES_PER_CITY
-from preprocessing.outputs import replacing
+from preprocessing.output_files import replacing
 from preprocessing.patch_store import open_store
 from preprocessing.patches import build_store
 from preprocessing.sample_scenes import CORNER, CRS, GAP, render_scene

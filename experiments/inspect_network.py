@@ -26,7 +26,7 @@ from jointnet.inspection import (
 from jointnet.raster_checks import bands_of, check_raster, fed_steps
 from jointnet.runs import Run, load_run
 from preprocessing.errors import RasterError
-from preprocessing.outputs import refuse_existing, replacing
+from preprocessing.output_files import refuse_existing, replacing
 from preprocessing.raster_names import RasterName
 from preprocessing.rasters import RasterReader
 from preprocessing.resampling import ResampledReader, size_at

@@ -20,7 +20,7 @@ from experiments.store_report import describe, draw_preview
 from preprocessing.errors import DatasetError, OutputError
 from preprocessing.inria_check import check_inria, check_report
 from preprocessing.layouts import LAYOUTS, choose_features, folder_pairs, layout_scenes
-from preprocessing.outputs import folder_beside
+from preprocessing.output_files import folder_beside
 from preprocessing.patch_store import PatchSettings, PatchStore, open_store
 from preprocessing.patches import build_store
 from preprocessing.scenes import Scene

@@ -23,7 +23,7 @@ from experiments.published_recipes import (
 from experiments.recipe import Recipe, Validation
 from jointnet.settings import TrainingSettings
 from preprocessing.inria import inria_scenes
-from preprocessing.outputs import folder_beside
+from preprocessing.output_files import folder_beside
 from preprocessing.patch_store import PatchSettings
 from preprocessing.scenes import Scene
 

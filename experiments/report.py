@@ -15,9 +15,9 @@ from experiments.report_scenes import SceneWriter, images_of, mask_strips, predi
 from jointnet.evaluation import LabelledImage, SceneCounts
 from jointnet.evaluation_files import describe_evaluation
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, mask_scenes
-from jointnet.runs import Run, load_run, write_json
+from jointnet.runs import Run, load_run
 from jointnet.thresholds import ProbabilityHistogram
-from preprocessing.outputs import refuse_existing_folder, replacing_folder
+from preprocessing.output_files import refuse_existing_folder, replacing_folder, write_json
 from preprocessing.rasters import raster_info
 
 FOLDER = "report"

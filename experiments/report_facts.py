@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.runs import WEIGHTS, Run, environment
-from preprocessing.patch_store import hash_file
+from preprocessing.output_files import hash_file
 
 NAMES_SHOWN = 40
 _HELD_BACK = (

@@ -9,7 +9,8 @@ from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import WEIGHTS, describe_network
 from preprocessing.errors import RunError
-from preprocessing.patch_store import PatchStore, hash_file
+from preprocessing.output_files import hash_file
+from preprocessing.patch_store import PatchStore
 
 
 def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore) -> dict:

@@ -28,7 +28,7 @@ from preprocessing.inria_submission_check import (
     mask_name,
     wanted_tiles,
 )
-from preprocessing.outputs import refuse_existing
+from preprocessing.output_files import refuse_existing
 from preprocessing.scenes import images_in
 
 

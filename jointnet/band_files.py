@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jointnet.runs import write_json
 from jointnet.window_bands import Band, Strip, WindowGrid, bands_of, join
 from preprocessing.errors import OutputError, RunError
-from preprocessing.outputs import require_space
+from preprocessing.output_files import require_space, write_json
 
 _CLAIM, _PUBLISHING = "claimed", "publishing"
 _DRAFTS = "band_*.f32-*"

@@ -15,9 +15,9 @@ from pathlib import Path
 import keras
 
 from jointnet.distribution import alone, is_first
-from jointnet.runs import load_weights, write_json
+from jointnet.runs import load_weights
 from preprocessing.errors import RunError
-from preprocessing.outputs import replacing
+from preprocessing.output_files import replacing, write_json
 
 BEST = "best.weights.h5"
 

@@ -7,9 +7,14 @@ from jointnet.compared_inputs import MaskSet, is_run, mask_sets
 from jointnet.comparison_text import mask_text, run_text
 from jointnet.mask_comparison import compare_masks, describe_comparison
 from jointnet.run_comparison import describe_runs, read_runs
-from jointnet.runs import write_csv, write_json
 from preprocessing.errors import OutputError, RunError
-from preprocessing.outputs import folder_beside, publish, refuse_existing
+from preprocessing.output_files import (
+    folder_beside,
+    publish,
+    refuse_existing,
+    write_csv,
+    write_json,
+)
 
 FILES = ("comparison.json", "comparison.csv")
 

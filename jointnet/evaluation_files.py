@@ -7,8 +7,8 @@ from jointnet.evaluation import SceneCounts, summarise, table
 from jointnet.metrics import Counts
 from jointnet.object_evaluation import object_rows, object_table
 from jointnet.protocols import PROTOCOLS, protocol_rows, protocol_table
-from jointnet.runs import write_csv, write_json
 from jointnet.thresholds import ProbabilityHistogram, threshold_lines
+from preprocessing.output_files import write_csv, write_json
 
 
 def describe_evaluation(

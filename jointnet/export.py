@@ -18,7 +18,7 @@ import keras
 
 from jointnet.runs import CONFIG_KEYS, Run
 from preprocessing.errors import JointNetError, RunError
-from preprocessing.outputs import replacing, replacing_folder
+from preprocessing.output_files import replacing, replacing_folder
 
 # Where TensorFlow's SavedModel format leaves room for what others add to it.
 SAVED_MODEL_CONTRACT = Path("assets.extra", "contract.json")

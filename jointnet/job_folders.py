@@ -12,7 +12,7 @@ from jointnet.job_inputs import compare_files
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError
-from preprocessing.patch_store import hash_file
+from preprocessing.output_files import hash_file
 from preprocessing.raster_names import RasterName
 
 

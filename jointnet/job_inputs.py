@@ -12,7 +12,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Literal
 
 from jointnet.runs import WEIGHTS, Run
-from preprocessing.patch_store import hash_file
+from preprocessing.output_files import hash_file
 from preprocessing.raster_names import RasterName
 
 if TYPE_CHECKING:

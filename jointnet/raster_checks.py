@@ -192,7 +192,7 @@ def _for_gdal(name: RasterName) -> str:
 
 def _scaling(reader: "RasterReader") -> str:
     """Options of gdal_translate that map 2 to 98 % of each band's valid values to 0..255."""
-    from preprocessing.raster_access import strips
+    from preprocessing.tiling import strips
 
     step = max(1, reader.height * reader.width // _SAMPLE)
     kept, void = [], False

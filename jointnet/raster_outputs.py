@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preprocessing.errors import OutputError
-from preprocessing.outputs import refuse_existing
+from preprocessing.output_files import refuse_existing
 from preprocessing.raster_names import RasterName
 
 MASK, OVERLAY = "_output.tif", "_overlay.png"
 FOOTPRINTS, CENTRE_LINES = "_footprints.geojson", "_centre_lines.geojson"
 PROBABILITIES = "_probabilities.tif"
-# What GDAL and QGIS leave beside a raster, wrong once the raster is another one.
-_SIDE_FILES = (".aux.xml", ".msk", ".ovr")
 
 
 def layer_of(target: str) -> str:
@@ -69,36 +67,3 @@ def check_outputs(
             if path.resolve() in sources:
                 raise OutputError(f"{path}: is an input image; name another folder by --output")
             refuse_existing(path, overwrite)
-
-
-def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False) -> None:
-    """Rename finished files to their places: all of them, or none.
-
-    Args:
-        moves: each finished file and its place.
-        aside: an empty folder on the same disk, for what is replaced; back in place on failure.
-        overwrite: replace files that exist, side files of theirs (statistics, masks) included.
-
-    Raises:
-        OutputError: something has been written to a place in the meantime.
-        OSError: a file cannot be renamed.
-    """
-    for _, path in moves:
-        refuse_existing(path, overwrite)
-    done: list[tuple[Path, Path]] = []
-
-    def move(source: Path, path: Path) -> None:
-        os.replace(source, path)
-        done.append((source, path))
-
-    try:
-        for _, path in moves:
-            for old in (path.with_name(path.name + suffix) for suffix in ("", *_SIDE_FILES)):
-                if old.exists():
-                    move(old, aside / old.name)
-        for finished, path in moves:
-            move(finished, path)
-    except BaseException:
-        for source, path in reversed(done):
-            os.replace(path, source)
-        raise

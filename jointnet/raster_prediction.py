@@ -22,16 +22,10 @@ from jointnet.metrics import threshold_mask
 from jointnet.probability_spool import ProbabilitySpool
 from jointnet.raster_checks import check_raster
 from jointnet.raster_job import KEY_TAG, PredictionOptions, RasterJob
-from jointnet.raster_outputs import (
-    MASK,
-    OVERLAY,
-    PROBABILITIES,
-    check_outputs,
-    layer_of,
-    publish_all,
-)
+from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES, check_outputs, layer_of
 from jointnet.runs import Run
 from preprocessing.errors import OutputError
+from preprocessing.output_files import publish_all
 from preprocessing.raster_names import RasterName
 from preprocessing.tiling import Window
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from jointnet import distribution
 from jointnet.checkpoints import TrainingState
 from jointnet.event_log import EventLog
-from jointnet.runs import write_csv
+from preprocessing.output_files import write_csv
 
 
 class RunLog:

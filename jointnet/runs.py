@@ -6,7 +6,6 @@ recipe), ``environment.json``, ``data.json`` (manifest hash, scenes and split), 
 ``checkpoints/`` and ``pictures/`` beside them are not kept in git.
 """
 
-import csv
 import json
 import os
 import platform
@@ -14,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +26,7 @@ from jointnet.distribution import alone
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from preprocessing.errors import RunError
-from preprocessing.outputs import replacing
+from preprocessing.output_files import replacing
 
 NETWORKS = {"JointNet": JointNet, "ResNetUNet": ResNetUNet}
 WEIGHTS = "weights.weights.h5"
@@ -54,32 +52,6 @@ class Run:
     def name(self) -> str:
         """Name of the folder."""
         return self.folder.name
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside, then rename, so that a reader never sees half a file.
-
-    Raises:
-        OutputError: the file cannot be written; an older one stays as it was.
-    """
-    text = json.dumps(content, indent=2) + "\n"
-    with replacing(path, overwrite=True) as beside:
-        beside.write_text(text, encoding="utf-8")
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows of equal keys as CSV with a header, beside, then renamed.
-
-    Raises:
-        OutputError: the file cannot be written; an older one stays as it was.
-    """
-    with (
-        replacing(path, overwrite=True) as beside,
-        beside.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def describe_network(model: keras.Model) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from layers.band_scaling import BandScaling
 from layers.bilinear_upsampling import BilinearUpsampling
-from layers.conv2d import Conv2D
-from layers.dense_atrous_block import DenseAtrousBlock
+from layers.dense_atrous_block import Conv2D, DenseAtrousBlock
 from layers.group_normalization import GroupNormalization
 
 __all__ = [

@@ -59,7 +59,7 @@ class ErrorMapWriter(ClosedOnExit):
     """Writes a map, window by window: one band of uint8 with a palette, where a raster lies.
 
     A context manager. The file is written in place: give a path in a folder that is thrown away
-    where something fails (``outputs.folder_beside``).
+    where something fails (``output_files.folder_beside``).
 
     Args:
         path: the GeoTIFF.

@@ -10,9 +10,9 @@ import os
 import numpy as np
 
 from preprocessing.errors import LabelError
-from preprocessing.raster_access import read_window, strips
+from preprocessing.raster_access import read_window
 from preprocessing.rasters import LabelReader
-from preprocessing.tiling import VOID, Window
+from preprocessing.tiling import VOID, Window, strips
 
 GREY_THRESHOLD = 128
 

@@ -17,16 +17,10 @@ from preprocessing.inria_submission_check import (
     check_submission,
     missing_tiles,
 )
-from preprocessing.outputs import refuse_existing, replacing
-from preprocessing.raster_access import (
-    GDAL_ERRORS,
-    RasterInfo,
-    gdal_quiet,
-    raster_info,
-    reason,
-    strips,
-)
+from preprocessing.output_files import refuse_existing, replacing
+from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, gdal_quiet, raster_info, reason
 from preprocessing.rasters import LabelReader
+from preprocessing.tiling import strips
 
 # The label of austin29 has 343 KB with the first and 115 KB with the second, zip file included.
 COMPRESSIONS = {

@@ -22,14 +22,8 @@ from tqdm import tqdm
 
 from preprocessing.errors import DatasetError, RasterError
 from preprocessing.inria import TEST_CITIES, TILE_SIZE, TILES_PER_CITY
-from preprocessing.raster_access import (
-    GDAL_ERRORS,
-    gdal_quiet,
-    raster_info,
-    read_window,
-    reason,
-    strips,
-)
+from preprocessing.raster_access import GDAL_ERRORS, gdal_quiet, raster_info, read_window, reason
+from preprocessing.tiling import strips
 
 Sizes = Mapping[str, tuple[int, int]]
 

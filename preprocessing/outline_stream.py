@@ -14,8 +14,8 @@ import shapely
 from affine import Affine
 
 from preprocessing.outlines import joined_at_corners
-from preprocessing.raster_access import gdal_quiet, strips
-from preprocessing.tiling import Window
+from preprocessing.raster_access import gdal_quiet
+from preprocessing.tiling import Window, strips
 
 BATCH = 2_000
 """Polygons from which on a batch is full."""

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from preprocessing.display import stretch
-from preprocessing.outputs import replacing
+from preprocessing.output_files import replacing
 from preprocessing.rasters import LabelReader, RasterReader
 from preprocessing.tiling import VOID, Window
 

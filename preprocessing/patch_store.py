@@ -9,7 +9,6 @@ A store is a folder:
   validation scenes exactly once (elsewhere they are void).
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.errors import StoreError
+from preprocessing.output_files import hash_file
 from preprocessing.tiling import VOID
 
 FORMAT = "jointnet patch store 1"
@@ -126,12 +126,6 @@ class PatchStore:
     def sha256(self) -> str:
         """Hash of the manifest file, which holds the hashes of all sources."""
         return hash_file(self.folder / "manifest.json")
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_store(folder: Path) -> PatchStore:

@@ -14,7 +14,7 @@ from preprocessing.errors import DatasetError, LabelError, OutputError
 from preprocessing.geometry import geographic_corners, metres_apart
 from preprocessing.massachusetts import white_border
 from preprocessing.normalisation import BandStatistics
-from preprocessing.outputs import folder_beside, require_space
+from preprocessing.output_files import folder_beside, require_space
 from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
 from preprocessing.polygons import rasterise, scene_polygons
 from preprocessing.scenes import Scene

@@ -15,9 +15,9 @@ from affine import Affine
 
 from preprocessing.errors import RasterError
 from preprocessing.geometry import geographic_corners, metres_apart
-from preprocessing.raster_access import ClosedOnExit, RasterInfo, gdal_quiet, raster_info, strips
+from preprocessing.raster_access import ClosedOnExit, RasterInfo, gdal_quiet, raster_info
 from preprocessing.rasters import LabelReader, RasterReader
-from preprocessing.tiling import VOID, Window
+from preprocessing.tiling import VOID, Window, strips
 
 
 class ProbabilityReader(ClosedOnExit):

@@ -25,7 +25,6 @@ from preprocessing.geometry import fit_control_points, ground_steps, mean_step
 from preprocessing.raster_names import RasterName
 from preprocessing.tiling import Window
 
-_STRIP_PIXELS = 1 << 22
 _OPTIONS = {
     # Without these two, a truncated JPEG or PNG is read without an error, its missing part grey
     # or, for a PNG read in one piece, whatever was in memory.
@@ -283,18 +282,3 @@ def _first_bad_block(
             except GDAL_ERRORS:
                 return block
     return None
-
-
-def strips(height: int, width: int, rows: int = 512) -> Iterator[Window]:
-    """Full-width windows from top to bottom, each of about four million pixels at most.
-
-    Args:
-        height: rows of the raster.
-        width: columns of the raster.
-        rows: height of the raster's blocks; strips hold whole ones where that is not too much.
-    """
-    step = max(1, _STRIP_PIXELS // width)
-    if step > rows:
-        step -= step % rows
-    for row in range(0, height, step):
-        yield Window(row, 0, min(step, height - row), width)

@@ -23,7 +23,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from preprocessing.errors import OutputError
-from preprocessing.outputs import folder_beside, publish, refuse_existing, require_space
+from preprocessing.output_files import folder_beside, publish, refuse_existing, require_space
 from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, compression, gdal_quiet, reason
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import VOID, Window

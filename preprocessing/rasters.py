@@ -25,10 +25,9 @@ from preprocessing.raster_access import (
     raster_info,
     raster_tags,
     read_window,
-    strips,
 )
 from preprocessing.raster_names import RasterName
-from preprocessing.tiling import VOID, Window
+from preprocessing.tiling import VOID, Window, strips
 
 __all__ = [
     "LabelReader",

@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from shapely import affinity
 from shapely.geometry import Polygon, box
 
-from preprocessing.outputs import replacing
+from preprocessing.output_files import replacing
 from preprocessing.sample_drawing import GSD, Canvas, Sun, light, photograph
 from preprocessing.sample_towns import Town, draw_greenery, draw_ground, draw_plots
 

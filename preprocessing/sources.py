@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from preprocessing.errors import DatasetError
 from preprocessing.geometry import geographic_bounds, geographic_corners
-from preprocessing.patch_store import PatchSettings, hash_file
+from preprocessing.output_files import hash_file
+from preprocessing.patch_store import PatchSettings
 from preprocessing.rasters import RasterInfo, RasterReader
 from preprocessing.scenes import Scene
 

@@ -5,6 +5,7 @@ array it is cut from; pixels there are mirrored in an image and void in a mask, 
 because zeros would teach a network that imagery ends in black.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,3 +155,21 @@ def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     if image.dtype.kind in "iu":
         mean = np.rint(mean)
     return np.where(valid[..., None], image, mean.astype(image.dtype))
+
+
+_STRIP_PIXELS = 1 << 22
+
+
+def strips(height: int, width: int, rows: int = 512) -> Iterator[Window]:
+    """Full-width windows from top to bottom, each of about four million pixels at most.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        rows: height of the raster's blocks; strips hold whole ones where that is not too much.
+    """
+    step = max(1, _STRIP_PIXELS // width)
+    if step > rows:
+        step -= step % rows
+    for row in range(0, height, step):
+        yield Window(row, 0, min(step, height - row), width)

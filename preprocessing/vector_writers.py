@@ -17,7 +17,7 @@ import pyogrio
 
 from preprocessing.errors import OutputError
 from preprocessing.layer_files import DRIVERS, LayerFile
-from preprocessing.outputs import folder_beside, publish, refuse_existing
+from preprocessing.output_files import folder_beside, publish, refuse_existing
 from preprocessing.qgis_style import style, style_path
 
 # SQLite keeps what is not yet in the file in these; beside another file they would damage it.

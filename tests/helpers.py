@@ -13,14 +13,8 @@ from click.testing import Result
 from rasterio.errors import NotGeoreferencedWarning
 
 from jointnet import JointNet
-from jointnet.runs import (
-    WEIGHTS,
-    Run,
-    describe_network,
-    load_run,
-    save_weights,
-    write_json,
-)
+from jointnet.runs import WEIGHTS, Run, describe_network, load_run, save_weights
+from preprocessing.output_files import write_json
 
 CONFIG = {
     "bands": 3,

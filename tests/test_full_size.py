@@ -9,7 +9,8 @@ import rasterio
 from experiments import benchmark_rows, full_size
 from preprocessing.inria import CITIES, OFFICIAL_VALIDATION, inria_scenes
 from preprocessing.inria_check import check_inria
-from preprocessing.patch_store import hash_file, open_store
+from preprocessing.output_files import hash_file
+from preprocessing.patch_store import open_store
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
 

@@ -11,7 +11,8 @@ from experiments import training_run
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import WEIGHTS
 from preprocessing.errors import RunError
-from preprocessing.patch_store import PatchStore, hash_file
+from preprocessing.output_files import hash_file
+from preprocessing.patch_store import PatchStore
 from tests.training_fixtures import tiny_recipe, trained
 
 

@@ -34,7 +34,7 @@ def strips_of(monkeypatch):
     """Sets how many rows a strip has."""
 
     def rows(count, width):
-        monkeypatch.setattr("preprocessing.raster_access._STRIP_PIXELS", count * width)
+        monkeypatch.setattr("preprocessing.tiling._STRIP_PIXELS", count * width)
 
     return rows
 
@@ -65,7 +65,7 @@ def undivided(mask):
 @example(COMB, 1, 1, False, True)
 def test_strips_give_the_outlines_of_the_undivided_mask(mask, rows, batch, corners, enclosed):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preprocessing.raster_access._STRIP_PIXELS", rows * mask.shape[1])
+        patch.setattr("preprocessing.tiling._STRIP_PIXELS", rows * mask.shape[1])
         batches = batches_of(mask, batch=batch, corners=corners, enclosed=enclosed)
     polygons = [polygon for found in batches for polygon in found]
     assert len(polygons) == len({polygon.wkb for polygon in polygons})
@@ -83,7 +83,7 @@ def test_strips_give_the_outlines_of_the_undivided_mask(mask, rows, batch, corne
 @example(NESTED, 1)
 def test_what_belongs_together_comes_in_one_batch(mask, rows):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preprocessing.raster_access._STRIP_PIXELS", rows * mask.shape[1])
+        patch.setattr("preprocessing.tiling._STRIP_PIXELS", rows * mask.shape[1])
         by_corners = batches_of(mask, batch=1, corners=True)
         enclosed = batches_of(mask, batch=1, enclosed=True)
     labels, _ = ndimage.label(mask == 1, np.ones((3, 3)))

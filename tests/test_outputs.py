@@ -3,7 +3,7 @@ import os
 import pytest
 
 from preprocessing.errors import OutputError
-from preprocessing.outputs import replacing, replacing_folder
+from preprocessing.output_files import replacing, replacing_folder
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):

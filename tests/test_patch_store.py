@@ -15,13 +15,8 @@ from shapely.geometry import box
 
 from preprocessing import patch_store
 from preprocessing.errors import StoreError
-from preprocessing.patch_store import (
-    PatchSet,
-    PatchSettings,
-    hash_file,
-    open_store,
-    validation_scenes,
-)
+from preprocessing.output_files import hash_file
+from preprocessing.patch_store import PatchSet, PatchSettings, open_store, validation_scenes
 from preprocessing.patches import build_store
 from tests.training_fixtures import (
     SIZES,

@@ -665,7 +665,7 @@ def test_an_exception_half_way_leaves_nothing(tmp_path, two, monkeypatch, error)
 def test_a_disk_without_room_is_refused_before_the_work(tmp_path, two, monkeypatch):
     """A memory map on a full disk would end the process by a signal."""
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("preprocessing.outputs.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("preprocessing.output_files.shutil.disk_usage", lambda path: usage)
     # 32 x 32 for training and 4 x 16 x 16 for validation, of 3 bands and the mask, one byte each.
     message = refusal(OutputError, tmp_path, two)
     assert "cannot be written: needs up to 0.0 MB free" in message

@@ -16,9 +16,8 @@ from preprocessing.pixel_sums import (
     sums_at_points,
     sums_in_polygons,
 )
-from preprocessing.raster_access import strips
 from preprocessing.rasters import raster_info
-from preprocessing.tiling import Window
+from preprocessing.tiling import Window, strips
 from tests.mask_files import UTM, write, write_probabilities
 
 
@@ -26,7 +25,7 @@ from tests.mask_files import UTM, write, write_probabilities
 def _narrow_strips(monkeypatch):
     """Several strips to even the smallest raster."""
     monkeypatch.setattr(pixel_sums, "strips", lambda height, width: strips(height, width, 4))
-    monkeypatch.setattr("preprocessing.raster_access._STRIP_PIXELS", 40)
+    monkeypatch.setattr("preprocessing.tiling._STRIP_PIXELS", 40)
 
 
 def reading(values):

@@ -10,10 +10,10 @@ from jointnet.raster_outputs import (
     PROBABILITIES,
     check_outputs,
     output_paths,
-    publish_all,
     style_of,
 )
 from preprocessing.errors import OutputError
+from preprocessing.output_files import publish_all
 
 
 def test_names_begin_with_the_stem():

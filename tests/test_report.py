@@ -14,9 +14,8 @@ from click.testing import CliRunner, Result
 from experiments import evaluate, recipes, report
 from experiments.report import main
 from jointnet.evaluation import OVERALL
-from jointnet.runs import write_json
 from preprocessing.errors import RasterError
-from preprocessing.patch_store import hash_file
+from preprocessing.output_files import hash_file, write_json
 from preprocessing.scenes import Scene
 from tests.helpers import blotches, error, make_run, write_image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.report_facts import mask_origin, read_history, run_origin
 from jointnet.runs import WEIGHTS, Run
-from preprocessing.patch_store import hash_file
+from preprocessing.output_files import hash_file
 from tests.helpers import CONFIG
 
 

@@ -18,10 +18,9 @@ from jointnet.runs import (
     environment,
     load_run,
     save_weights,
-    write_csv,
-    write_json,
 )
 from preprocessing.errors import OutputError, RunError
+from preprocessing.output_files import write_csv, write_json
 from tests.helpers import make_run
 from tests.training_fixtures import NETWORK
 

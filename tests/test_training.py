@@ -12,11 +12,11 @@ import pytest
 
 from jointnet import training
 from jointnet.checkpoints import BEST, Checkpoints
-from jointnet.runs import write_csv
 from jointnet.settings import TrainingSettings
 from jointnet.training import train, validate
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import RunError, TrainingError
+from preprocessing.output_files import write_csv
 from preprocessing.patch_store import PatchSet, PatchStore
 from tests.test_event_log import read_events
 from tests.training_fixtures import (

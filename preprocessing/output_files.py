@@ -1,11 +1,15 @@
 """Files that appear only when complete: written in a folder beside, then renamed."""
 
+import csv
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from preprocessing.errors import OutputError
 
@@ -140,3 +144,72 @@ def replacing_folder(
     except OSError as error:
         words = error.strerror or " ".join(str(error).split())
         raise OutputError(f"{path}: cannot be written: {words}") from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON beside, then rename, so that a reader never sees half a file.
+
+    Raises:
+        OutputError: the file cannot be written; an older one stays as it was.
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    with replacing(path, overwrite=True) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of equal keys as CSV with a header, beside, then renamed.
+
+    Raises:
+        OutputError: the file cannot be written; an older one stays as it was.
+    """
+    with (
+        replacing(path, overwrite=True) as beside,
+        beside.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+# What GDAL and QGIS leave beside a raster, wrong once the raster is another one.
+_SIDE_FILES = (".aux.xml", ".msk", ".ovr")
+
+
+def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False) -> None:
+    """Rename finished files to their places: all of them, or none.
+
+    Args:
+        moves: each finished file and its place.
+        aside: an empty folder on the same disk, for what is replaced; back in place on failure.
+        overwrite: replace files that exist, side files of theirs (statistics, masks) included.
+
+    Raises:
+        OutputError: something has been written to a place in the meantime.
+        OSError: a file cannot be renamed.
+    """
+    for _, path in moves:
+        refuse_existing(path, overwrite)
+    done: list[tuple[Path, Path]] = []
+
+    def move(source: Path, path: Path) -> None:
+        os.replace(source, path)
+        done.append((source, path))
+
+    try:
+        for _, path in moves:
+            for old in (path.with_name(path.name + suffix) for suffix in ("", *_SIDE_FILES)):
+                if old.exists():
+                    move(old, aside / old.name)
+        for finished, path in moves:
+            move(finished, path)
+    except BaseException:
+        for source, path in reversed(done):
+            os.replace(path, source)
+        raise
