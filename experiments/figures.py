@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from preprocessing.augmentation import Augmentation
-from preprocessing.changes import Draws
-from preprocessing.display import stretch
+from preprocessing.augmentation import Augmentation, Draws
+from preprocessing.image_operations import stretch
 
 # Colour-blind safe (Okabe and Ito 2008): agreement, false alarm, miss.
 FOUND, FALSELY_FOUND, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from experiments.recipe import Recipe, Validation
 from jointnet.settings import TrainingSettings
-from preprocessing.augmentation import Augmentation
-from preprocessing.changes import Change
+from preprocessing.augmentation import Augmentation, Change
 from preprocessing.errors import DatasetError
-from preprocessing.folders import folder_scenes
 from preprocessing.inria import inria_scenes
+from preprocessing.layouts import folder_scenes
 from preprocessing.patch_store import PatchSettings
 from preprocessing.scenes import Scene
 

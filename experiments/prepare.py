@@ -18,13 +18,12 @@ from experiments.options import (
 )
 from experiments.store_report import describe, draw_preview
 from preprocessing.errors import DatasetError, OutputError
-from preprocessing.inria_check import check_inria, check_report
-from preprocessing.layouts import LAYOUTS, choose_features, folder_pairs, layout_scenes
+from preprocessing.layouts import LAYOUTS, choose_features, folder_pairs, layout_scenes, patch_note
 from preprocessing.output_files import folder_beside
 from preprocessing.patch_store import PatchSettings, PatchStore, open_store
 from preprocessing.patches import build_store
+from preprocessing.scene_checks import check_inria, check_report
 from preprocessing.scenes import Scene
-from preprocessing.splits import patch_note
 
 PATCHES = recipes.open_buildings().patches
 # Options that say how to cut, which a recipe says itself.

@@ -85,7 +85,7 @@ def polygons(where: str | None = None, buffer_m: float | None = None) -> Recipe:
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
-        from preprocessing.polygons import polygon_scenes
+        from preprocessing.layouts import polygon_scenes
 
         found = polygon_scenes(data / "images", data / "polygons", validation)
         return [replace(scene, where=where, buffer_m=buffer_m) for scene in found]

@@ -6,9 +6,9 @@ from html import escape
 import numpy as np
 
 from experiments.report_charts import Axis, Series, bar_chart, dot_chart, legend, line_chart
-from experiments.report_layers import COVERAGE_WINDOW
 from experiments.report_tables import number
 from jointnet.evaluation import OVERALL
+from preprocessing.pictures import COVERAGE_WINDOW
 
 UNIT = (0, 1)
 _FIGURES = (("IoU", "iou"), ("precision", "precision"), ("recall", "recall"))
@@ -159,7 +159,7 @@ def coverage_figure(coverage: np.ndarray) -> str:
     """How much of windows the masks cover.
 
     Args:
-        coverage: ``(windows, 2)``, see ``report_layers.window_shares``.
+        coverage: ``(windows, 2)``, see ``pictures.window_shares``.
     """
     if not len(coverage):
         return absent("No window has a valid pixel, so there is no coverage to show.")

@@ -29,7 +29,7 @@ from experiments.report_tables import (
     worst_first,
 )
 from jointnet.evaluation import OVERALL
-from preprocessing.pyramids import TILE
+from preprocessing.pictures import TILE
 
 ASSETS = Path(__file__).parent / "report_assets"
 COPIED = (

@@ -10,13 +10,12 @@ from typing import Self
 import numpy as np
 
 from experiments.figures import displayable
-from experiments.report_layers import SceneLayers, Strip, write_layers
 from jointnet.evaluation import LabelledImage
 from jointnet.mask_evaluation import open_mask
 from jointnet.metrics import threshold_mask
-from preprocessing.display import scale
 from preprocessing.errors import DatasetError, RasterError
-from preprocessing.pyramids import TILE
+from preprocessing.image_operations import scale
+from preprocessing.pictures import TILE, SceneLayers, Strip, write_layers
 from preprocessing.rasters import RasterInfo, RasterReader, raster_info
 from preprocessing.scenes import NAMES_SHOWN, Scene, images_in
 from preprocessing.tiling import VOID, Window
@@ -74,7 +73,7 @@ class SceneWriter:
         Args:
             name: the scene.
             info: of its raster.
-            strips: called in a thread, see ``report_layers.write_layers``.
+            strips: called in a thread, see ``pictures.write_layers``.
 
         Raises:
             JointNetError, OSError: of an earlier scene.

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.figures import draw_augmentations
 from preprocessing.augmentation import STRONG
-from preprocessing.normalisation import value_range
+from preprocessing.band_statistics import value_range
 from preprocessing.output_files import replacing
 from preprocessing.patch_store import SPLITS, PatchSet, PatchStore
 from preprocessing.polygons import PolygonCounts

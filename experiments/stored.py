@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from experiments.recipes import Recipe, Validation, open_buildings, open_roads
+from preprocessing.band_statistics import value_range
 from preprocessing.errors import DatasetError
-from preprocessing.normalisation import value_range
 from preprocessing.patch_store import PatchStore
 
 STORED = "store"

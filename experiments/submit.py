@@ -21,11 +21,12 @@ from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES
 from jointnet.runs import load_run
 from preprocessing.errors import DatasetError, RunError
 from preprocessing.inria import test_images
-from preprocessing.inria_submission import COMPRESSIONS, pack_masks
-from preprocessing.inria_submission_check import (
+from preprocessing.inria_submission import (
+    COMPRESSIONS,
     SubmissionCheck,
     check_submission,
     mask_name,
+    pack_masks,
     wanted_tiles,
 )
 from preprocessing.output_files import refuse_existing

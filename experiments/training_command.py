@@ -15,8 +15,8 @@ from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import load_run
 from preprocessing.errors import StoreError
+from preprocessing.layouts import patch_note
 from preprocessing.patch_store import PatchStore, open_store
-from preprocessing.splits import patch_note
 
 RESULTS = Path("results")
 

@@ -19,8 +19,8 @@ from jointnet.prediction import predict_image
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import WEIGHTS, Run, environment, load_run, save_weights, uses_xla
 from jointnet.training import train
+from preprocessing.band_statistics import value_range
 from preprocessing.errors import RunError, StoreError
-from preprocessing.normalisation import value_range
 from preprocessing.output_files import write_json
 from preprocessing.patch_store import PatchStore, open_store, validation_scenes
 

@@ -7,10 +7,9 @@ import click
 
 from experiments.options import Command, given, overwrite_option
 from preprocessing.errors import OutputError
-from preprocessing.mask_features import MaskFeatures
-from preprocessing.mask_layers import PRUNE_M, FeatureSettings, features_of
 from preprocessing.raster_access import raster_info
 from preprocessing.vector_writers import DRIVERS, check_layers, write_layers
+from preprocessing.vectorising import PRUNE_M, FeatureSettings, MaskFeatures, features_of
 
 _PATH = click.Path(path_type=Path)
 _ENDINGS = ", ".join(DRIVERS)

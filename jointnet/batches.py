@@ -6,9 +6,8 @@ import keras
 import numpy as np
 
 from jointnet.device_patches import DevicePatches
-from preprocessing.augmentation import Augmentation
-from preprocessing.changes import Draws
-from preprocessing.colour import affine_colours
+from preprocessing.augmentation import Augmentation, Draws
+from preprocessing.image_operations import affine_colours
 from preprocessing.patch_store import PatchSet
 
 

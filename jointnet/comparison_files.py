@@ -36,7 +36,7 @@ def compare(
             when they were evaluated.
         align: bring masks of another size or place onto the grid of the truth or first mask.
         output: folder for ``comparison.json``, ``comparison.csv`` and, of masks, the error maps
-            (``preprocessing.error_maps``) as ``errors/<mask>/<scene>.tif`` or, without a truth,
+            (``preprocessing.raster_writers``) as ``errors/<mask>/<scene>.tif`` or, without a truth,
             ``differences/<mask>/<scene>.tif`` against the first; None to write nothing. All
             files appear at the end, or none.
         overwrite: replace outputs that exist.

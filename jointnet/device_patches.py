@@ -6,8 +6,7 @@ import keras
 import numpy as np
 
 from jointnet.backends import compiled, memory_errors
-from preprocessing.augmentation import Augmentation
-from preprocessing.changes import COLOURS
+from preprocessing.augmentation import COLOURS, Augmentation
 from preprocessing.errors import TrainingError
 from preprocessing.patch_store import PatchSet
 
@@ -48,11 +47,11 @@ class DevicePatches:
 
         Args:
             places: ``(batch, 4)`` int32: number of the patch, first row and first column of the
-                crop, and its symmetry, 0 to 7 as in ``preprocessing.warping.dihedral``.
+                crop, and its symmetry, 0 to 7 as in ``preprocessing.image_operations.dihedral``.
             colours: ``(batch, bands, bands + 1)`` float32: matrix and, in the last column, offset
-                of ``preprocessing.colour.affine_colours``.
+                of ``preprocessing.image_operations.affine_colours``.
             exponents: ``(batch,)`` float32: of the tone curve before that, ``gamma`` of
-                ``preprocessing.colour.recolour``; 1 bends nothing.
+                ``preprocessing.image_operations.recolour``; 1 bends nothing.
 
         Returns:
             Images ``(batch, crop, crop, bands)`` in the store's dtype and masks
@@ -89,7 +88,7 @@ def symmetric(images: keras.KerasTensor, symmetries: keras.KerasTensor) -> keras
 
     Args:
         images: ``(batch, side, side, channels)``.
-        symmetries: ``(batch,)`` int, 0 to 7, as in ``preprocessing.warping.dihedral``.
+        symmetries: ``(batch,)`` int, 0 to 7, as in ``preprocessing.image_operations.dihedral``.
 
     Returns:
         ``(batch, side, side, channels)``, same dtype.
@@ -107,7 +106,7 @@ def recoloured(
     exponents: keras.KerasTensor,
     limits: tuple[float, float],
 ) -> keras.KerasTensor:
-    """Each image in its own colours, as ``preprocessing.colour.recolour`` does it.
+    """Each image in its own colours, as ``preprocessing.image_operations.recolour`` does it.
 
     Args:
         images: ``(batch, height, width, bands)`` of a store's dtype.

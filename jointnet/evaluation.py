@@ -12,8 +12,7 @@ from jointnet.patch_protocol import PatchCounts, PatchGrid
 from jointnet.prediction import Predict, predict_image
 from jointnet.relaxed import RelaxedCounts, count_relaxed
 from jointnet.thresholds import ProbabilityHistogram
-from preprocessing.object_counts import ObjectCounts
-from preprocessing.objects import count_objects
+from preprocessing.objects import ObjectCounts, count_objects
 from preprocessing.tiling import VOID
 
 if TYPE_CHECKING:

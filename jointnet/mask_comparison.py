@@ -23,8 +23,7 @@ from preprocessing.errors import LabelError
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
-    from preprocessing.grey_masks import GreyMaskReader
-    from preprocessing.rasters import RasterInfo
+    from preprocessing.rasters import GreyMaskReader, RasterInfo
 
 _CHUNK = 1 << 20
 
@@ -91,7 +90,7 @@ def compare_masks(
 
     Args:
         sets: masks of the same scenes (``compared_inputs.mask_sets``); grey ones are thresholded
-            at 128 (``preprocessing.grey_masks``).
+            at 128 (``preprocessing.rasters``).
         has_truth: whether the last is the truth. The others are laid onto its grid, or onto that
             of the first where there is none.
         align: bring masks of another size or place onto that grid, by nearest neighbour.
@@ -115,8 +114,8 @@ def _compare_scene(
     align: bool,
     maps: dict[tuple[str, str], Path],
 ) -> ComparedScene:
-    from preprocessing.error_maps import BLOCK, ErrorMapWriter, error_values
     from preprocessing.raster_access import raster_info
+    from preprocessing.raster_writers import _BLOCK, ErrorMapWriter, error_values
 
     paths = [one.files[scene] for one in sets]
     onto = raster_info(paths[base])
@@ -134,8 +133,8 @@ def _compare_scene(
             if (one.name, scene) in maps
         }
         empty = np.zeros(len(sets), np.int64)
-        for row in range(0, onto.height, BLOCK):
-            strip = Window(row, 0, min(BLOCK, onto.height - row), onto.width)
+        for row in range(0, onto.height, _BLOCK):
+            strip = Window(row, 0, min(_BLOCK, onto.height - row), onto.width)
             masks = [reader.read(strip) for reader in readers]
             found, strip_void, strip_some = count_patterns(masks)
             patterns, void, in_some = patterns + found, void + strip_void, in_some + strip_some
@@ -160,9 +159,9 @@ def _open(
     stack: ExitStack, path: Path, base: Path, onto: "RasterInfo", align: bool
 ) -> tuple["GreyMaskReader", str | None]:
     """Open a mask on the grid of another; with a sentence where it was brought onto it."""
-    from preprocessing.alignment import aligned
-    from preprocessing.grey_masks import GreyMaskReader
     from preprocessing.raster_access import raster_info
+    from preprocessing.rasters import GreyMaskReader
+    from preprocessing.resampling import aligned
 
     own, note = raster_info(path), None
     problem = None if path == base else _differs(path, own, base, onto)
@@ -183,7 +182,7 @@ def _open(
 
 def _differs(path: Path, own: "RasterInfo", base: Path, onto: "RasterInfo") -> str | None:
     """Why a mask is not on the grid of another; None where it is, as far as both say."""
-    from preprocessing.geometry import geographic_corners, metres_apart
+    from preprocessing.ground import geographic_corners, metres_apart
 
     if (own.height, own.width) != (onto.height, onto.width):
         return (

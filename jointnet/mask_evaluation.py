@@ -38,7 +38,7 @@ class MaskMeasures:
         objects: count objects too (``preprocessing.objects``), scored where there are
             probabilities. Masks are then held whole, about 20 bytes a pixel.
         align: bring masks of another size or place onto the pixels of their label rasters
-            (``preprocessing.alignment``), where they are refused without.
+            (``preprocessing.resampling``), where they are refused without.
     """
 
     relaxed_buffer: int | None = None
@@ -232,9 +232,8 @@ def open_mask(
     Raises:
         LabelError, PolygonError, RasterError: see ``evaluate_masks``.
     """
-    from preprocessing.alignment import aligned
-    from preprocessing.pixel_sums import ProbabilityReader
-    from preprocessing.rasters import LabelReader, raster_info
+    from preprocessing.rasters import LabelReader, ProbabilityReader, raster_info
+    from preprocessing.resampling import aligned
 
     with ExitStack() as stack:
         path, note = scene.image, None

@@ -42,7 +42,7 @@ class JointNet(keras.Model):
         band_scale: divides each band after that: one number or one per band. The defaults map
             0..255 to -1..1.
         band_limits: (low, high) that each band is clipped to before that, one pair per band; None
-            to clip nothing. For imagery of more than 8 bits, see ``preprocessing.normalisation``.
+            to clip nothing. For imagery of more than 8 bits, see ``preprocessing.band_statistics``.
         name: name of the model.
         dtype: dtype policy; scaling and the final sigmoid are float32 under each.
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from jointnet.evaluation import OVERALL, SceneCounts
-from preprocessing.object_counts import ObjectCounts
-from preprocessing.objects import MATCH_IOU
+from preprocessing.objects import MATCH_IOU, ObjectCounts
 
 COLUMNS = {
     "precision": "precision",

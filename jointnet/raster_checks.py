@@ -124,7 +124,7 @@ def _alpha_note(reader: "RasterReader") -> str:
 
 def _control_point_note(reader: "RasterReader") -> str:
     """How well ground control points place the raster; '' where they do not."""
-    from preprocessing.geometry import fit_control_points
+    from preprocessing.ground import fit_control_points
 
     fit = fit_control_points(reader.gcps, reader.crs, reader.height, reader.width)
     return fit.note if fit else ""

@@ -33,8 +33,7 @@ from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
-    from preprocessing.resampling import ResampledReader
-    from preprocessing.white_void import WhiteIsVoid
+    from preprocessing.resampling import ResampledReader, WhiteIsVoid
 
 FORMAT = "jointnet prediction 1"
 KEY_TAG = "JOINTNET_PREDICTION"
@@ -55,7 +54,7 @@ class PredictionOptions:
             times the time.
         gsd: ground metres per pixel of the raster, where it does not say or says it wrong; None
             for what it says; ``"native"`` to feed it as it is, whatever it says.
-        void_white: white areas are void, see ``preprocessing.white_void``.
+        void_white: white areas are void, see ``preprocessing.resampling``.
     """
 
     bands: Sequence[int] | None = None
@@ -249,7 +248,7 @@ class RasterJob:
 
     def _imagery(self) -> "RasterReader | WhiteIsVoid":
         """The raster at its own size, with what counts as void."""
-        from preprocessing.white_void import WhiteIsVoid
+        from preprocessing.resampling import WhiteIsVoid
 
         return WhiteIsVoid(self._reader()) if self.options.void_white else self._reader()
 

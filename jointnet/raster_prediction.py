@@ -104,7 +104,7 @@ def predict_raster(
             the time.
         gsd: ground metres per pixel, where the raster does not say; ``"native"`` for no resampling
             to the network's; see ``raster_checks.fed_steps``.
-        void_white: white areas are void, see ``preprocessing.white_void``.
+        void_white: white areas are void, see ``preprocessing.resampling``.
         workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
 
@@ -205,9 +205,9 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
         RasterError: the raster has changed since it was predicted.
         OutputError: outputs exist or cannot be written, or a band is missing.
     """
-    from preprocessing.mask_layers import features_of
-    from preprocessing.overlays import overlay, write_png
+    from preprocessing.pictures import overlay, write_png
     from preprocessing.vector_writers import write_layers
+    from preprocessing.vectorising import features_of
 
     paths = job.paths
     with job.reader() as reader, _drafts(job) as hidden:

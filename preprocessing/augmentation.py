@@ -1,24 +1,122 @@
-"""Random changes of training patches and their masks: geometry, blur, light, colour and noise.
-
-Everything random comes from the generator that is handed in: the same generator state gives the
-same patch, whatever was augmented before. What is drawn for one change depends neither on its own
-strength and probability nor on those of the others.
-
-Flips, colours, noise and dropout need numpy alone; rotation, scale, shear, blur, sharpen and emboss
-need OpenCV.
-"""
+"""What a random change is, which there are, and what is drawn for one patch."""
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
-from preprocessing import degradation
-from preprocessing.changes import CHANGES, FILTERS, MOVES, Change, Draws, checked
-from preprocessing.colour import recolour
+from preprocessing import image_operations
 from preprocessing.errors import LabelError, RasterError, TrainingError
-from preprocessing.warping import affine_matrix, dihedral, warp
+from preprocessing.image_operations import affine_matrix, dihedral, recolour, warp
+
+COLOURS = ("brightness", "contrast", "saturation", "hue", "gamma")
+MOVES = ("rotation", "scale", "shear")
+FILTERS = ("blur", "sharpen", "emboss")
+PIXEL_CHANGES = (
+    "frequency_noise",
+    "gaussian_noise",
+    "salt_and_pepper",
+    "dropout",
+    "coarse_dropout",
+)
+# The order in which they are drawn: another order, or one more in between, is another patch from
+# the same generator.
+CHANGES = (*COLOURS, *MOVES, *FILTERS, "grayscale", *PIXEL_CHANGES)
+
+
+@dataclass(frozen=True)
+class Change:
+    """How strong a change may be, and how often it is made.
+
+    Attributes:
+        strength: 0 to 1, 0 is none; what 1 means is said where ``Augmentation`` names the change.
+        probability: 0 to 1, with which a patch is changed at all.
+    """
+
+    strength: float
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for one patch, whatever the strengths and probabilities are.
+
+    Attributes:
+        symmetry: 0 to 7, see ``dihedral``.
+        shifts: by the change's name, -1 to 1: how far of its strength, and which way; a change
+            that goes one way only takes the size. One that is not named is not made.
+        chances: by the change's name, 0 to 1: a change is made where this lies below its
+            probability. 0 for one that is not named.
+        shear_direction: fraction of a full turn.
+        emboss_direction: fraction of a full turn.
+        seed: of the generators that draw pixels.
+    """
+
+    symmetry: int = 0
+    shifts: dict[str, float] = field(default_factory=dict)
+    chances: dict[str, float] = field(default_factory=dict)
+    shear_direction: float = 0.0
+    emboss_direction: float = 0.0
+    seed: int = 0
+
+    @classmethod
+    def from_generator(cls, rng: np.random.Generator) -> "Draws":
+        """Draw for every change, always the same amount.
+
+        Symmetry and colours come first: a generator gave the same of them before there were other
+        changes.
+        """
+        symmetry = int(rng.integers(8))
+        shifts = rng.uniform(-1, 1, size=len(CHANGES)).tolist()
+        *chances, shear_direction, emboss_direction = rng.random(len(CHANGES) + 2).tolist()
+        return cls(
+            symmetry,
+            dict(zip(CHANGES, shifts, strict=True)),
+            dict(zip(CHANGES, chances, strict=True)),
+            shear_direction,
+            emboss_direction,
+            int(rng.integers(2**63)),
+        )
+
+    def pixel_generator(self, name: str) -> np.random.Generator:
+        """The generator of one change's pixels; the others never use it."""
+        return np.random.default_rng([self.seed, CHANGES.index(name)])
+
+
+def checked(name: str, given: Any) -> float | Change | None:
+    """Return the setting of a change; a dict, as JSON has it, becomes the ``Change`` it was.
+
+    Args:
+        name: name of the change.
+        given: a strength, a ``Change``, its fields as a dict, or None.
+
+    Raises:
+        TrainingError: none of these, or a strength or probability outside 0 to 1.
+    """
+    if isinstance(given, dict):
+        try:
+            given = Change(**given)
+        except TypeError:
+            raise TrainingError(
+                f"augmentation {name} is {given}: give strength and probability"
+            ) from None
+    if given is None:
+        return None
+    if isinstance(given, Change):
+        _check_fraction(f"the probability of augmentation {name}", given.probability)
+        _check_fraction(f"augmentation {name}", given.strength)
+    else:
+        _check_fraction(f"augmentation {name}", given)
+    return given
+
+
+def _check_fraction(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise TrainingError(f"{what} is {value!r}: give a fraction from 0 to 1")
+
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 # What strength 1 means where it is no fraction: pixels, and factors of what is added.
@@ -178,11 +276,11 @@ class Augmentation:
     def _filter(self, image: np.ndarray, draws: Draws) -> np.ndarray:
         """Blur, sharpen and emboss."""
         if sigma := BLUR_SIGMA * abs(self._reach("blur", draws)):
-            image = degradation.blur(image, sigma)
+            image = image_operations.blur(image, sigma)
         if amount := SHARPEN_AMOUNT * abs(self._reach("sharpen", draws)):
-            image = degradation.sharpen(image, amount)
+            image = image_operations.sharpen(image, amount)
         if amount := EMBOSS_AMOUNT * abs(self._reach("emboss", draws)):
-            image = degradation.emboss(image, amount, draws.emboss_direction)
+            image = image_operations.emboss(image, amount, draws.emboss_direction)
         return image
 
     def _relight(self, image: np.ndarray, draws: Draws, low: float, high: float) -> np.ndarray:
@@ -191,11 +289,11 @@ class Augmentation:
         if gain != 1:
             spread = (1 + self.changes["frequency_noise"].strength) ** 0.5
             rng = draws.pixel_generator("frequency_noise")
-            image = degradation.uneven_light(image, gain, spread, low, rng)
+            image = image_operations.uneven_light(image, gain, spread, low, rng)
         return recolour(image, low, high, **self.tones(draws))
 
     def tones(self, draws: Draws) -> dict[str, float]:
-        """What was drawn of all colours at once: arguments of ``colour.recolour``."""
+        """What was drawn of all colours at once: arguments of ``image_operations.recolour``."""
         grey = abs(self._reach("grayscale", draws))
         return {
             "brightness": self._reach("brightness", draws),
@@ -209,15 +307,17 @@ class Augmentation:
         """Add noise and lose pixels."""
         if share := abs(self._reach("gaussian_noise", draws)):
             rng = draws.pixel_generator("gaussian_noise")
-            image = degradation.gaussian_noise(image, share * (high - low), rng)
+            image = image_operations.gaussian_noise(image, share * (high - low), rng)
         if share := abs(self._reach("salt_and_pepper", draws)):
             rng = draws.pixel_generator("salt_and_pepper")
-            image = degradation.salt_and_pepper(image, share, low, high, rng)
+            image = image_operations.salt_and_pepper(image, share, low, high, rng)
         if share := abs(self._reach("dropout", draws)):
-            image = degradation.drop_pixels(image, share, low, draws.pixel_generator("dropout"))
+            image = image_operations.drop_pixels(
+                image, share, low, draws.pixel_generator("dropout")
+            )
         if share := abs(self._reach("coarse_dropout", draws)):
             rng = draws.pixel_generator("coarse_dropout")
-            image = degradation.drop_rectangles(image, share, low, rng)
+            image = image_operations.drop_rectangles(image, share, low, rng)
         return image
 
     def _shift(self, name: str, draws: Draws) -> tuple[float, float]:

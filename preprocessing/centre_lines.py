@@ -19,8 +19,8 @@ import rasterio.features
 import shapely
 from affine import Affine
 
+from preprocessing.mask_outlines import numbered_vertices
 from preprocessing.raster_access import gdal_quiet
-from preprocessing.simplification import numbered_vertices
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def skeleton(outlines: np.ndarray, group: np.ndarray) -> np.ndarray:
 
     Args:
         outlines: object array ``(n,)`` of polygons in pixels.
-        group: the piece that each is of, int ``(n,)``, see ``outlines.joined_at_corners``.
+        group: the piece that each is of, int ``(n,)``, see ``mask_outlines.joined_at_corners``.
 
     Returns:
         ``(m, 2)`` int64 of column and row.

@@ -5,55 +5,15 @@ gives the mask again.
 """
 
 import os
-from functools import partial
 
 import geopandas
 import numpy as np
 import shapely
-from affine import Affine
 
-from preprocessing.outline_stream import outline_batches
-from preprocessing.placement import Placement, apply_affine, geodesic_areas, placement
+from preprocessing.ground import Placement, geodesic_areas, placement
+from preprocessing.mask_outlines import polygonise
 from preprocessing.raster_access import raster_info
-from preprocessing.rasters import LabelReader
 from preprocessing.vector_writers import write_layer
-
-
-def polygonise(
-    mask: str | os.PathLike | np.ndarray, transform: Affine | None = None
-) -> list[shapely.Polygon]:
-    """Outlines of the connected targets of a mask, holes included.
-
-    Pixels that share an edge belong together; those that touch at a corner only are apart
-    (connectivity 4; with 8, rings would cross themselves there). Void is not target.
-
-    Args:
-        mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
-            mask or label raster, which is streamed: memory holds the shapes that are open and the
-            polygons.
-        transform: affine from (column, row) to the coordinates wanted; the identity, pixel
-            coordinates, by default.
-
-    Returns:
-        Valid polygons, in the order in which a scan from the top completes them; none for a
-        mask without target.
-
-    Raises:
-        RasterError: no such file, no raster, or corrupt.
-        LabelError: values other than {0, 1} or {0, 255}.
-        ValueError: an array of another dtype or dimension.
-    """
-    if isinstance(mask, np.ndarray):
-        if mask.ndim != 2 or mask.dtype != np.uint8:
-            raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
-        batches = list(outline_batches(lambda window: mask[window.slices], *mask.shape))
-    else:
-        with LabelReader(mask) as reader:
-            batches = list(outline_batches(reader.read, reader.height, reader.width))
-    if transform is not None and batches:
-        whole = np.concatenate(batches)
-        batches = [shapely.transform(whole, partial(apply_affine, transform))]
-    return [polygon for batch in batches for polygon in batch]
 
 
 def footprints(
@@ -64,7 +24,7 @@ def footprints(
     The area is geodesic, on the WGS 84 ellipsoid, of the polygon between its vertices, holes
     subtracted: neither the metres of EPSG:3857 nor degrees are ground. A mask that has only
     ground control points is placed by polynomials fitted to them, see
-    ``geometry.fit_control_points``.
+    ``ground.fit_control_points``.
 
     Args:
         mask: path of a mask or label raster.

@@ -1,26 +1,236 @@
-"""Masks packed into the zip file that the Inria contest takes, see ``inria_submission_check``."""
+"""The zip file of masks that the Inria contest takes: packed and checked."""
 
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as Area
 from tqdm import tqdm
 
-from preprocessing.errors import DatasetError, OutputError
-from preprocessing.inria_submission_check import (
-    Sizes,
-    SubmissionCheck,
-    check_submission,
-    missing_tiles,
-)
+from preprocessing.errors import DatasetError, OutputError, RasterError
+from preprocessing.inria import TEST_CITIES, TILE_SIZE, TILES_PER_CITY
 from preprocessing.output_files import refuse_existing, replacing
-from preprocessing.raster_access import GDAL_ERRORS, RasterInfo, gdal_quiet, raster_info, reason
+from preprocessing.raster_access import (
+    GDAL_ERRORS,
+    RasterInfo,
+    gdal_quiet,
+    raster_info,
+    read_window,
+    reason,
+)
 from preprocessing.rasters import LabelReader
 from preprocessing.tiling import strips
+
+Sizes = Mapping[str, tuple[int, int]]
+
+OFFICIAL_NAMES = tuple(
+    f"{city}{number}.tif" for city in TEST_CITIES for number in range(1, TILES_PER_CITY + 1)
+)
+_NAMED = 5
+
+
+@dataclass
+class SubmissionCheck:
+    """What was found in a zip file.
+
+    Attributes:
+        masks: masks that could be read whole.
+        size: bytes of the zip file.
+        pixels: pixels of these masks.
+        target: those of the target.
+        problems: one line each; none where the contest can take the file.
+    """
+
+    masks: int = 0
+    size: int = 0
+    pixels: int = 0
+    target: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def wanted_tiles(images: Sequence[Path]) -> dict[str, tuple[int, int]]:
+    """Names of the masks that a submission holds, and height and width of each.
+
+    Args:
+        images: of the test folder; none for the official ones. Where all have names of official
+            tiles, all 180 of these are wanted, those that are not there with 5000 x 5000 pixels;
+            otherwise the folder is another data set, and a mask for each of its images is.
+
+    Raises:
+        RasterError: an image cannot be opened.
+    """
+    found = {mask_name(image): raster_info(image) for image in images}
+    sizes = {name: (info.height, info.width) for name, info in found.items()}
+    if found.keys() <= set(OFFICIAL_NAMES):
+        return {name: sizes.get(name, (TILE_SIZE, TILE_SIZE)) for name in OFFICIAL_NAMES}
+    return sizes
+
+
+def mask_name(image: Path) -> str:
+    """Name of an image's mask: the image's own, as a TIFF."""
+    return image.name if image.suffix.lower() in (".tif", ".tiff") else f"{image.stem}.tif"
+
+
+def missing_tiles(names: Collection[str], wanted: Collection[str]) -> list[str]:
+    """What is wanted and not among the names, one line per city of the official data set."""
+    absent = [name for name in wanted if name not in names]
+    lines = []
+    for city in TEST_CITIES:
+        own = [f"{city}{number}.tif" for number in range(1, TILES_PER_CITY + 1)]
+        lacking = [name for name in own if name in absent]
+        if len(lacking) == len(own):
+            lines.append(f"{city}: none of its {len(own)} masks is there")
+        elif lacking:
+            lines.append(f"{city}: {len(lacking)} of {len(own)} masks missing: {_some(lacking)}")
+    others = [name for name in absent if name not in OFFICIAL_NAMES]
+    if others:
+        lines.append(f"{len(others)} of {len(wanted)} masks missing: {_some(others)}")
+    return lines
+
+
+def check_submission(path: str | os.PathLike, wanted: Sizes) -> SubmissionCheck:
+    """Read a zip file whole, and say what the contest would stumble over.
+
+    Names (missing, others, twice, in folders), damage, format, bands, bits, compression, size
+    and every value are looked at, in flat memory.
+
+    Args:
+        path: the zip file.
+        wanted: names and sizes of its masks, see ``wanted_tiles``.
+
+    Raises:
+        DatasetError: no such file, or no zip file.
+    """
+    path = Path(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        words = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path}: is no zip file that can be read: {words}") from error
+    check = SubmissionCheck(size=path.stat().st_size)
+    with archive:
+        entries = archive.infolist()
+        check.problems += _name_problems([entry.filename for entry in entries], wanted)
+        known = [entry for entry in entries if entry.filename in wanted]
+        for entry in tqdm(known, desc="checking", unit="mask", disable=None):
+            try:
+                _read_through(archive, entry)
+                _check_mask(path, entry.filename, wanted[entry.filename], check)
+            except (RasterError, DatasetError) as error:
+                check.problems.append(" ".join(str(error).split()))
+    return check
+
+
+def _name_problems(names: list[str], wanted: Collection[str]) -> list[str]:
+    """What is wrong with the names of the entries, one line per kind."""
+    inside = [name for name in names if "/" in name or "\\" in name]
+    plain = {name.replace("\\", "/").rpartition("/")[2] for name in names}
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    others = sorted(set(names) - set(inside) - set(wanted))
+    problems = []
+    if inside:
+        problems.append(
+            f"{len(inside)} of {len(names)} entries lie in folders or are some: {_some(inside)}; "
+            "pack the files alone"
+        )
+    if doubled:
+        problems.append(f"{len(doubled)} names stand there more than once: {_some(doubled)}")
+    if others:
+        problems.append(f"{len(others)} entries that are no test image's: {_some(others)}")
+    return problems + missing_tiles(plain, wanted)
+
+
+def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Compare an entry with its checksum.
+
+    Raises:
+        DatasetError: damaged, encrypted, or packed in a way that is not known.
+    """
+    try:
+        with archive.open(entry) as file:
+            while file.read(1 << 20):
+                pass
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetError(f"{entry.filename}: cannot be unpacked: {error}") from error
+
+
+def _check_mask(path: Path, name: str, size: tuple[int, int], check: SubmissionCheck) -> None:
+    """Read a mask, add its pixels to the check's and its problems to those.
+
+    Raises:
+        RasterError: it is no TIFF, or cannot be read whole.
+    """
+    member = f"/vsizip/{{{path.resolve()}}}/{name}"
+    try:
+        # Another format could name files outside of the zip file.
+        with gdal_quiet():
+            dataset = rasterio.open(member, driver="GTiff")
+    except GDAL_ERRORS as error:
+        words = reason(error).replace(member, name)
+        raise RasterError(f"{name}: is no TIFF that can be read: {words}") from error
+    with dataset:
+        problems = list(_format_problems(dataset, size))
+        check.problems += [f"{name}: {problem}" for problem in problems]
+        if problems:
+            return
+        target = 1 if _bits(dataset) == 1 else 255
+        found = 0
+        for window in strips(dataset.height, dataset.width, dataset.block_shapes[0][0]):
+            try:
+                pixels = read_window(dataset, window, [1])[..., 0]
+            except RasterError as error:
+                raise RasterError(str(error).replace(member, name)) from error
+            wrong = (pixels != 0) & (pixels != target)
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
+                check.problems.append(
+                    f"{name}: has the value {pixels[row, column]} at row {window.row + row}, "
+                    f"column {column}; 0 and {target} are meant"
+                )
+                return
+            found += int(np.count_nonzero(pixels))
+    check.masks += 1
+    check.pixels += dataset.height * dataset.width
+    check.target += found
+
+
+def _format_problems(dataset: rasterio.DatasetReader, size: tuple[int, int]) -> Iterator[str]:
+    """What an open mask is otherwise than the contest asks."""
+    height, width = size
+    if (dataset.height, dataset.width) != size:
+        yield f"has {dataset.width} x {dataset.height} pixels, its image {width} x {height}"
+    if dataset.count != 1:
+        yield f"has {dataset.count} bands, one is meant"
+        return
+    bits = _bits(dataset)
+    if dataset.dtypes[0] != "uint8" or bits not in (1, 8):
+        depth = dataset.dtypes[0] if bits == 8 else f"of {bits} bits"
+        yield f"pixels are {depth}, uint8 is meant"
+    if bits != 1 and dataset.colorinterp[0] == ColorInterp.palette:
+        yield "has a colour table; grey values are meant"
+    if "MINISWHITE" in dataset.tags(ns="IMAGE_STRUCTURE"):
+        yield "stores 0 as white; 0 is to be black"
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+        yield "has a mask of void pixels; the contest knows none"
+    if "COMPRESSION" not in dataset.tags(ns="IMAGE_STRUCTURE"):
+        yield "is not compressed"
+
+
+def _bits(dataset: rasterio.DatasetReader) -> int:
+    """Bits of a pixel, where they are fewer than its type has; else 8."""
+    return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
 
 # The label of austin29 has 343 KB with the first and 115 KB with the second, zip file included.
 COMPRESSIONS = {

@@ -1,19 +1,293 @@
-"""Scenes of any layout: pairs of folders, and data sets of a known layout.
+"""Data sets that are two folders: images, and labels of the same names, of any format.
 
-Of numbered chips, as SpaceNet has them, images that nobody labelled are left out and counted.
+Labels are rasters or vector files. Beside ``a.jpg`` with ``a.png``, names with an ending of
+their own pair (``a_mask.png``, ``a_gt.tif``, ``a_sat.jpg``), also where images and masks lie in
+one folder, and so do chips that are numbered (see ``preprocessing.spacenet``).
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from preprocessing.errors import DatasetError
-from preprocessing.folders import labelled_scenes
-from preprocessing.inria import GSD, inria_scenes, train_folder
+from preprocessing.inria import GSD, STEM, inria_scenes, train_folder
 from preprocessing.massachusetts import massachusetts_scenes
-from preprocessing.scenes import Scene, images_in
-from preprocessing.spacenet import spacenet_chips
-from preprocessing.splits import hold_back
+from preprocessing.scenes import RASTER_SUFFIXES, Scene, images_in, pair_by_stem
+from preprocessing.spacenet import are_chips, pair_chips, spacenet_chips
+
+LABEL_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt")
+IMAGE_ENDINGS = ("_sat", "_image", "_img")
+
+Kind = Literal["raster", "polygons"]
+
+
+def labelled_scenes(
+    images: Path | str,
+    labels: Path | str,
+    source: str | None = None,
+    gsd: float | None = None,
+    kind: Kind | None = None,
+) -> list[Scene]:
+    """List the pairs of two folders as training scenes, sorted by name.
+
+    ``preprocessing.layouts.hold_back`` puts some of them on the validation side. Where a name
+    reads ``<place><index>`` as in the Inria layout, place and index are taken from it; otherwise
+    the name is the place and there is no index. Of numbered chips, images without a label are
+    left out, as SpaceNet has some; everywhere else they are an error.
+
+    Args:
+        images: folder of images.
+        labels: folder of label rasters, {0, 1} or {0, 255}, or (where it holds no raster) of
+            vector files; or one vector file for all images, of which the suffix may be left out.
+        source: name of the data set, None for none.
+        gsd: ground metres per pixel, for rasters that do not say; None where unknown.
+        kind: which of the two kinds of labels to look for; None for what is there.
+
+    Raises:
+        DatasetError: a folder that is not there or empty, or files that do not pair.
+    """
+    images, labels = Path(images), Path(labels)
+    rasters = images_in(images)
+    together = labels.is_dir() and images.resolve() == labels.resolve()
+    if together:
+        rasters = [path for path in rasters if not path.stem.endswith(LABEL_ENDINGS)]
+    if not rasters:
+        raise DatasetError(f"{images} holds no images")
+    files, kind = _labels_in(labels, kind, together)
+    return [
+        Scene(
+            name=name,
+            place=place,
+            index=index,
+            split="train",
+            image=image,
+            label=label,
+            label_kind=kind,
+            gsd=gsd,
+            source=source,
+        )
+        for name, image, label in _pairs(rasters, files)
+        for place, index in [_place(name)]
+    ]
+
+
+def folder_scenes(
+    images: Path | str,
+    labels: Path | str,
+    split: Literal["train", "validation"],
+    source: str,
+    gsd: float | None = None,
+    white_border: bool = False,
+) -> list[Scene]:
+    """List the pairs of two folders as scenes of one side of a split, sorted by name.
+
+    ``a.jpg`` and ``a.png`` are a pair; formats may differ within a folder too.
+
+    Args:
+        images: folder of images.
+        labels: folder of label rasters, {0, 1} or {0, 255}.
+        split: the side on which all of them stand.
+        source: name of the data set, also the scenes' place.
+        gsd: ground metres per pixel, for rasters that do not say; None where unknown.
+        white_border: whether white that is connected to an image's border is void, as in
+            ``preprocessing.massachusetts``.
+
+    Raises:
+        DatasetError: a folder that is not there or is empty, or files that do not pair.
+    """
+    pairs = pair_by_stem(images_in(images), images_in(labels))
+    if not pairs:
+        raise DatasetError(f"{images} holds no images")
+    return [
+        Scene(
+            name=image.stem,
+            place=source,
+            index=None,
+            split=split,
+            image=image,
+            label=label,
+            label_kind="raster",
+            gsd=gsd,
+            white_border=white_border,
+            source=source,
+        )
+        for image, label in pairs
+    ]
+
+
+def _labels_in(labels: Path, kind: Kind | None, together: bool) -> tuple[list[Path] | Path, Kind]:
+    """The label files of a folder, or the one vector file, and which kind they are."""
+    if kind != "polygons" and labels.is_dir():
+        rasters = images_in(labels)
+        if together:
+            rasters = [path for path in rasters if path.stem.endswith(LABEL_ENDINGS)]
+        if rasters or kind == "raster":
+            return rasters, "raster"
+    if labels.is_file() and labels.suffix.lower() in RASTER_SUFFIXES:
+        raise DatasetError(f"{labels} is one raster; give the folder of the label rasters")
+    # Vector files need geopandas, label rasters do not.
+    from preprocessing.vectors import VECTOR_SUFFIXES, vector_files
+
+    files = vector_files(labels)
+    if kind is None and not files:
+        raise DatasetError(
+            f"{labels} holds neither label rasters nor vector files ({', '.join(VECTOR_SUFFIXES)})"
+        )
+    return files, "polygons"
+
+
+def _pairs(images: list[Path], labels: list[Path] | Path) -> list[tuple[str, Path, Path]]:
+    """Name, image and label of each scene."""
+    if isinstance(labels, Path):
+        return [(image.stem, image, labels) for image, _ in pair_by_stem(images, images)]
+    equal = {path.stem for path in images} & {path.stem for path in labels}
+    if labels and not equal and are_chips([*images, *labels]):
+        pairs, _ = pair_chips(images, labels)
+        return [(image.stem, image, label) for image, label in pairs]
+    image_of, label_of = _plain(images, IMAGE_ENDINGS), _plain(labels, LABEL_ENDINGS)
+    return [
+        (image.stem, image_of[image], label_of[label])
+        for image, label in pair_by_stem(image_of, label_of)
+    ]
+
+
+def _plain(paths: Sequence[Path], endings: tuple[str, ...]) -> dict[Path, Path]:
+    """Files by what they are called without an ending that all of them have in common."""
+    for ending in endings:
+        if all(path.stem.endswith(ending) and path.stem != ending for path in paths):
+            return {path.with_stem(path.stem.removesuffix(ending)): path for path in paths}
+    return {path: path for path in paths}
+
+
+def _place(name: str) -> tuple[str, int | None]:
+    match = STEM.fullmatch(name)
+    return (match["place"], int(match["index"])) if match else (name, None)
+
+
+HELD_BACK = 5
+"""Without a split of one's own, one raster in so many is held back for validation."""
+
+# Patches named by the row and column at which they were cut out of a tile.
+_CUT = re.compile(r"(?P<tile>.*[^_])_[0-9]+_[0-9]+")
+
+
+def hold_back(
+    scenes: Sequence[Scene], validation: Collection[int | str] | float | None, folder: object
+) -> list[Scene]:
+    """Put some scenes on the validation side and all others on the training side.
+
+    Patches of one tile stay together, whatever is asked for: ``austin1_7`` and ``austin1_8``, or
+    by row and column ``town_0_512`` and ``town_512_0``. Where by row and column all are patches
+    of one tile, each counts as a tile, see ``patch_note``.
+
+    Args:
+        scenes: of one data set or several.
+        validation: what is held back: names (of scenes, of tiles of which patches were cut, of
+            places) and indices, which count for every place, or names that are numbers
+            (``7`` for ``007.tif``); or the share of the tiles, above 0
+            and below 1, taken at even distances in the order of their names. None for the first
+            tile and every fifth after it.
+        folder: where the scenes are from, for messages.
+
+    Returns:
+        The scenes in their order.
+
+    Raises:
+        DatasetError: a name that no scene has, a share that is none, or no scene left on a side.
+    """
+    tile_of = _tiles(scenes)
+    tiles = sorted(set(tile_of))
+    if validation is None:
+        chosen = set(tiles[::HELD_BACK])
+    elif isinstance(validation, float):
+        chosen = set(_spread(tiles, validation))
+    else:
+        chosen = _named(scenes, tile_of, validation, folder)
+    held_back = [tile in chosen for tile in tile_of]
+    if all(held_back) or not any(held_back):
+        side = "training" if any(held_back) else "validation"
+        raise DatasetError(
+            f"no {side} scene among {len(scenes)} raster(s) in {folder}: two or more are needed, "
+            "some of them, but not all, named for validation"
+        )
+    return [
+        replace(scene, split="validation" if held else "train")
+        for scene, held in zip(scenes, held_back, strict=True)
+    ]
+
+
+def patch_note(scenes: Sequence[Scene]) -> str | None:
+    """One sentence where names say that all scenes were cut out of one tile, None elsewhere.
+
+    ``hold_back`` then splits the tile, and cannot keep patches apart that overlap.
+
+    Args:
+        scenes: of one data set or several.
+    """
+    tiles, cut = _by_name(scenes), _by_row_and_column(scenes)
+    if tiles == cut or len(set(cut)) > 1:
+        return None
+    return (
+        f"by their names ({scenes[0].name}, ...) all scenes are patches of {cut[0][1]}: if "
+        "they overlap, the same ground is trained on and validated on; hold back patches that lie "
+        "apart from the others by --validation"
+    )
+
+
+def _tiles(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
+    """Source and tile of each scene; patches of the only tile are tiles of their own."""
+    cut = _by_row_and_column(scenes)
+    return cut if len(set(cut)) > 1 else _by_name(scenes)
+
+
+def _by_name(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
+    return [(scene.source or "", _tile(scene.name)) for scene in scenes]
+
+
+def _by_row_and_column(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
+    return [
+        (source, match["tile"] if match and tile == scene.name else tile)
+        for scene, (source, tile) in zip(scenes, _by_name(scenes), strict=True)
+        for match in [_CUT.fullmatch(scene.name)]
+    ]
+
+
+def _tile(name: str) -> str:
+    match = STEM.fullmatch(name)
+    return match["tile"] if match else name
+
+
+def _spread(tiles: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
+    """So many tiles at even distances: one or more, and not all where there are several."""
+    if not 0 < share < 1:
+        raise DatasetError(
+            f"validation is {share}; as a share it lies between 0 and 1, such as 0.2"
+        )
+    count = max(1, min(round(share * len(tiles)), len(tiles) - 1))
+    return [tiles[number * len(tiles) // count] for number in range(count)]
+
+
+def _named(
+    scenes: Sequence[Scene],
+    tile_of: list[tuple[str, str]],
+    validation: Collection[int | str],
+    folder: object,
+) -> set[tuple[str, str]]:
+    """The tiles that names and indices stand for."""
+    known: dict[int | str | None, set[tuple[str, str]]] = {}
+    for scene, tile in zip(scenes, tile_of, strict=True):
+        names = (scene.name, tile[1])
+        # Where a name is a number, nothing tells it from an index.
+        numbers = (int(name) for name in names if name.isdecimal())
+        for item in (*names, scene.place, scene.index, *numbers):
+            known.setdefault(item, set()).add(tile)
+    unknown = [item for item in validation if isinstance(item, str) and item not in known]
+    if unknown:
+        raise DatasetError(f"validation names no raster of {folder}: {', '.join(unknown)}")
+    return set().union(*(known.get(item, set()) for item in validation))
+
 
 LAYOUTS = ("inria", "massachusetts", "spacenet")
 
@@ -90,3 +364,28 @@ def _source_names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise DatasetError(f"{folders[0]} is named twice; give each folder of images once")
+
+
+def polygon_scenes(
+    images: Path | str,
+    polygons: Path | str,
+    validation: Collection[int | str] | float | None = None,
+) -> list[Scene]:
+    """List the scenes of a folder of rasters with polygon files, sorted by name.
+
+    Where a raster's stem reads ``<place><index>`` as in the Inria layout, place and index are
+    taken from it; otherwise the stem is the place and there is no index.
+
+    Args:
+        images: the folder of rasters.
+        polygons: a folder with one vector file per raster, of the same stem; or one vector file
+            for all rasters, of which the suffix may be left out.
+        validation: what is held back, see ``preprocessing.layouts.hold_back``. None holds back
+            the first raster and every fifth after it.
+
+    Raises:
+        DatasetError: no such folder or file; rasters and vector files that do not pair, all
+            named in the one error; a name in ``validation`` that no raster has; no scene left
+            on a side.
+    """
+    return hold_back(labelled_scenes(images, polygons, kind="polygons"), validation, images)

@@ -43,7 +43,7 @@ class PatchSettings:
         target: what the labels show, such as ``"buildings"``.
         band_numbers: 1-based bands of the files, in the order fed; a band named here is imagery,
             also where it is tagged alpha. None to choose by colour interpretation (see
-            ``preprocessing.bands``).
+            ``preprocessing.rasters``).
 
     Raises:
         ValueError: another number of ``band_numbers`` than ``bands``, or one below 1.

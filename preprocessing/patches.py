@@ -10,15 +10,15 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from preprocessing import rasters
+from preprocessing.band_statistics import BandStatistics
 from preprocessing.errors import DatasetError, LabelError, OutputError
-from preprocessing.geometry import geographic_corners, metres_apart
+from preprocessing.ground import geographic_corners, metres_apart
 from preprocessing.massachusetts import white_border
-from preprocessing.normalisation import BandStatistics
 from preprocessing.output_files import folder_beside, require_space
 from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
 from preprocessing.polygons import rasterise, scene_polygons
+from preprocessing.scene_checks import check_scenes, describe_scenes
 from preprocessing.scenes import Scene
-from preprocessing.sources import check_scenes, describe_scenes
 from preprocessing.tiling import VOID, Window, cover, cut, cut_mask, fill_void
 
 
@@ -160,9 +160,9 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     latitude), in EPSG:4326 or null; how its polygons were read and what became of them. Per
     patch its scene, window (row, column, height, width), the extent inside the scene and the
     shares of valid and of target pixels. For all, the dtype, the settings and, over the valid
-    training pixels, what ``normalisation.BandStatistics`` says of the bands: ``band_percentiles``,
-    ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std`` of the values clipped to
-    these.
+    training pixels, what ``band_statistics.BandStatistics`` says of the bands:
+    ``band_percentiles``, ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std``
+    of the values clipped to these.
 
     Args:
         folder: where the store comes to lie; must not exist.

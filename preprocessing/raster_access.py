@@ -21,7 +21,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, Raster
 from rasterio.io import MemoryFile
 
 from preprocessing.errors import RasterError
-from preprocessing.geometry import fit_control_points, ground_steps, mean_step
+from preprocessing.ground import fit_control_points, ground_steps, mean_step
 from preprocessing.raster_names import RasterName
 from preprocessing.tiling import Window
 
@@ -60,7 +60,7 @@ class RasterInfo:
             has none, by its ground control points; None where that is unknown.
         georeferenced: the file has a CRS and an affine of its own.
         gcps: ground control points (``rasterio.control.GroundControlPoint``) of a raster that
-            has no affine; its masks carry them on, and ``geometry.fit_control_points`` makes a
+            has no affine; its masks carry them on, and ``ground.fit_control_points`` makes a
             way to the ground of them.
         rpcs: rational polynomial coefficients, GDAL's names and values, of a raster that has
             neither affine nor control points. Nothing here uses them, as they need a terrain
@@ -210,7 +210,7 @@ def raster_files(path: str | os.PathLike) -> list[str]:
     """The files that a raster's pixels and place come from: its own, and the sources of a VRT.
 
     Overviews (``.ovr``) change none, and what else ``.aux.xml`` says than statistics is in
-    ``RasterInfo`` and ``bands.Validity.marks``: both are left out.
+    ``RasterInfo`` and ``rasters.Validity.marks``: both are left out.
 
     Returns:
         GDAL's names: the raster's own first, the others sorted.

@@ -7,14 +7,17 @@ background, 1 target, 255 void. ``raster_writers`` is the other half.
 A reader is not safe to share between threads (GDAL datasets are not): open one per thread.
 """
 
+import itertools
 import os
 from collections.abc import Sequence
 
 import numpy as np
+import rasterio
+import rasterio.features
 from rasterio.enums import ColorInterp, MaskFlags
 
-from preprocessing.bands import Validity, choose_bands, named_bands
-from preprocessing.errors import LabelError
+from preprocessing.errors import LabelError, RasterError
+from preprocessing.ground import geographic_corners, metres_apart
 from preprocessing.raster_access import (
     ClosedOnExit,
     RasterInfo,
@@ -93,7 +96,7 @@ class RasterReader(ClosedOnExit):
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window.
 
-        A pixel is valid where mask, nodata and alpha say so (see ``bands.Validity``). NaN and
+        A pixel is valid where mask, nodata and alpha say so (see ``Validity``). NaN and
         infinity are never valid. Void pixels of a float image are 0 in all bands, whatever the
         file has there.
 
@@ -141,7 +144,7 @@ class LabelReader(ClosedOnExit):
     that the pixels alone do not say what the mask is.
 
     On disk a label is {0, 1} or {0, 255}, nonzero = target. Void is where nodata, alpha or a mask
-    says so (see ``bands.Validity``), whatever value stands there. Bands beside alpha must agree
+    says so (see ``Validity``), whatever value stands there. Bands beside alpha must agree
     everywhere, as they do in a grey picture saved as RGB, or the target has one colour on black,
     as the red buildings of Massachusetts maps: both have one reading, while picking a band of a
     map of many colours would be a guess.
@@ -275,3 +278,323 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
         for window in strips(reader.height, reader.width):
             mask[window.slices] = reader.read(window)
         return mask
+
+
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+# Places looked at along each side, and the pixels of one, to tell alpha from imagery.
+_PROBES, _PROBE = 8, 32
+
+
+def choose_bands(
+    interpretations: Sequence[ColorInterp], band_count: int, name: str
+) -> tuple[tuple[int, ...], str]:
+    """The bands that a model of ``band_count`` bands is fed, by colour interpretation.
+
+    Red, green and blue come first, in this order wherever they stand in the file, then the
+    others in the file's order. Where they are not all marked, or fewer than three bands are
+    wanted, the file's order counts. An alpha band is never taken: near infrared that is tagged
+    so, as some writers tag any fourth band, looks like it, and must be named.
+
+    Args:
+        interpretations: of the file's bands, in the file's order.
+        band_count: bands needed, at least 1.
+        name: the file, for the message.
+
+    Returns:
+        1-based bands and one sentence about the choice, empty where it is plain red, green and
+        blue.
+
+    Raises:
+        RasterError: too few bands, or colour indices of a palette in place of a colour.
+    """
+    colours = [i + 1 for i, kind in enumerate(interpretations) if kind != ColorInterp.alpha]
+    rgb = [interpretations.index(kind) + 1 for kind in _RGB if kind in interpretations]
+    if ColorInterp.palette in interpretations:
+        expand = "gray" if band_count == 1 else "rgb"
+        raise RasterError(
+            f"{name}: 1 band of palette indices, and the model takes {band_count}; "
+            f"`gdal_translate -expand {expand} IN OUT` makes colours of them"
+        )
+    if len(colours) < band_count:
+        alpha = " beside alpha" if len(colours) < len(interpretations) else ""
+        found = f"{len(colours)} band{'s'[: len(colours) != 1]}{alpha}"
+        repeat = ",".join([str(colours[0])] * band_count) if len(colours) == 1 else ""
+        remedy = f"`--bands {repeat}` repeats the one there is" if repeat else "use another raster"
+        if not repeat and len(colours) + 1 == band_count <= len(interpretations):
+            named = rgb if len(rgb) == len(colours) else colours
+            named = [*named, interpretations.index(ColorInterp.alpha) + 1]
+            remedy = (
+                f"`--bands {','.join(map(str, named))}` takes the band tagged alpha too, if it is "
+                "near infrared or other imagery"
+            )
+        raise RasterError(f"{name}: has {found}, the model takes {band_count}; {remedy}")
+    if band_count >= 3 and len(rgb) == 3:
+        chosen = (rgb + [band for band in colours if band not in rgb])[:band_count]
+        if band_count == 3:
+            return tuple(chosen), ""
+    else:
+        chosen = colours[:band_count]
+    kinds = ", ".join(f"{band} ({interpretations[band - 1].name})" for band in chosen)
+    return tuple(chosen), f"Bands taken: {kinds}; --bands chooses others."
+
+
+def named_bands(
+    bands: Sequence[int], available: int, band_count: int, name: str
+) -> tuple[int, ...]:
+    """Explicit bands, checked against the file and the model.
+
+    Args:
+        bands: 1-based, repetition allowed.
+        available: bands in the file.
+        band_count: bands needed.
+        name: the file, for the message.
+
+    Raises:
+        RasterError: another number of bands than needed, or one that is not there.
+    """
+    bands = tuple(int(band) for band in bands)
+    if len(bands) != band_count:
+        raise RasterError(f"{name}: {len(bands)} bands named {bands}, the model takes {band_count}")
+    if not all(1 <= band <= available for band in bands):
+        raise RasterError(f"{name}: bands {bands} named, the file has 1 to {available}")
+    return bands
+
+
+class Validity:
+    """Where a raster has imagery.
+
+    A pixel is valid where everything that the file says of validity agrees:
+
+    - a mask, internal or beside the file, is set;
+    - without one, at least one band differs from its nodata (each band has its own; black in one
+      band only is a colour, not a gap). As GDAL has it, a mask stands in for nodata;
+    - every band tagged alpha, of whatever dtype and wherever it stands, is above or below 0.
+
+    GDAL's dataset mask would do for files with one of these; it knows alpha only as the second
+    of two or fourth of four bands of uint8 or uint16, and forgets it where there is nodata.
+
+    A band that is tagged alpha and yet fed is imagery (near infrared, most often). It then says
+    nothing of validity, and counts among the bands that nodata is looked for in.
+
+    Attributes:
+        alpha: bands, from 1, whose zeros are void.
+        note: one sentence where a band tagged alpha is fed, else ''.
+
+    Args:
+        dataset: an open raster.
+        fed: bands, from 1, that are taken as imagery.
+    """
+
+    def __init__(self, dataset: rasterio.DatasetReader, fed: Sequence[int]) -> None:
+        """Look at the tags; no pixel is read."""
+        self._dataset = dataset
+        with gdal_quiet():
+            kinds, flags = dataset.colorinterp, dataset.mask_flag_enums
+        tagged = [band for band, kind in enumerate(kinds, 1) if kind == ColorInterp.alpha]
+        self.alpha = [band for band in tagged if band not in fed]
+        masked = [band for band in dataset.indexes if band not in self.alpha]
+        # Bands without a mask of GDAL's: a pixel of theirs never is nodata.
+        if any({MaskFlags.all_valid, MaskFlags.alpha} & set(flags[band - 1]) for band in masked):
+            masked = []
+        if masked and MaskFlags.per_dataset in flags[masked[0] - 1]:
+            masked = masked[:1]
+        self._masked = masked
+        self.note = ""
+        if imagery := sorted(set(tagged) & set(fed)):
+            says = "its nodata or mask" if masked or self.alpha else "nothing, so all is valid"
+            self.note = (
+                f"Band {', '.join(map(str, imagery))} is tagged alpha and fed as imagery: what is "
+                f"void is said by {says}."
+            )
+
+    @property
+    def marks(self) -> list[int | float | None]:
+        """What is looked at: alpha bands, bands with a mask or nodata, and all nodata values."""
+        return [*self.alpha, None, *self._masked, None, *self._dataset.nodatavals]
+
+    def read(self, window: Window) -> np.ndarray:
+        """Where there is imagery, ``(height, width)`` bool.
+
+        Raises:
+            RasterError: the file is corrupt there; the message names the block.
+            ValueError: the window reaches outside the raster.
+        """
+        valid = np.ones((window.height, window.width), bool)
+        if self._masked:
+            valid = read_window(self._dataset, window, self._masked, masks=True).any(axis=-1)
+        for band in self.alpha:
+            alpha = read_window(self._dataset, window, [band])[..., 0]
+            # Not a number is no opacity.
+            valid &= (alpha != 0) & ~np.isnan(alpha)
+        return valid
+
+    def imagery_tagged_alpha(self) -> int | None:
+        """A band read as alpha that varies as imagery does, seen in 64 places of the raster.
+
+        Near infrared, most likely: an alpha is opaque over most of what it does not hide. A
+        guess, worth a remark; no pixel is read otherwise for it.
+
+        Returns:
+            The band, from 1; None where there is none, as far as seen.
+
+        Raises:
+            RasterError: the file is corrupt there.
+        """
+        size = (self._dataset.height, self._dataset.width)
+        rows, columns = (
+            sorted({int(at) for at in np.linspace(0, max(length - _PROBE, 0), _PROBES)})
+            for length in size
+        )
+        for band in self.alpha:
+            found = []
+            for row, column in itertools.product(rows, columns):
+                window = Window(row, column, _PROBE, _PROBE).clipped(*size)
+                probe = read_window(self._dataset, window, [band])
+                found.append(probe[probe > 0])
+            opacity = np.concatenate(found)
+            if opacity.size and (opacity >= 0.9 * opacity.max()).mean() < 0.5:
+                return band
+        return None
+
+
+GREY_THRESHOLD = 128
+
+
+class GreyMaskReader(LabelReader):
+    """A mask opened for reading windows; see ``LabelReader``, which it is but for grey values.
+
+    A mask of uint8 that holds values above 1 where it is not void is target from 128 on, in every
+    band. Opening it looks for such a value, and stops at the first strip that has one. A JPEG is
+    always thresholded: a 1 in it is noise.
+
+    Args:
+        path: anything GDAL reads.
+
+    Raises:
+        RasterError: no such file, no raster, or corrupt.
+        LabelError: the file declares 0 as nodata.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Open the mask and find out whether it is thresholded."""
+        super().__init__(path)
+        self._greys: set[int] = set()
+        try:
+            self._thresholded = self._has_greys()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def note(self) -> str | None:
+        """What was done where values read so far were grey; None where 0 and 255 were all."""
+        if not self._greys:
+            return None
+        greys = ", ".join(map(str, sorted(self._greys)[:3]))
+        return f"thresholded at {GREY_THRESHOLD} (grey values such as {greys})"
+
+    def check_whole(self) -> None:
+        """Refuse, after the last window, what is no mask by all of its values together.
+
+        JPEG alters values, so nothing is refused of one.
+
+        Raises:
+            LabelError: grey values of which none reaches the threshold, as classes numbered from
+                0 have; or 1 and 255 beside 0, of which one may be void.
+        """
+        if not self._greys or self._is_jpeg():
+            return
+        if VOID in self._seen and self._greys == {1}:
+            self._check(np.array([1, VOID], np.uint8))
+        if VOID not in self._seen:
+            raise LabelError(
+                f"{self.path}: its greatest value is {max(self._greys)}, a mask has 0 and 1, 0 and "
+                f"255, or greys on both sides of {GREY_THRESHOLD}; of classes, `gdal_calc.py -A IN "
+                "--outfile OUT.tif --calc 'A==1'` makes a mask"
+            )
+
+    def _has_greys(self) -> bool:
+        """Whether a value above 1 stands where the mask is not void, or 1 may be noise."""
+        if any(dtype != "uint8" for dtype in self._dataset.dtypes):
+            return False
+        if self._is_jpeg():
+            return True
+        for strip in strips(self.height, self.width):
+            bands = read_window(self._dataset, strip, self._bands)
+            if bands.max() > 1 and bands[self._validity.read(strip)].max(initial=0) > 1:
+                return True
+        return False
+
+    def _read_bands(self, window: Window) -> np.ndarray:
+        bands = super()._read_bands(window)
+        if not self._thresholded:
+            return bands
+        grey = (bands != 0) & (bands != VOID)
+        if grey.any():
+            grey &= self._validity.read(window)[..., np.newaxis]
+            self._greys.update(np.flatnonzero(np.bincount(bands[grey], minlength=1)).tolist())
+        return np.where(bands >= GREY_THRESHOLD, np.uint8(VOID), np.uint8(0))
+
+
+def check_grid(path: str | os.PathLike, mask: RasterInfo) -> None:
+    """Refuse a raster of probabilities that does not lie on the pixels of a mask.
+
+    Raises:
+        RasterError: no such file, no raster, several bands, another size or, where both are
+            placed, corners that lie a pixel or more apart.
+    """
+    info = raster_info(path)
+    if info.band_count != 1:
+        raise RasterError(f"{path}: has {info.band_count} bands; probabilities have one")
+    if (info.height, info.width) != (mask.height, mask.width):
+        raise RasterError(
+            f"{path}: {info.width} x {info.height} pixels, the mask has {mask.width} x "
+            f"{mask.height}; probabilities of the same grid are needed"
+        )
+    if not (info.georeferenced and mask.georeferenced):
+        return
+    placed = [
+        geographic_corners(one.crs, one.transform, one.height, one.width) for one in (info, mask)
+    ]
+    if None not in placed and (apart := metres_apart(*placed)) >= (mask.gsd or 0):
+        raise RasterError(
+            f"{path}: lies up to {apart:.3g} m off the mask; probabilities of the same grid are "
+            "needed"
+        )
+
+
+class ProbabilityReader(ClosedOnExit):
+    """Probabilities on the grid of a mask, opened for reading windows; a context manager.
+
+    Args:
+        path: a raster of one band, 0 to 1, void where it is NaN or nodata.
+        mask: the mask's raster.
+
+    Raises:
+        RasterError: no such file, no raster, several bands, or another grid than the mask's.
+    """
+
+    def __init__(self, path: str | os.PathLike, mask: RasterInfo) -> None:
+        """Open the raster and compare the grids."""
+        check_grid(path, mask)
+        self.path = path
+        self._reader = RasterReader(path, [1], 1)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def read(self, window: Window) -> np.ndarray:
+        """Read one window: float64 ``(height, width)``, NaN where there is void.
+
+        Raises:
+            RasterError: corrupt, or values that are no probabilities.
+        """
+        image, valid = self._reader.read(window)
+        values = np.where(valid, image[..., 0].astype(np.float64), np.nan)
+        if ((values < 0) | (values > 1)).any():
+            raise RasterError(
+                f"{self.path}: has values from {np.nanmin(values):g} to {np.nanmax(values):g}; "
+                "probabilities from 0 to 1 are needed, as infer.py --probabilities writes them"
+            )
+        return values

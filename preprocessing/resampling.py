@@ -1,17 +1,95 @@
-"""Rasters at another ground resolution, resampled window by window as they are read.
+"""White areas that stand for missing imagery, in rasters that do not say so otherwise."""
 
-Means over areas where pixels become larger, linear interpolation where they become smaller, both
-with exact weights: a pixel is the same whichever window it is read in. Void pixels take no part.
-"""
-
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
+import rasterio.shutil
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
 
-from preprocessing.raster_access import ClosedOnExit
+from preprocessing.errors import RasterError
+from preprocessing.raster_access import (
+    GDAL_ERRORS,
+    ClosedOnExit,
+    RasterInfo,
+    gdal_quiet,
+    open_raster,
+    reason,
+)
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
-from preprocessing.white_void import WhiteIsVoid
+
+SIDE = 31
+"""Pixels a side of the smallest white square that is missing imagery, and no roof or car; odd."""
+
+
+def white_areas(image: np.ndarray) -> np.ndarray:
+    """Where an image is white over areas in which a square of ``SIDE`` pixels fits.
+
+    Args:
+        image: ``(height, width, bands)`` uint8.
+
+    Returns:
+        ``(height, width)`` bool. What lies outside of the image counts as white.
+    """
+    import cv2
+
+    white = (image == 255).all(axis=2).astype(np.uint8)
+    around = cv2.copyMakeBorder(white, *[SIDE] * 4, cv2.BORDER_CONSTANT, value=1)
+    opened = cv2.morphologyEx(around, cv2.MORPH_OPEN, np.ones((SIDE, SIDE), np.uint8))
+    return (opened[SIDE:-SIDE, SIDE:-SIDE] & white).astype(bool)
+
+
+class WhiteIsVoid(ClosedOnExit):
+    """A raster of which white areas are void; otherwise as ``RasterReader``, which it closes.
+
+    A context manager. Attributes: ``height`` and ``width``.
+
+    Args:
+        reader: the raster.
+
+    Raises:
+        RasterError: pixels of another dtype than uint8, of which no value is white for certain.
+    """
+
+    def __init__(self, reader: RasterReader) -> None:
+        if reader.dtype != "uint8":
+            reader.close()
+            raise RasterError(
+                f"{reader.path}: pixels are {reader.dtype}, white is known of uint8 only; "
+                "`gdal_translate -a_nodata VALUE IN OUT` says what is void"
+            )
+        self._reader = reader
+        self.height, self.width = reader.height, reader.width
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Read one window; a pixel is void or not whichever window it is read in.
+
+        Args:
+            window: inside the raster.
+
+        Returns:
+            As ``RasterReader.read``.
+
+        Raises:
+            RasterError: the file is corrupt there.
+        """
+        height, width = window.height + 2 * SIDE, window.width + 2 * SIDE
+        wide = Window(window.row - SIDE, window.column - SIDE, height, width)
+        wide = wide.clipped(self.height, self.width)
+        image, valid = self._reader.read(wide)
+        top, left = window.row - wide.row, window.column - wide.column
+        inside = np.s_[top : top + window.height, left : left + window.width]
+        return image[inside], valid[inside] & ~white_areas(image)[inside]
+
 
 # A pixel is imagery where at least this share of what it covers is.
 _LEAST_VALID = 0.5
@@ -160,3 +238,43 @@ def resampled_strips(
         ]
         share, sums = np.moveaxis(np.concatenate(made, axis=1), 2, 0)
         yield first, np.divide(sums, share, out=np.full_like(sums, np.nan), where=share > 1e-6)
+
+
+@contextmanager
+def aligned(path: str | os.PathLike, onto: RasterInfo) -> Iterator[Path]:
+    """A virtual raster of a mask, or of probabilities, on the grid of another raster.
+
+    Each pixel gets the value of the pixel that its centre lies in, to an eighth of a pixel; values
+    are never mixed. What the source does not cover, and what is void in it, is void. No pixel is
+    read before it is asked for.
+
+    Args:
+        path: a raster that has a CRS and an affine.
+        onto: the other raster, which has both too.
+
+    Yields:
+        Path of a VRT file, gone when the block ends.
+
+    Raises:
+        RasterError: no such file, no raster, one of the two has no place on the ground, or there
+            is no way from one CRS to the other.
+    """
+    with open_raster(path) as source, tempfile.TemporaryDirectory() as folder, gdal_quiet():
+        if source.crs is None or source.transform.is_identity or not onto.georeferenced:
+            raise RasterError(
+                f"{path}: cannot be aligned, as it or what it is to be aligned with has no CRS or "
+                "no affine; give rasters of one size"
+            )
+        grid = {"crs": onto.crs, "transform": onto.transform}
+        grid |= {"height": onto.height, "width": onto.width, "resampling": Resampling.nearest}
+        # What is void is said by nodata, which goes with the band, by NaN, or by an alpha band.
+        if not {MaskFlags.nodata, MaskFlags.alpha} & {*source.mask_flag_enums[0]}:
+            real = source.dtypes[0].startswith("float")
+            grid |= {"nodata": float("nan")} if real else {"add_alpha": True}
+        target = Path(folder) / f"{Path(path).stem}.vrt"
+        try:
+            with WarpedVRT(source, **grid) as warped:
+                rasterio.shutil.copy(warped, target, driver="VRT")
+        except GDAL_ERRORS as error:
+            raise RasterError(f"{path}: cannot be aligned: {reason(error)}") from error
+        yield target

@@ -17,8 +17,17 @@ from shapely import affinity
 from shapely.geometry import Polygon, box
 
 from preprocessing.output_files import replacing
-from preprocessing.sample_drawing import GSD, Canvas, Sun, light, photograph
-from preprocessing.sample_towns import Town, draw_greenery, draw_ground, draw_plots
+from preprocessing.sample_towns import (
+    GSD,
+    Canvas,
+    Sun,
+    Town,
+    draw_greenery,
+    draw_ground,
+    draw_plots,
+    light,
+    photograph,
+)
 
 SMALLEST = 128
 CRS = "EPSG:32633"

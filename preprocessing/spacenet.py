@@ -84,7 +84,7 @@ def spacenet_chips(
 ) -> Chips:
     """List the labelled chips of one or several areas of interest, all as training scenes.
 
-    ``preprocessing.splits.hold_back`` puts some of them on the validation side. A chip's name is
+    ``preprocessing.layouts.hold_back`` puts some of them on the validation side. A chip's name is
     the stem of its image, its place the area of interest (``AOI_2_Vegas``), its index the number
     of the chip.
 

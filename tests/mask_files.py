@@ -7,7 +7,7 @@ import rasterio.features
 from affine import Affine
 from rasterio.crs import CRS
 
-from preprocessing.placement import Placement, placement
+from preprocessing.ground import Placement, placement
 from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 from preprocessing.rasters import RasterInfo, raster_info
 from preprocessing.tiling import Window

@@ -6,10 +6,9 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import calculate_default_transform
 
-from preprocessing.alignment import aligned
 from preprocessing.errors import RasterError
-from preprocessing.pixel_sums import ProbabilityReader
-from preprocessing.rasters import raster_info, read_label
+from preprocessing.rasters import ProbabilityReader, raster_info, read_label
+from preprocessing.resampling import aligned
 from preprocessing.tiling import Window
 from tests.helpers import write_image
 from tests.mask_files import write, write_probabilities

@@ -8,10 +8,19 @@ import sys
 import numpy as np
 import pytest
 
-from preprocessing.augmentation import STRONG, Augmentation
-from preprocessing.changes import CHANGES, COLOURS, FILTERS, MOVES, PIXEL_CHANGES, Change, Draws
+from preprocessing.augmentation import (
+    CHANGES,
+    COLOURS,
+    FILTERS,
+    MOVES,
+    PIXEL_CHANGES,
+    STRONG,
+    Augmentation,
+    Change,
+    Draws,
+)
 from preprocessing.errors import LabelError, RasterError, TrainingError
-from preprocessing.warping import affine_matrix, warp
+from preprocessing.image_operations import affine_matrix, warp
 
 OFF = Augmentation(dihedral=False, brightness=0, contrast=0, saturation=0)
 # As results/open_buildings/config.json has it.

@@ -5,9 +5,9 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp as C
 
-from preprocessing.bands import Validity, choose_bands, named_bands
 from preprocessing.errors import RasterError
 from preprocessing.raster_access import open_raster
+from preprocessing.rasters import Validity, choose_bands, named_bands
 from preprocessing.tiling import Window
 
 RGB = (C.red, C.green, C.blue)

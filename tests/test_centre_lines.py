@@ -12,8 +12,7 @@ from preprocessing.centre_lines import (
     simplify_network,
     skeleton,
 )
-from preprocessing.footprints import polygonise
-from preprocessing.outlines import joined_at_corners
+from preprocessing.mask_outlines import joined_at_corners, polygonise
 
 EIGHT = np.ones((3, 3))
 

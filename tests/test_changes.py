@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.changes import CHANGES, Change, Draws, checked
+from preprocessing.augmentation import CHANGES, Change, Draws, checked
 from preprocessing.errors import TrainingError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.colour import as_pixels, recolour
+from preprocessing.image_operations import as_pixels, recolour
 
 
 def noise(shape=(8, 8, 3), dtype=np.uint8, seed=0) -> np.ndarray:

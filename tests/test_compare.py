@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from experiments.compare import main
 from jointnet.comparison_files import compare
-from preprocessing.grey_masks import GreyMaskReader
+from preprocessing.rasters import GreyMaskReader
 from preprocessing.tiling import Window
 from tests.helpers import write_image
 from tests.test_comparison_files import files_in, folders

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from preprocessing.degradation import (
+from preprocessing.image_operations import (
     blur,
     drop_pixels,
     drop_rectangles,

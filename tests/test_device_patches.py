@@ -11,7 +11,7 @@ from jointnet.device_patches import DevicePatches, refuse_other_changes, symmetr
 from jointnet.training import train
 from preprocessing.augmentation import STRONG, Augmentation
 from preprocessing.errors import TrainingError
-from preprocessing.warping import dihedral
+from preprocessing.image_operations import dihedral
 from tests.training_fixtures import (
     memory_store,
     patch_set,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from preprocessing.display import scale, stretch
+from preprocessing.image_operations import scale, stretch
 
 
 def test_the_bulk_of_the_values_fills_the_range():

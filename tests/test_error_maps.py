@@ -6,9 +6,9 @@ import rasterio
 from affine import Affine
 from rasterio.control import GroundControlPoint
 
-from preprocessing.error_maps import COLOURS, ErrorMapWriter, error_values
 from preprocessing.errors import OutputError
 from preprocessing.raster_access import RasterInfo, gdal_quiet
+from preprocessing.raster_writers import ERROR_COLOURS, ErrorMapWriter, error_values
 from preprocessing.tiling import Window
 
 TRUTH = np.array([[0, 1, 0, 1, 255, 0]], np.uint8)
@@ -39,7 +39,7 @@ def test_a_map_is_read_back_with_its_colours_and_place(tmp_path):
         np.testing.assert_array_equal(file.read(1), values)
         assert (file.crs, file.transform, file.nodata) == (*place.values(), None)
         palette = file.colormap(1)
-    assert {value: palette[value][:3] for value in COLOURS} == COLOURS
+    assert {value: palette[value][:3] for value in ERROR_COLOURS} == ERROR_COLOURS
 
 
 def test_ground_control_points_stay(tmp_path):

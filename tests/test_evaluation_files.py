@@ -14,7 +14,7 @@ from jointnet.patch_protocol import PatchCounts
 from jointnet.protocols import PROTOCOLS
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import OutputError
-from preprocessing.object_counts import ObjectCounts
+from preprocessing.objects import ObjectCounts
 from tests.test_evaluation import RECORDS, RELAXED
 
 

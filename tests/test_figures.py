@@ -12,8 +12,7 @@ from experiments.figures import (
     draw_scene,
     error_map,
 )
-from preprocessing.augmentation import STRONG, Augmentation
-from preprocessing.changes import Change
+from preprocessing.augmentation import STRONG, Augmentation, Change
 from preprocessing.errors import LabelError
 
 TRUTH = np.array([[1, 1, 0, 0, 1, 255]], np.uint8)

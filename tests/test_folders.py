@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from preprocessing.errors import DatasetError
-from preprocessing.folders import folder_scenes, labelled_scenes
+from preprocessing.layouts import folder_scenes, labelled_scenes
 from preprocessing.patches import load_scene
 from tests.helpers import write_image
 from tests.training_fixtures import ground, squares

@@ -19,7 +19,8 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 
 from preprocessing.errors import LabelError, OutputError, RasterError
-from preprocessing.footprints import footprints, polygonise, write_geojson
+from preprocessing.footprints import footprints, write_geojson
+from preprocessing.mask_outlines import polygonise
 from preprocessing.raster_writers import MaskWriter
 from preprocessing.rasters import RasterInfo, read_label
 from preprocessing.tiling import Window

@@ -8,9 +8,9 @@ import rasterio
 
 from experiments import benchmark_rows, full_size
 from preprocessing.inria import CITIES, OFFICIAL_VALIDATION, inria_scenes
-from preprocessing.inria_check import check_inria
 from preprocessing.output_files import hash_file
 from preprocessing.patch_store import open_store
+from preprocessing.scene_checks import check_inria
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
 

@@ -26,7 +26,7 @@ from rasterio.warp import transform_geom
 
 from experiments import infer
 from jointnet.runs import Run, load_run
-from preprocessing.footprints import polygonise
+from preprocessing.mask_outlines import polygonise
 from tests.helpers import CONFIG, blotches
 
 ROOT = Path(__file__).resolve().parents[1]

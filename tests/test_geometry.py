@@ -11,7 +11,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import GCPTransformer
 
-from preprocessing.geometry import (
+from preprocessing.ground import (
     fit_control_points,
     geographic_corners,
     ground_sample_distance,

@@ -7,9 +7,8 @@ import pytest
 import rasterio
 
 from preprocessing.errors import LabelError
-from preprocessing.grey_masks import GreyMaskReader
 from preprocessing.raster_access import gdal_quiet
-from preprocessing.rasters import read_label
+from preprocessing.rasters import GreyMaskReader, read_label
 from preprocessing.tiling import Window
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from preprocessing.band_statistics import CELLS, BandHistogram
 from preprocessing.errors import RasterError
-from preprocessing.histogram import CELLS, BandHistogram
 
 SHARES = (0, 0.1, 1, 2, 25, 50, 75, 98, 99, 99.9, 100)
 INTEGERS = [np.uint8, np.int8, np.uint16, np.int16]

@@ -11,10 +11,10 @@ import pytest
 import rasterio
 from affine import Affine
 
-from preprocessing import inria_check
+from preprocessing import scene_checks
 from preprocessing.errors import DatasetError
 from preprocessing.inria import CITIES
-from preprocessing.inria_check import COVERAGE_BINS, check_inria, check_report
+from preprocessing.scene_checks import COVERAGE_BINS, check_inria, check_report
 from tests.helpers import write_image
 from tests.training_fixtures import ROOT, ground
 
@@ -24,9 +24,9 @@ SIZE = 40
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Official tiles of 40 pixels, two of each city, and patches of 16."""
-    monkeypatch.setattr(inria_check, "TILE_SIZE", SIZE)
-    monkeypatch.setattr(inria_check, "TILES_PER_CITY", 2)
-    monkeypatch.setattr(inria_check, "PATCH_SIZE", 16)
+    monkeypatch.setattr(scene_checks, "TILE_SIZE", SIZE)
+    monkeypatch.setattr(scene_checks, "TILES_PER_CITY", 2)
+    monkeypatch.setattr(scene_checks, "PATCH_SIZE", 16)
 
 
 def write_tile(root: Path, name: str, number: int = 0, size: int = SIZE, **image) -> None:
@@ -305,7 +305,7 @@ def test_the_real_folders_are_whole(real_data):
 def test_memory_stays_flat_for_tiles_of_full_size(tmp_path):
     code = (
         "import sys, json, resource\n"
-        "from preprocessing.inria_check import check_inria\n"
+        "from preprocessing.scene_checks import check_inria\n"
         "check = check_inria(sys.argv[1])\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "print(json.dumps([check.problems, check.valid, peak]))"

@@ -6,8 +6,7 @@ import pytest
 import rasterio
 
 from preprocessing.errors import DatasetError, LabelError, OutputError
-from preprocessing.inria_submission import COMPRESSIONS, pack_masks
-from preprocessing.inria_submission_check import check_submission
+from preprocessing.inria_submission import COMPRESSIONS, check_submission, pack_masks
 from preprocessing.rasters import LabelReader, read_label
 from tests.helpers import write_image
 from tests.mask_files import UTM, write

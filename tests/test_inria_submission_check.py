@@ -6,7 +6,7 @@ import pytest
 import rasterio
 
 from preprocessing.errors import DatasetError, RasterError
-from preprocessing.inria_submission_check import (
+from preprocessing.inria_submission import (
     OFFICIAL_NAMES,
     check_submission,
     mask_name,

@@ -7,8 +7,7 @@ import pytest
 import shapely
 from geopandas.testing import assert_geodataframe_equal
 
-from preprocessing.layer_files import DRIVERS, LayerFile, rows_in
-from preprocessing.vector_writers import write_layers
+from preprocessing.vector_writers import DRIVERS, LayerFile, rows_in, write_layers
 
 pytest.importorskip("pyarrow")
 

@@ -13,9 +13,9 @@ from rasterio.control import GroundControlPoint
 
 from preprocessing.errors import LabelError, RasterError
 from preprocessing.footprints import footprints
-from preprocessing.mask_layers import centre_line_layer, footprint_layer
 from preprocessing.rasters import read_label
 from preprocessing.vector_writers import write_layers
+from preprocessing.vectorising import centre_line_layer, footprint_layer
 from tests.mask_files import UTM, burn, write, write_probabilities
 
 METRES = UTM @ Affine.scale(2)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from preprocessing.errors import DatasetError
-from preprocessing.folders import folder_scenes
 from preprocessing.inria import inria_scenes
+from preprocessing.layouts import folder_scenes
 from preprocessing.massachusetts import massachusetts_scenes, white_border
 from preprocessing.patch_store import PatchSettings
 from preprocessing.patches import build_store, load_scene

@@ -11,7 +11,7 @@ import shapely
 from experiments import mosaic_figures
 from experiments.mosaic_figures import write_mosaic
 from jointnet.raster_prediction import predict_raster
-from preprocessing.mask_layers import footprint_layer
+from preprocessing.vectorising import footprint_layer
 from tests.helpers import stand_in_run
 
 ROWS, COLUMNS = 2, 4

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preprocessing import normalisation
+from preprocessing import band_statistics
+from preprocessing.band_statistics import PERCENTILES, BandStatistics, value_range
 from preprocessing.errors import RasterError
-from preprocessing.normalisation import PERCENTILES, BandStatistics, value_range
 from preprocessing.rasters import read_image
 
 DTYPES = [np.uint8, np.uint16, np.int16, np.float32]
@@ -78,7 +78,7 @@ def test_a_large_image_is_taken_in_parts(monkeypatch):
     image = np.random.default_rng(3).integers(0, 2000, (50, 30, 2)).astype(np.int16)
     valid = image[..., 0] > 100
     whole = statistics(image, valid)
-    monkeypatch.setattr(normalisation, "_PIXELS_AT_ONCE", 100)
+    monkeypatch.setattr(band_statistics, "_PIXELS_AT_ONCE", 100)
     parts = statistics(image, valid)
     assert (parts.count, parts.mean) == (whole.count, whole.mean) and parts.count == valid.sum()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.object_counts import ObjectCounts, average_precision
+from preprocessing.objects import ObjectCounts, average_precision
 
 
 def counts(matched, true, found, **others) -> ObjectCounts:

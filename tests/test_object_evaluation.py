@@ -5,7 +5,7 @@ import numpy as np
 from jointnet.evaluation import SceneCounts
 from jointnet.metrics import Counts
 from jointnet.object_evaluation import object_rows, object_table
-from preprocessing.object_counts import ObjectCounts
+from preprocessing.objects import ObjectCounts
 
 
 def record(name, place, threshold, *counts, **others) -> SceneCounts:

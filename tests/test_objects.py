@@ -8,7 +8,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.footprints import polygonise
+from preprocessing.mask_outlines import polygonise
 from preprocessing.objects import boundaries, count_objects, match, polis
 from preprocessing.rasters import raster_info, read_label
 from tests.mask_files import describe

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from preprocessing.outline_stream import outline_batches
+from preprocessing.mask_outlines import outline_batches
 from preprocessing.raster_access import gdal_quiet
 
 masks = arrays(

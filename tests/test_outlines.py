@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from preprocessing.footprints import polygonise
-from preprocessing.outlines import fill_holes, joined_at_corners
-from preprocessing.placement import placement
+from preprocessing.ground import placement
+from preprocessing.mask_outlines import joined_at_corners, polygonise
 from preprocessing.rasters import raster_info
+from preprocessing.vectorising import fill_holes
 from tests.mask_files import UTM, burn, write
 
 SQUARE = UTM.identity()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from preprocessing.errors import OutputError
-from preprocessing.overlays import COLOUR, TINT, VOID_GREY, overlay, write_png
+from preprocessing.pictures import COLOUR, TINT, VOID_GREY, overlay, write_png
 from preprocessing.raster_writers import MaskWriter
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
@@ -69,7 +69,7 @@ def test_strips_make_no_difference(tmp_path, monkeypatch):
     image = np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)
     mask = (image[..., 0] > 128).astype(np.uint8)
     at_once = draw(tmp_path, image, mask, longest_side=20)
-    monkeypatch.setattr("preprocessing.overlays._STRIP_PIXELS", 200)
+    monkeypatch.setattr("preprocessing.pictures._STRIP_PIXELS", 200)
     np.testing.assert_array_equal(draw(tmp_path, image, mask, longest_side=20), at_once)
 
 

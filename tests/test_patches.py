@@ -16,9 +16,9 @@ from shapely.geometry import Polygon
 
 from experiments.recipes import open_buildings
 from preprocessing import patches as patches_module
-from preprocessing import sources
+from preprocessing import scene_checks
 from preprocessing.errors import DatasetError, LabelError, OutputError, PolygonError, RasterError
-from preprocessing.geometry import geographic_bounds, geographic_corners
+from preprocessing.ground import geographic_bounds, geographic_corners
 from preprocessing.inria import inria_scenes
 from preprocessing.massachusetts import massachusetts_scenes
 from preprocessing.patch_store import PatchSettings, PatchStore
@@ -463,7 +463,7 @@ def test_a_named_band_that_is_tagged_alpha_is_imagery(tmp_path):
 
 
 def test_bands_that_are_not_there_are_refused_before_any_hashing(tmp_path, two, monkeypatch):
-    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(scene_checks, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
     with pytest.raises(RasterError, match=r"bands \(1, 2, 4\) named, the file has 1 to 3"):
         build(tmp_path, two, PatchSettings(16, 16, 16, band_numbers=(1, 2, 4)))
     with pytest.raises(RasterError, match="has 3 bands, the model takes 4"):
@@ -709,7 +709,7 @@ def geojson(path: Path, *features: dict) -> Path:
 
 def test_one_label_of_all_scenes_is_hashed_once(tmp_path, two, monkeypatch):
     hashed = []
-    monkeypatch.setattr(sources, "hash_file", lambda p: hashed.append(p.name) or str(p))
+    monkeypatch.setattr(scene_checks, "hash_file", lambda p: hashed.append(p.name) or str(p))
     squares_of = [square_of(one.image, slice(2, 7), slice(3, 9)) for one in two]
     path = geojson(tmp_path / "town.geojson", *squares_of)
     scenes = [dataclasses.replace(one, label=path, label_kind="polygons") for one in two]
@@ -720,7 +720,7 @@ def test_one_label_of_all_scenes_is_hashed_once(tmp_path, two, monkeypatch):
 
 
 def test_the_last_vector_label_is_read_before_any_hashing(tmp_path, two, monkeypatch):
-    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(scene_checks, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
     good = geojson(tmp_path / "a.geojson", square_of(two[0].image, slice(2, 7), slice(3, 9)))
     bad = tmp_path / "b.geojson"
     bad.write_text('{"type": "FeatureCollection", "features": [')
@@ -735,7 +735,7 @@ def test_the_last_vector_label_is_read_before_any_hashing(tmp_path, two, monkeyp
 def test_dtypes_that_cannot_be_trained_on_are_refused_before_any_hashing(
     tmp_path, two, monkeypatch, dtype
 ):
-    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(scene_checks, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
     for number, one in enumerate(two):
         image, mask = squares(20, 24, seed=number)
         write_scene(one.image.parents[1], one.name, image.astype(dtype), mask, ground(number))
@@ -747,7 +747,7 @@ def test_dtypes_that_cannot_be_trained_on_are_refused_before_any_hashing(
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_any_hashing(tmp_path, two, monkeypatch):
-    monkeypatch.setattr(sources, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(scene_checks, "hash_file", lambda path: pytest.fail(f"hashed {path}"))
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         build_store(tmp_path / "file" / "store", two, PATCHES)
@@ -766,7 +766,7 @@ def test_hashing_shows_a_bar_on_a_terminal(tmp_path, two, monkeypatch):
         bars.append((options["desc"], options["total"], options["disable"]))
         return scenes
 
-    monkeypatch.setattr(sources, "tqdm", bar)
+    monkeypatch.setattr(scene_checks, "tqdm", bar)
     build(tmp_path, two)
     assert bars == [("hashing scenes", 2, None)]
 

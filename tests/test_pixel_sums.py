@@ -6,25 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preprocessing import pixel_sums
+from preprocessing import vectorising
 from preprocessing.errors import RasterError
-from preprocessing.footprints import polygonise
-from preprocessing.pixel_sums import (
-    ProbabilityReader,
-    check_grid,
-    holds_void,
-    sums_at_points,
-    sums_in_polygons,
-)
-from preprocessing.rasters import raster_info
+from preprocessing.mask_outlines import polygonise
+from preprocessing.rasters import ProbabilityReader, check_grid, raster_info
 from preprocessing.tiling import Window, strips
+from preprocessing.vectorising import holds_void, sums_at_points, sums_in_polygons
 from tests.mask_files import UTM, write, write_probabilities
 
 
 @pytest.fixture(autouse=True)
 def _narrow_strips(monkeypatch):
     """Several strips to even the smallest raster."""
-    monkeypatch.setattr(pixel_sums, "strips", lambda height, width: strips(height, width, 4))
+    monkeypatch.setattr(vectorising, "strips", lambda height, width: strips(height, width, 4))
     monkeypatch.setattr("preprocessing.tiling._STRIP_PIXELS", 40)
 
 

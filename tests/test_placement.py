@@ -5,7 +5,7 @@ import shapely
 from affine import Affine
 from rasterio.control import GroundControlPoint
 
-from preprocessing.placement import apply_affine, geodesic_areas
+from preprocessing.ground import apply_affine, geodesic_areas
 from tests.mask_files import UTM, place_of
 
 GEOD = pyproj.Geod(ellps="WGS84")

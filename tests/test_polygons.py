@@ -28,11 +28,12 @@ from shapely.geometry import (
     shape,
 )
 
+from preprocessing import vectors
 from preprocessing import polygons as polygons_module
-from preprocessing import vector_areas, vectors
 from preprocessing.errors import DatasetError, PolygonError
-from preprocessing.geometry import ground_sample_distance
-from preprocessing.polygons import PolygonCounts, polygon_scenes, rasterise, read_polygons
+from preprocessing.ground import ground_sample_distance
+from preprocessing.layouts import polygon_scenes
+from preprocessing.polygons import PolygonCounts, rasterise, read_polygons
 from preprocessing.raster_access import RasterInfo
 from preprocessing.rasters import raster_info, read_label
 from preprocessing.vectors import read_features
@@ -409,7 +410,7 @@ def test_what_lies_far_from_a_raster_makes_no_difference(
     tiles = [transform @ Affine.translation(40 * x, 40 * y) for x in range(3) for y in range(3)]
     infos = [info_of(40, 40, tile, crs) for tile in tiles]
     found = [read_polygons(path, info, buffer_m=buffer_m) for info in infos]
-    brought = [vector_areas.nearby(read_features(path, None, None), i, buffer_m) for i in infos]
+    brought = [polygons_module.nearby(read_features(path, None, None), i, buffer_m) for i in infos]
     assert all(around and near.mean() < 0.6 for near, around in brought)
     monkeypatch.setattr(polygons_module, "nearby", lambda f, _, b: (f.with_area(b), False))
     for info, (polygons, counts) in zip(infos, found, strict=True):
@@ -420,10 +421,10 @@ def test_what_lies_far_from_a_raster_makes_no_difference(
 
 def test_a_file_is_read_once_for_many_rasters_and_again_when_it_changes(tmp_path, monkeypatch):
     reads, brought = [], []
-    read, to_crs = vectors._read, vector_areas._to_crs
+    read, to_crs = vectors._read, polygons_module._to_crs
     monkeypatch.setattr(vectors, "_read", lambda *a: reads.append(a) or read(*a))
     monkeypatch.setattr(
-        vector_areas,
+        polygons_module,
         "_to_crs",
         lambda shapes, *a: brought.append(len(shapes)) or to_crs(shapes, *a),
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.pyramids import PyramidWriter, halve, jpeg, level_sizes, png
+from preprocessing.pictures import PyramidWriter, halve, jpeg, level_sizes, png
 
 RANDOM = np.random.default_rng(0)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocessing.mask_layers import centre_line_layer, footprint_layer
 from preprocessing.raster_access import raster_info
 from preprocessing.raster_writers import MaskWriter
 from preprocessing.tiling import Window
 from preprocessing.vector_writers import write_layers
+from preprocessing.vectorising import centre_line_layer, footprint_layer
 from tests.helpers import write_image
 
 # QGIS brings its own modules, for the Python of the system.

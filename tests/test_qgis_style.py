@@ -3,7 +3,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from preprocessing.qgis_style import style, style_path
+from preprocessing.vector_writers import style, style_path
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from jointnet.prediction import predict_image
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import load_run
 from jointnet.symmetries import SYMMETRIES, turned, turned_back
-from preprocessing import overlays, raster_writers, vector_writers
+from preprocessing import pictures, raster_writers, vector_writers
 from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.rasters import read_label
 from preprocessing.tiling import Window, cut
@@ -330,8 +330,8 @@ PLACES = {
     "mask": (raster_writers.MaskWriter, "write"),
     "probabilities": (raster_writers.ProbabilityWriter, "write"),
     "layer": (vector_writers, "write_layers"),
-    "picture": (overlays, "write_png"),
-    "overlay": (overlays, "overlay"),
+    "picture": (pictures, "write_png"),
+    "overlay": (pictures, "overlay"),
     "arrival": (raster_prediction, "publish_all"),
 }
 

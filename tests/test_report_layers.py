@@ -4,15 +4,15 @@ import cv2
 import numpy as np
 
 from experiments.figures import FALSELY_FOUND, FOUND, MISSED
-from experiments.report_layers import (
+from preprocessing.pictures import (
     COLOURS,
     COVERAGE_WINDOW,
     NO_DATA,
+    TILE,
     error_classes,
     window_shares,
     write_layers,
 )
-from preprocessing.pyramids import TILE
 
 TRUTH = np.array([[0, 0, 1, 1, 255, 1]], np.uint8)
 FOUND_MASK = np.array([[0, 1, 0, 1, 1, 255]], np.uint8)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from experiments.report_facts import Origin
-from experiments.report_layers import SceneLayers
 from experiments.report_page import ASSETS, COPIED, render, write_page
 from experiments.report_scenes import ReportScene
 from jointnet.evaluation import SceneCounts
 from jointnet.evaluation_files import describe_evaluation
 from jointnet.metrics import Counts
+from preprocessing.pictures import SceneLayers
 
 NAME = "</script><script>alert(1)"
 RECORDS = [
@@ -57,7 +57,7 @@ def test_what_the_page_needs_is_copied_and_git_is_told(tmp_path):
 
 
 def test_the_colours_of_the_page_are_those_of_the_tiles():
-    from experiments.report_layers import COLOURS
+    from preprocessing.pictures import COLOURS
 
     style = (ASSETS / "report.css").read_text()
     names = {

@@ -7,7 +7,7 @@ from experiments.report_scenes import SceneWriter, images_of, mask_strips, predi
 from jointnet.evaluation import LabelledImage
 from jointnet.mask_evaluation import mask_scenes
 from preprocessing.errors import DatasetError
-from preprocessing.pyramids import TILE
+from preprocessing.pictures import TILE
 from preprocessing.rasters import raster_info
 from tests.helpers import blotches, write_image
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from experiments.report_layers import SceneLayers
 from experiments.report_scenes import ReportScene
 from experiments.report_tables import (
     confusion_table,
@@ -15,6 +14,7 @@ from experiments.report_tables import (
 from jointnet.evaluation import SceneCounts
 from jointnet.evaluation_files import describe_evaluation
 from jointnet.metrics import Counts
+from preprocessing.pictures import SceneLayers
 
 RECORDS = [
     SceneCounts("good1", "good", 0.5, Counts(8, 1, 1, 90)),

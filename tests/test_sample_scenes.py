@@ -9,20 +9,27 @@ from shapely.geometry import box
 
 from preprocessing.errors import OutputError
 from preprocessing.inria import inria_scenes
-from preprocessing.polygons import polygon_scenes, rasterise, read_polygons
+from preprocessing.layouts import polygon_scenes
+from preprocessing.polygons import rasterise, read_polygons
 from preprocessing.rasters import raster_info, read_image, read_label
-from preprocessing.sample_drawing import DETAIL, GSD, MARGIN, Canvas, Sun, cast_shadows, light
-from preprocessing.sample_objects import (
+from preprocessing.sample_scenes import render_scene, write_sample_scenes
+from preprocessing.sample_towns import (
+    DETAIL,
+    GSD,
+    MARGIN,
+    Canvas,
     Part,
     Plan,
+    Sun,
+    Town,
+    cast_shadows,
     draw_building,
     draw_flat,
     hall_plan,
     house_plan,
+    light,
     outline,
 )
-from preprocessing.sample_scenes import render_scene, write_sample_scenes
-from preprocessing.sample_towns import Town
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preprocessing import simplification
+from preprocessing import mask_outlines
 from preprocessing.errors import JointNetError
-from preprocessing.footprints import polygonise
-from preprocessing.placement import placement
-from preprocessing.rasters import raster_info
-from preprocessing.simplification import (
+from preprocessing.ground import placement
+from preprocessing.mask_outlines import (
     numbered_vertices,
+    polygonise,
     require_right_angles,
     right_angled,
     simplify_polygons,
     with_numbered,
 )
+from preprocessing.rasters import raster_info
 from tests.mask_files import place_of
 
 buildingregulariser = pytest.importorskip("buildingregulariser")
@@ -199,7 +199,7 @@ def test_nothing_stays_nothing(place):
 
 
 def test_without_the_library_one_line_says_so(monkeypatch):
-    monkeypatch.setattr(simplification.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(mask_outlines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(JointNetError, match="pip install buildingregulariser"):
         require_right_angles()
 

@@ -8,8 +8,8 @@ from affine import Affine
 from rasterio.crs import CRS
 from shapely.geometry import Polygon
 
-from preprocessing.geometry import geographic_bounds, geographic_corners
-from preprocessing.sources import share_ground
+from preprocessing.ground import geographic_bounds, geographic_corners
+from preprocessing.scene_checks import share_ground
 
 SIZE = 5000
 # Austin and Tyrol: Inria tiles lie some degrees beside the meridian of their grid's north.

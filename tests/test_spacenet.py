@@ -12,14 +12,13 @@ from affine import Affine
 from rasterio.warp import transform_geom
 
 from preprocessing.errors import DatasetError
-from preprocessing.folders import labelled_scenes
+from preprocessing.layouts import hold_back, labelled_scenes
 from preprocessing.patch_store import PatchSettings
 from preprocessing.patches import build_store, load_scene
 from preprocessing.polygons import read_polygons
 from preprocessing.raster_access import raster_info
 from preprocessing.rasters import read_image
 from preprocessing.spacenet import are_chips, pair_chips, spacenet_chips
-from preprocessing.splits import hold_back
 from tests.helpers import write_image
 
 SIZE = 48

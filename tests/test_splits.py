@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.errors import DatasetError
+from preprocessing.layouts import hold_back, patch_note
 from preprocessing.scenes import Scene
-from preprocessing.splits import hold_back, patch_note
 
 
 def scenes(*names: str, source: str | None = None) -> list[Scene]:

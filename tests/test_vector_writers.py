@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from preprocessing import layer_files, vector_writers
+from preprocessing import vector_writers
 from preprocessing.errors import OutputError
-from preprocessing.footprints import polygonise
-from preprocessing.qgis_style import style
-from preprocessing.vector_writers import DRIVERS, check_layers, write_layer, write_layers
+from preprocessing.mask_outlines import polygonise
+from preprocessing.vector_writers import DRIVERS, check_layers, style, write_layer, write_layers
 from tests.mask_files import UTM, burn
 
 pytest.importorskip("pyarrow")
@@ -193,7 +192,7 @@ def test_what_must_not_be_written_is_refused_first(tmp_path, monkeypatch):
 def test_a_file_that_lost_rows_does_not_appear(tmp_path, monkeypatch, ending):
     path = tmp_path / f"a{ending}"
     path.write_text("older")
-    monkeypatch.setattr(layer_files, "rows_in", lambda *arguments: 3)
+    monkeypatch.setattr(vector_writers, "rows_in", lambda *arguments: 3)
     with pytest.raises(OutputError, match="3 of .* features arrived"):
         write_layers(footprints(), [path], "Polygon", overwrite=True)
     assert os.listdir(tmp_path) == [path.name] and path.read_text() == "older"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.errors import LabelError
-from preprocessing.warping import affine_matrix, dihedral, dihedral_inverse, warp
+from preprocessing.image_operations import affine_matrix, dihedral, dihedral_inverse, warp
 
 SIZES = [(8, 8), (9, 9), (64, 64), (255, 255)]
 

@@ -6,8 +6,8 @@ import pytest
 from jointnet.raster_prediction import predict_raster
 from preprocessing.errors import RasterError
 from preprocessing.rasters import RasterReader, read_label
+from preprocessing.resampling import SIDE, WhiteIsVoid, white_areas
 from preprocessing.tiling import Window
-from preprocessing.white_void import SIDE, WhiteIsVoid, white_areas
 from tests.helpers import blotches, stand_in_run, write_image
 
 

@@ -1,0 +1,463 @@
+"""Pixels of any depth on a screen; never what a network is fed."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from preprocessing.errors import LabelError
+
+
+def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Map the 2nd to the 98th percentile of the valid values to 0..255, and clip.
+
+    Args:
+        values: any shape and numeric dtype.
+        valid: bool of the same shape, or of its leading dimensions; what the percentiles are of.
+
+    Returns:
+        float32 of the same shape; as it was where nothing is valid.
+    """
+    if not valid.any():
+        return values.astype(np.float32)
+    return scale(values, *np.percentile(values[valid], (2, 98)))
+
+
+def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map ``low`` to ``high`` to 0..255, and clip.
+
+    Args:
+        values: any shape and numeric dtype.
+        low: what becomes 0.
+        high: what becomes 255.
+
+    Returns:
+        float32 of the same shape.
+    """
+    return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)
+
+
+# Luma of ITU-R BT.601, and the two chroma axes of YIQ; a grey pixel has no chroma.
+RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
+# Float32 planes of so many pixels stay in the processor's cache, and below the size at which a
+# matrix product starts threads that would compete with the training step.
+PIXELS_AT_ONCE = 8192
+
+
+def recolour(
+    image: np.ndarray,
+    low: float,
+    high: float,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    chroma: float = 1.0,
+    hue: float = 0.0,
+    gamma: float = 1.0,
+) -> np.ndarray:
+    """Bend the tone curve, then turn and stretch the colours, then stretch and shift all bands.
+
+    Args:
+        image: (h, w, bands) uint8, uint16, int16 or float32, raw values.
+        low: bottom of the range of values that the changes refer to.
+        high: top of it.
+        brightness: added to all bands, as a fraction of the range.
+        contrast: all bands are stretched about the centre of the range by 1 + contrast.
+        chroma: factor of the distance from grey, of the first three bands (red, green, blue); 0 is
+            their luma. Further bands, and images of fewer bands, are left alone.
+        hue: fraction of a full turn about the grey axis, of the same bands; luma stays.
+        gamma: exponent of the value's fraction of the range.
+
+    Returns:
+        The same shape and dtype. Integers are rounded and clipped to their dtype's range, float32
+        is not. Where nothing is to be changed it is the array that came in.
+    """
+    if (brightness, contrast, chroma, hue, gamma) == (0, 0, 1, 0, 1) or image.size == 0:
+        return image
+    matrix, offset = affine_colours(image.shape[-1], low, high, brightness, contrast, chroma, hue)
+    if gamma != 1:
+        curve = _tone_curve(image.dtype, gamma, low, high)
+    recoloured = np.empty_like(image)
+    step = max(1, PIXELS_AT_ONCE // image.shape[1])
+    for start in range(0, len(image), step):
+        rows = slice(start, start + step)
+        values = curve(image[rows]) if gamma != 1 else image[rows]
+        recoloured[rows] = _affine(values, matrix, offset, image.dtype)
+    return recoloured
+
+
+def affine_colours(
+    bands: int,
+    low: float,
+    high: float,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    chroma: float = 1.0,
+    hue: float = 0.0,
+) -> tuple[np.ndarray, float]:
+    """What ``recolour`` does after the tone curve: ``matrix @ bands + offset`` of every pixel.
+
+    Args:
+        bands: number of bands.
+        low: see ``recolour``, as all further ones.
+        high: top of the range.
+        brightness: shift.
+        contrast: stretch.
+        chroma: factor.
+        hue: turn.
+
+    Returns:
+        A matrix ``(bands, bands)`` float64, and the offset of every band.
+    """
+    matrix = np.eye(bands)
+    if bands >= 3 and (chroma != 1 or hue):
+        matrix[:3, :3] = _colour_matrix(chroma, hue)
+    # Rows of a colour matrix add up to one, so one offset serves every band.
+    return matrix * (1 + contrast), brightness * (high - low) - contrast * (low + high) / 2
+
+
+def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round float32 values, in place, to the nearest that ``dtype`` holds; float32 is left alone.
+
+    Args:
+        values: float32 of any shape; overwritten.
+        dtype: uint8, uint16, int16 or float32.
+    """
+    if dtype != np.float32:
+        limits = np.iinfo(dtype)
+        np.rint(values, out=values)
+        np.clip(values, limits.min, limits.max, out=values)
+    return values.astype(dtype, copy=False)
+
+
+def _colour_matrix(chroma: float, hue: float) -> np.ndarray:
+    """Return the (3, 3) RGB matrix that scales chroma and turns it by ``hue`` full turns."""
+    cosine, sine = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
+    turn = np.eye(3)
+    turn[1:, 1:] = chroma * np.array([[cosine, -sine], [sine, cosine]])
+    return YIQ_TO_RGB @ turn @ RGB_TO_YIQ
+
+
+def _affine(values: np.ndarray, matrix: np.ndarray, offset: float, dtype: np.dtype) -> np.ndarray:
+    """Return ``matrix @ bands + offset`` of every pixel of (h, w, bands), in ``dtype``."""
+    # Planes, because numpy is several times faster on long rows than on triples.
+    planes = np.moveaxis(values, -1, 0).astype(np.float32, order="C")
+    flat = matrix.astype(np.float32) @ planes.reshape(len(planes), -1)
+    flat += np.float32(offset)
+    return np.moveaxis(as_pixels(flat, dtype).reshape(planes.shape), 0, -1)
+
+
+def _tone_curve(
+    dtype: np.dtype, exponent: float, low: float, high: float
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what raises values, as fractions of low to high, to a power, in float32.
+
+    Values outside the range stay as they are. Integers are looked up in a table.
+    """
+    # A numpy scalar keeps the power of float32 values in float64; a Python float would not.
+    exponent = np.float64(exponent)
+
+    def bend(values: np.ndarray) -> np.ndarray:
+        fraction = np.clip((values - low) / (high - low), 0, 1)
+        return (values + (high - low) * (fraction**exponent - fraction)).astype(np.float32)
+
+    if dtype == np.float32:
+        return bend
+    lowest = np.iinfo(dtype).min
+    table = bend(np.arange(lowest, np.iinfo(dtype).max + 1))
+    return lambda values: table[values if lowest == 0 else values.astype(np.intp) - lowest]
+
+
+# Of the blur whose difference from the image is the detail that sharpening adds.
+DETAIL_SIGMA = 1.0
+SLOPE_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32) / 4
+# Spectra from white noise to slow, cloud-like waves.
+EXPONENTS = (-4.0, 0.0)
+# Sides of dropped rectangles, as fractions of the patch's shorter side, and at least in pixels.
+RECTANGLE_SIDES = (1 / 32, 1 / 6)
+SHORTEST_RECTANGLE = 2
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Blur with a Gaussian.
+
+    Args:
+        image: the patch.
+        sigma: standard deviation in pixels, above 0.
+    """
+    import cv2
+
+    return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma).reshape(image.shape)
+
+
+def sharpen(image: np.ndarray, amount: float) -> np.ndarray:
+    """Unsharp mask: add what a slight blur takes away.
+
+    Args:
+        image: the patch.
+        amount: how many times the detail is added, above 0.
+    """
+    import cv2
+
+    soft = blur(image, DETAIL_SIGMA)
+    sharp = cv2.addWeighted(np.ascontiguousarray(image), 1 + amount, soft, -amount, 0)
+    return sharp.reshape(image.shape)
+
+
+def emboss(image: np.ndarray, amount: float, direction: float) -> np.ndarray:
+    """Add a relief, as if brightness were height and light came from one side.
+
+    Args:
+        image: the patch.
+        amount: how many times the rise over two pixels is added.
+        direction: in which the rise is measured, as a fraction of a full turn; 0 is to the right,
+            0.25 downwards.
+    """
+    import cv2
+
+    angle = 2 * np.pi * direction
+    kernel = amount * (np.cos(angle) * SLOPE_X + np.sin(angle) * SLOPE_X.T)
+    kernel[1, 1] += 1
+    kernel = kernel.astype(np.float32)
+    return cv2.filter2D(np.ascontiguousarray(image), -1, kernel).reshape(image.shape)
+
+
+def uneven_light(
+    image: np.ndarray, gain: float, spread: float, low: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Blend the patch with a version of itself in other light, by a frequency noise mask.
+
+    Light and colour then change from place to place: shadows of clouds, haze, or, at high
+    frequencies, mottled pixels.
+
+    Args:
+        image: the patch.
+        gain: factor of all bands in the other version.
+        spread: further factor of each band, drawn log-evenly from 1 / spread to spread.
+        low: value that is no light, from which gains are counted.
+        rng: draws the bands' factors and the mask.
+    """
+    gains = gain * spread ** rng.uniform(-1, 1, size=image.shape[-1])
+    alpha = frequency_noise(image.shape[:2], rng.uniform(*EXPONENTS), rng)
+    changed = np.empty_like(image)
+    for band, factor in enumerate(gains):
+        values = image[..., band].astype(np.float32)
+        values += (values - np.float32(low)) * alpha * np.float32(factor - 1)
+        changed[..., band] = as_pixels(values, image.dtype)
+    return changed
+
+
+def frequency_noise(
+    shape: tuple[int, int], exponent: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return random waves whose amplitude is a power of their frequency.
+
+    Args:
+        shape: (height, width), not empty.
+        exponent: 0 is white noise, the further below the smoother.
+        rng: draws the waves.
+
+    Returns:
+        (height, width) float32 that reaches from 0 to 1; all 0 for a single pixel.
+    """
+    height, width = shape
+    across = np.fft.rfftfreq(width).astype(np.float32)
+    down = np.fft.fftfreq(height).astype(np.float32)
+    frequency = np.hypot(down[:, None], across)
+    # No wave is longer than the patch: the mean is scaled away below.
+    frequency[0, 0] = 1
+    parts = rng.standard_normal((*frequency.shape, 2), dtype=np.float32)
+    waves = parts.view(np.complex64)[..., 0] * frequency ** np.float32(exponent)
+    waves[0, 0] = 0
+    noise = np.fft.irfft2(waves, s=shape).astype(np.float32, copy=False)
+    noise -= noise.min()
+    highest = noise.max()
+    return noise / highest if highest > 0 else noise
+
+
+def gaussian_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """Add noise that is drawn for every pixel and band.
+
+    Args:
+        image: the patch.
+        deviation: standard deviation, in pixel values.
+        rng: draws the noise.
+    """
+    values = rng.standard_normal(image.shape, dtype=np.float32)
+    values *= np.float32(deviation)
+    values += image
+    return as_pixels(values, image.dtype)
+
+
+def salt_and_pepper(
+    image: np.ndarray, share: float, low: float, high: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Set single pixels, all their bands, to the lowest or the highest value.
+
+    Args:
+        image: the patch.
+        share: of the pixels, 0..1, on average; one half of them each.
+        low: pepper.
+        high: salt.
+        rng: draws which pixels.
+    """
+    drawn = rng.random(image.shape[:2], dtype=np.float32)
+    changed = _filled(image, drawn < share, low)
+    return _filled(changed, drawn < share / 2, high)
+
+
+def drop_pixels(
+    image: np.ndarray, share: float, value: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Set single pixels, all their bands, to one value.
+
+    Args:
+        image: the patch.
+        share: of the pixels, 0..1, on average.
+        value: what is left of them.
+        rng: draws which pixels.
+    """
+    return _filled(image, rng.random(image.shape[:2], dtype=np.float32) < share, value)
+
+
+def drop_rectangles(
+    image: np.ndarray, share: float, value: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Set rectangles, all their bands, to one value (coarse dropout).
+
+    The rectangles are cells of a grid whose place and cell size are drawn, so they never overlap,
+    and neighbours make larger shapes.
+
+    Args:
+        image: the patch.
+        share: of the area, 0..1, on average.
+        value: what is left of them.
+        rng: draws grid and cells.
+    """
+    shortest, longest = (
+        max(SHORTEST_RECTANGLE, side * min(image.shape[:2])) for side in RECTANGLE_SIDES
+    )
+    cells = []
+    for extent in image.shape[:2]:
+        side = round(shortest * (longest / shortest) ** rng.random())
+        cells.append((np.arange(extent) + rng.integers(side)) // side)
+    rows, columns = cells
+    dropped = rng.random((rows[-1] + 1, columns[-1] + 1), dtype=np.float32) < share
+    return _filled(image, dropped[rows[:, None], columns], value)
+
+
+def _filled(image: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
+    """Return a copy with all bands of some pixels set to the nearest value the dtype holds."""
+    filled = image.copy()
+    filled[where] = as_pixels(np.array(value, np.float32), image.dtype)
+    return filled
+
+
+VOID = 255
+
+
+def dihedral(array: np.ndarray, k: int) -> np.ndarray:
+    """Flip or rotate an array by one of the eight symmetries of the square.
+
+    Args:
+        array: (h, w, ...) of any dtype.
+        k: 0 to 3 are quarter turns anticlockwise; 4 to 7 are the same, then mirrored left to
+            right. 0 changes nothing.
+
+    Returns:
+        A view, (h, w, ...) for even k and (w, h, ...) for odd k.
+
+    Raises:
+        ValueError: k is not one of 0 to 7.
+    """
+    _check_symmetry(k)
+    turned = np.rot90(array, k % 4)
+    return turned[:, ::-1] if k >= 4 else turned
+
+
+def dihedral_inverse(array: np.ndarray, k: int) -> np.ndarray:
+    """Undo ``dihedral(array, k)``; same arguments, a view.
+
+    Raises:
+        ValueError: k is not one of 0 to 7.
+    """
+    _check_symmetry(k)
+    return np.rot90(array[:, ::-1] if k >= 4 else array, -(k % 4))
+
+
+def affine_matrix(
+    shape: tuple[int, int],
+    turn: float = 0.0,
+    factor: float = 1.0,
+    slant: float = 0.0,
+    direction: float = 0.0,
+) -> np.ndarray:
+    """Return the map from pixels of the changed patch to where they were in the source.
+
+    Args:
+        shape: (height, width) of the patch, before and after.
+        turn: rotation as a fraction of a full turn, positive anticlockwise as ``np.rot90``.
+        factor: scale; above 1 things become larger.
+        slant: shear, as the tangent of its angle; areas stay.
+        direction: of the shear, as a fraction of a full turn; 0 shifts rows against each other.
+
+    Returns:
+        (2, 3) float64, from (x, y, 1) of the output to (x, y) of the source, pixel centres at
+        whole numbers, y downwards.
+    """
+    along = _rotation(direction)
+    shear = along.T @ np.array([[1.0, slant], [0.0, 1.0]]) @ along
+    linear = np.linalg.inv(factor * shear @ _rotation(turn))
+    centre = (np.array(shape[::-1]) - 1) / 2
+    return np.column_stack([linear, centre - linear @ centre])
+
+
+def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Resample a patch bilinearly and its mask by nearest neighbour.
+
+    What lies outside of the patch is its mirror image, so that no edge appears where the imagery
+    ends, and void in the mask, so that nothing invented ever counts. The outermost row is
+    mirrored with the rest: between the last pixel centre and the edge a pixel is the last one.
+
+    Args:
+        image: (h, w, bands) uint8, uint16, int16 or float32, not empty.
+        mask: (h, w) uint8 of 0, 1 and 255.
+        matrix: (2, 3), see ``affine_matrix``.
+
+    Returns:
+        Image and mask of the same shapes and dtypes.
+
+    Raises:
+        LabelError: a mask of another dtype, which could not hold void.
+    """
+    import cv2
+
+    if mask.dtype != np.uint8:
+        raise LabelError(f"cannot rotate, scale or shear a mask of {mask.dtype}: give uint8")
+    size = mask.shape[::-1]
+    moved = cv2.warpAffine(
+        np.ascontiguousarray(image),
+        matrix,
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    moved_mask = cv2.warpAffine(
+        np.ascontiguousarray(mask),
+        matrix,
+        size,
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=VOID,
+    )
+    return moved.reshape(image.shape), moved_mask
+
+
+def _rotation(turn: float) -> np.ndarray:
+    """Return the (2, 2) rotation of (x, y) by a fraction of a turn, anticlockwise on screen."""
+    cosine, sine = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
+    return np.array([[cosine, sine], [-sine, cosine]])
+
+
+def _check_symmetry(k: int) -> None:
+    if k not in range(8):
+        raise ValueError(f"k is {k}: the symmetries of the square are numbered 0 to 7")
