@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from experiments.options import Command, overwrite_option
-from jointnet.compared_inputs import is_run
-from jointnet.comparison_files import compare, comparison_text
+from jointnet.mask_comparison import compare, comparison_text
+from jointnet.run_comparison import is_run
 
 
 @click.command(cls=Command)

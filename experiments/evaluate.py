@@ -7,22 +7,26 @@ from pathlib import Path
 
 import click
 
-from experiments.evaluation_options import check_evaluation_options, evaluation_options
-from experiments.options import Command, overwrite_option
-from experiments.recipes import RECIPES
-from experiments.stored import STORED
+from experiments.options import (
+    Command,
+    check_evaluation_options,
+    evaluation_options,
+    overwrite_option,
+)
+from experiments.recipes import RECIPES, STORED
 from jointnet.evaluation import (
     THRESHOLDS,
     LabelledImage,
     SceneCounts,
     Watch,
     evaluate_scenes,
+    evaluation_text,
+    write_evaluation,
 )
-from jointnet.evaluation_files import evaluation_text, write_evaluation
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
-from jointnet.relaxed import BUFFER_PX
+from jointnet.metrics import BUFFER_PX
+from jointnet.prediction import mean_over_symmetries
 from jointnet.runs import Run, load_run
-from jointnet.symmetries import mean_over_symmetries
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import RunError
 from preprocessing.output_files import hash_file, refuse_existing
@@ -93,7 +97,7 @@ def evaluate_run(
         run: the trained network.
         data: folder of the data sets it was trained on.
         thresholds: probabilities from which a pixel is target.
-        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.relaxed``);
+        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.metrics``);
             None for 3 where the target is roads, and no relaxed measures elsewhere.
         augment: take the mean over the eight flips and rotations of every window.
         histogram: gets the probabilities, for the figures of all thresholds.
@@ -104,7 +108,7 @@ def evaluate_run(
         JointNetError: of the kind that says what is wrong.
     """
     from preprocessing.patches import load_pair
-    from preprocessing.rasters import raster_info
+    from preprocessing.raster_access import raster_info
 
     def load(scenes: list[Scene]) -> Iterator[LabelledImage]:
         for scene in scenes:

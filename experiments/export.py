@@ -5,10 +5,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from experiments.inspect_network import read_patch
 from experiments.options import Command, model_option, overwrite_option, parse_gsd
-from jointnet.export import FORMATS, contract, contract_beside, require
-from jointnet.exported import greatest_difference
+from jointnet.export import FORMATS, contract, contract_beside, greatest_difference, require
+from jointnet.network_input import read_patch
 from jointnet.runs import Run, load_run
 from preprocessing.errors import OutputError
 from preprocessing.output_files import refuse_existing, refuse_existing_folder

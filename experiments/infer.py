@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from experiments.images import find_images
 from experiments.options import (
     SHIPPED,
     Command,
@@ -21,13 +20,13 @@ from experiments.options import (
     threshold_option,
     workers_option,
 )
-from jointnet.job_folders import Leftover, leftovers
-from jointnet.raster_checks import check_raster
-from jointnet.raster_job import PredictionOptions, RasterJob
-from jointnet.raster_outputs import MASK, check_outputs
-from jointnet.raster_prediction import RasterPrediction, run_job
+from jointnet.network_input import check_raster
+from jointnet.raster_job import MASK, PredictionOptions, RasterJob, outputs_of
+from jointnet.raster_prediction import RasterPrediction, check_outputs, run_job
 from jointnet.runs import load_run
+from jointnet.workers import Leftover, leftovers
 from preprocessing.errors import JointNetError
+from preprocessing.image_names import find_images
 
 COMMAND = "python experiments/infer.py"
 
@@ -245,7 +244,7 @@ def main(
     if (part is not None) + (workers > 1) + (cluster is not None) > 1:
         raise click.UsageError("of --workers, --dask and --part only one can be given")
     # A shell turns --image *.tif into --image a.tif b.tif.
-    paths = find_images([*images, *more_images], data)
+    paths = find_images([*images, *more_images], data, outputs_of)
     check_outputs(paths, output, probabilities, overwrite=True)
     run = load_run(model)
     options = PredictionOptions(

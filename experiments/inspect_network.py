@@ -1,13 +1,10 @@
 """Look into a trained network: first-layer filters, feature maps and Grad-CAM for a patch."""
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
-import numpy as np
 
-from experiments.inspection_figures import draw_feature_maps, draw_filters, draw_grad_cam
 from experiments.options import (
     Command,
     model_option,
@@ -15,6 +12,7 @@ from experiments.options import (
     parse_gsd,
     threshold_option,
 )
+from jointnet.figures import draw_feature_maps, draw_filters, draw_grad_cam
 from jointnet.inspection import (
     channels_of,
     default_layer,
@@ -23,74 +21,15 @@ from jointnet.inspection import (
     grad_cam,
     observe,
 )
-from jointnet.raster_checks import bands_of, check_raster, fed_steps
-from jointnet.runs import Run, load_run
-from preprocessing.errors import RasterError
+from jointnet.network_input import read_patch
+from jointnet.runs import load_run
+from preprocessing.image_names import RasterName
 from preprocessing.output_files import refuse_existing, replacing
-from preprocessing.raster_names import RasterName
-from preprocessing.rasters import RasterReader
-from preprocessing.resampling import ResampledReader, size_at
-from preprocessing.tiling import Window, cut, fill_void
+from preprocessing.tiling import fill_void
 
 # Of a layer, drawn at most.
 CHANNELS = 64
 FIGURES = ("filters.png", "feature_maps.png", "grad_cam.png")
-
-
-def read_patch(
-    run: Run,
-    image: str | os.PathLike,
-    corner: tuple[int, int] | None = None,
-    gsd: float | str | None = None,
-) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Read a patch of a raster as the network is fed it in prediction.
-
-    Args:
-        run: the network.
-        image: anything GDAL reads; resampled where its ground resolution is another, as
-            ``infer.py`` does (``raster_checks.fed_steps``).
-        corner: column and row of the patch's first pixel in the raster; it is moved back where the
-            patch would reach outside. None for the patch in the middle.
-        gsd: ground metres per pixel of the raster, where it does not say, or ``"native"``.
-
-    Returns:
-        ``(window, window, bands)`` raw pixels of the run's window, mirrored where the raster is
-        smaller; where they are imagery, ``(window, window)`` bool; and column and row of the first
-        pixel in the raster.
-
-    Raises:
-        RasterError: the raster cannot be read or fed, the corner lies outside of it, or the patch
-            is void.
-    """
-    check_raster(run, image, gsd=gsd)
-    side = run.config["window"]
-    with RasterReader(image, bands_of(run, None), run.config["bands"]) as reader:
-        own, fed, source = (reader.height, reader.width), (reader.height, reader.width), reader
-        if (steps := fed_steps(run, reader.info.steps, gsd)) is not None:
-            fed = size_at(*own, steps, run.config["gsd"])
-            source = ResampledReader(reader, *fed)
-        if corner is None:
-            first = [(length - side) // 2 for length in fed]
-        else:
-            if not (0 <= corner[0] < own[1] and 0 <= corner[1] < own[0]):
-                raise RasterError(
-                    f"{image}: has no column {corner[0]} and row {corner[1]}; it has {own[1]} "
-                    f"columns and {own[0]} rows"
-                )
-            moves = zip(corner[::-1], fed, own, strict=True)
-            first = [round(start * new / old) for start, new, old in moves]
-        row, column = (
-            max(min(start, length - side), 0) for start, length in zip(first, fed, strict=True)
-        )
-        pixels, valid = source.read(Window(row, column, min(side, fed[0]), min(side, fed[1])))
-    place = (round(column * own[1] / fed[1]), round(row * own[0] / fed[0]))
-    if not valid.any():
-        raise RasterError(
-            f"{image}: the {side} x {side} pixels from column {place[0]}, row {place[1]} on are "
-            "void; name others by --window COLUMN,ROW"
-        )
-    whole = Window(0, 0, side, side)
-    return cut(pixels, whole), cut(valid, whole), place
 
 
 def parse_corner(

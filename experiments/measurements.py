@@ -22,7 +22,7 @@ import numpy as np
 from jointnet.batches import TrainingBatches
 from jointnet.model import JointNet
 from jointnet.runs import jit_setting
-from jointnet.settings import TrainingSettings
+from jointnet.training_settings import TrainingSettings
 from layers import GroupNormalization
 from preprocessing.augmentation import STRONG
 from preprocessing.patch_store import PatchSet
@@ -211,30 +211,20 @@ def stored_patches(folder: Path, side: int, number: int = 32) -> PatchSet:
 
 def main(name: str, arguments: str) -> None:
     """Run one measurement and print it as the last line."""
-    from experiments import (
-        evaluation_cost,
-        full_size,
-        input_cost,
-        mosaic_figures,
-        raster_figures,
-        step_profile,
-        torch_cost,
-        training_cost,
-        window_figures,
-    )
+    from experiments import benchmark_prediction, benchmark_training, step_profile, torch_cost
 
     here = {"batches": batches, "normalisation": normalisation}
     there = {
-        "inference": raster_figures.inference,
-        "memory": raster_figures.memory,
-        "windows": window_figures.windows,
-        "mosaic": mosaic_figures.mosaic,
-        "cutting": full_size.cutting,
-        "schedule": full_size.schedule,
-        "evaluation": evaluation_cost.evaluation,
-        "input": input_cost.input_cost,
+        "inference": benchmark_prediction.inference,
+        "memory": benchmark_prediction.memory,
+        "windows": benchmark_prediction.windows,
+        "mosaic": benchmark_prediction.mosaic,
+        "cutting": benchmark_training.cutting,
+        "schedule": benchmark_training.schedule,
+        "evaluation": benchmark_prediction.evaluation,
+        "input": benchmark_training.input_cost,
         "profile": step_profile.profile,
-        "training": training_cost.training,
+        "training": benchmark_training.training,
         "torch_training": torch_cost.torch_training,
     }
     result = (here | there)[name](**json.loads(arguments))

@@ -7,18 +7,28 @@ import click
 import numpy as np
 
 from experiments.evaluate import evaluate_run, notes
-from experiments.evaluation_options import check_evaluation_options, evaluation_options
-from experiments.options import Command, overwrite_option
-from experiments.report_facts import Origin, mask_origin, run_origin
-from experiments.report_page import PAGE, SCRIPT, write_page
-from experiments.report_scenes import SceneWriter, images_of, mask_strips, predicted_strips
-from jointnet.evaluation import LabelledImage, SceneCounts
-from jointnet.evaluation_files import describe_evaluation
+from experiments.options import (
+    Command,
+    check_evaluation_options,
+    evaluation_options,
+    overwrite_option,
+)
+from jointnet.evaluation import LabelledImage, SceneCounts, describe_evaluation
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, mask_scenes
+from jointnet.report import (
+    Origin,
+    SceneWriter,
+    images_of,
+    mask_origin,
+    mask_strips,
+    predicted_strips,
+    run_origin,
+)
+from jointnet.report_page import PAGE, SCRIPT, write_page
 from jointnet.runs import Run, load_run
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.output_files import refuse_existing_folder, replacing_folder, write_json
-from preprocessing.rasters import raster_info
+from preprocessing.raster_access import raster_info
 
 FOLDER = "report"
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import keras
 
-from experiments.training_cost import (
+from experiments.benchmark_training import (
     NETWORKS,
     convolution_operations,
     patches,
     peak_operations,
 )
 from jointnet.runs import jit_setting
-from jointnet.settings import TrainingSettings
 from jointnet.training import set_rematerialisation
+from jointnet.training_settings import TrainingSettings
 
 # What TensorFlow's names of operations contain, the first that fits.
 GROUPS = {
@@ -36,7 +36,7 @@ def profile(
     """The median one of ``STEPS`` training steps on one patch, in one thread.
 
     Args:
-        network: one of ``training_cost.NETWORKS``.
+        network: one of ``benchmark_training.NETWORKS``.
         precision: dtype policy.
         crop: side of the patch in pixels.
         rematerialise: see ``TrainingSettings``.

@@ -16,8 +16,7 @@ from experiments.options import (
     threshold_option,
     workers_option,
 )
-from jointnet.raster_job import PredictionOptions, RasterJob
-from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES
+from jointnet.raster_job import MASK, OVERLAY, PROBABILITIES, PredictionOptions, RasterJob
 from jointnet.runs import load_run
 from preprocessing.errors import DatasetError, RunError
 from preprocessing.inria import test_images

@@ -7,7 +7,7 @@ import statistics
 import time
 from typing import Any
 
-from experiments.training_cost import figures, patches
+from experiments.benchmark_training import figures, patches
 
 PACKAGES = ("torch", "segmentation_models_pytorch")
 DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}
@@ -28,7 +28,7 @@ def torch_training(precision: str, crop: int, repeats: int, batch: int = 1) -> d
         batch: patches in a batch.
 
     Returns:
-        See ``training_cost.figures``.
+        See ``benchmark_training.figures``.
     """
     import torch
     from torch import library
@@ -74,7 +74,7 @@ def torch_training(precision: str, crop: int, repeats: int, batch: int = 1) -> d
 
 
 def _convolution_operations(model: Any, device: str, side: int = 64) -> float:
-    """As ``training_cost.convolution_operations``."""
+    """As ``benchmark_training.convolution_operations``."""
     import torch
 
     counted = []

@@ -5,10 +5,9 @@ from typing import Any
 
 import click
 
-from experiments.recipes import Recipe
-from experiments.training_command import train_by_options
-from experiments.training_options import training_command
+from experiments.training_command import train_by_options, training_command
 from jointnet.model import VARIANTS, JointNet
+from jointnet.recipe import Recipe
 
 
 @training_command

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from experiments.options import given
-from experiments.recipes import Recipe
-from experiments.training_command import train_by_options
-from experiments.training_options import training_command
+from experiments.training_command import train_by_options, training_command
+from jointnet.recipe import Recipe
 from jointnet.resnet import BACKBONES, ResNetUNet
 
 

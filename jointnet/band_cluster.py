@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jointnet.job_folders import job_of
 from jointnet.raster_job import RasterJob
+from jointnet.workers import job_of
 from preprocessing.errors import JointNetError, RunError
 
 SECONDS_WITHOUT_WORKERS = 60

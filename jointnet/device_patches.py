@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from jointnet.backends import compiled, memory_errors
+from jointnet.distribution import compiled, memory_errors
 from preprocessing.augmentation import COLOURS, Augmentation
 from preprocessing.errors import TrainingError
 from preprocessing.patch_store import PatchSet

@@ -2,21 +2,32 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from jointnet.metrics import Counts, count, threshold_mask
-from jointnet.patch_protocol import PatchCounts, PatchGrid
+from jointnet.metrics import (
+    PATCH,
+    SHARE,
+    Counts,
+    PatchCounts,
+    PatchGrid,
+    RelaxedCounts,
+    count,
+    count_relaxed,
+    threshold_mask,
+)
 from jointnet.prediction import Predict, predict_image
-from jointnet.relaxed import RelaxedCounts, count_relaxed
-from jointnet.thresholds import ProbabilityHistogram
-from preprocessing.objects import ObjectCounts, count_objects
+from jointnet.thresholds import ProbabilityHistogram, threshold_lines
+from preprocessing.objects import MATCH_IOU, ObjectCounts, count_objects
+from preprocessing.output_files import write_csv, write_json
 from preprocessing.tiling import VOID
 
 if TYPE_CHECKING:
-    from preprocessing.rasters import RasterInfo
+    from preprocessing.raster_access import RasterInfo
+
 
 OVERALL = "overall"
 COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
@@ -201,3 +212,225 @@ def table(rows: Sequence[dict]) -> str:
     if buffer is not None:
         lines.append(f"completeness, correctness and quality: within {buffer} px")
     return "\n".join(lines)
+
+
+OBJECT_COLUMNS = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "f1",
+    "ap50": "ap50",
+    "boundary_iou": "boundary iou",
+    "polis_px": "polis px",
+    "polis_m": "polis m",
+    "count_error": "count error",
+    "area_error": "area error",
+}
+_SIGNED = ("count_error", "area_error")
+
+
+def object_rows(records: Sequence[SceneCounts]) -> list[dict]:
+    """Rows of a table of objects.
+
+    Args:
+        records: of at least one scene, all with objects.
+
+    Returns:
+        A row per threshold and place, the places sorted and ``"overall"`` last, with
+        ``threshold``, ``place``, ``scenes`` and what ``ObjectCounts.measures`` gives.
+    """
+    rows = []
+    for threshold in sorted({record.threshold for record in records}, key=lambda t: t or 0):
+        here = [record for record in records if record.threshold == threshold]
+        for place in [*sorted({record.place for record in here}), OVERALL]:
+            members = [record.objects for record in here if place in (record.place, OVERALL)]
+            added = sum(members, ObjectCounts())
+            head = {"threshold": threshold, "place": place, "scenes": len(members)}
+            rows.append({**head, **added.measures()})
+    return rows
+
+
+def object_table(rows: Sequence[dict]) -> str:
+    """The rows as text for a screen, and what the columns mean."""
+    names = max(len(row["place"]) for row in rows)
+    head = f"{'threshold':>9}  {'place':<{names}}  {'true':>7}  {'found':>7}"
+    lines = [head + "".join(f"  {title:>12}" for title in OBJECT_COLUMNS.values())]
+    for row in rows:
+        threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
+        lines.append(
+            f"{threshold:>9}  {row['place']:<{names}}  {row['true_objects']:>7,}  "
+            f"{row['predicted_objects']:>7,}"
+            + "".join(f"  {_cell(row[name], name in _SIGNED):>12}" for name in OBJECT_COLUMNS)
+        )
+    lines.append(
+        f"objects: pieces connected by edges, matched one to one from an IoU of {MATCH_IOU:g}; "
+        f"boundaries {rows[0]['boundary_px']} px wide; PoLiS of matched pairs"
+    )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, signed: bool) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" if signed else f"{value:.3f}"
+
+
+PROTOCOLS = {
+    "pooled": "pooled over full scenes, as the Inria contest scores",
+    "mean": "mean over scenes",
+    "patches": f"pooled over {PATCH} px patches with more than {SHARE:.0%} target (BuildFormer's)",
+}
+UNITS = {"pooled": "scenes", "mean": "scenes", "patches": "patches"}
+PROTOCOL_COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
+
+
+def protocol_rows(records: Sequence[SceneCounts]) -> list[dict]:
+    """The figures of every protocol, threshold and place.
+
+    Scenes without a valid pixel do not enter the mean. A scene where neither truth nor prediction
+    has target enters it with an IoU of 1, one where only one of them has with 0
+    (``metrics.Counts.metrics``).
+
+    Args:
+        records: of at least one scene; those without patch counts have none kept.
+
+    Returns:
+        A row per threshold, protocol and place, the places sorted and ``"overall"`` last, with
+        ``threshold``, ``protocol``, ``place``, ``units`` (scenes or patches that entered), and
+        IoU, F1, precision, recall and accuracy in 0..1, None where nothing entered.
+    """
+    rows = []
+    for threshold in sorted({record.threshold for record in records}, key=lambda t: t or 0):
+        here = [record for record in records if record.threshold == threshold]
+        places = [*sorted({record.place for record in here}), OVERALL]
+        for protocol in PROTOCOLS:
+            for place in places:
+                members = [record for record in here if place in (record.place, OVERALL)]
+                units, figures = _FIGURES[protocol](members)
+                head = {"threshold": threshold, "protocol": protocol, "place": place}
+                figures = {name: figures[name] if units else None for name in PROTOCOL_COLUMNS}
+                rows.append({**head, "units": units, **figures})
+    return rows
+
+
+def _pooled(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
+    entered = [record.counts for record in records if record.counts.pixels]
+    return len(entered), sum(entered, Counts()).metrics()
+
+
+def _mean(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
+    each = [record.counts.metrics() for record in records if record.counts.pixels]
+    number = max(len(each), 1)
+    return len(each), {name: sum(one[name] for one in each) / number for name in PROTOCOL_COLUMNS}
+
+
+def _patches(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
+    added = sum((record.patches for record in records if record.patches), PatchCounts())
+    return added.kept, added.counts.metrics()
+
+
+_FIGURES = {"pooled": _pooled, "mean": _mean, "patches": _patches}
+
+
+def protocol_table(rows: Sequence[dict]) -> str:
+    """The overall rows as text for a screen, every protocol in words."""
+    overall = [row for row in rows if row["place"] == OVERALL]
+    words = max(map(len, PROTOCOLS.values()))
+    columns = ("iou", "accuracy")
+    head = f"{'threshold':>9}  {'protocol':<{words}}  {'over':>14}"
+    lines = [head + "".join(f"  {column:>8}" for column in columns)]
+    for row in overall:
+        threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
+        units = f"{row['units']:,} {UNITS[row['protocol']]}"
+        figures = ("-" if row[c] is None else f"{row[c]:.3f}" for c in columns)
+        lines.append(
+            f"{threshold:>9}  {PROTOCOLS[row['protocol']]:<{words}}  {units:>14}"
+            + "".join(f"  {figure:>8}" for figure in figures)
+        )
+    return "\n".join(lines)
+
+
+def describe_evaluation(
+    records: Sequence[SceneCounts], histogram: ProbabilityHistogram | None = None
+) -> dict:
+    """The content of ``evaluation.json``.
+
+    Args:
+        records: of at least one scene.
+        histogram: the probabilities of these scenes; None for finished masks.
+
+    Returns:
+        ``summary``, the pooled counts and figures per threshold and place
+        (``summarise``); ``protocols``, the same scenes by every protocol
+        (``protocol_rows``), and ``protocol_names``, these in words; ``scenes``, each of
+        them; ``objects`` (``object_rows``) where objects were counted; and
+        ``thresholds`` (``ProbabilityHistogram.report``) where there are probabilities.
+    """
+    content = {
+        "summary": summarise(records),
+        "protocol_names": PROTOCOLS,
+        "protocols": protocol_rows(records),
+    }
+    if all(record.objects is not None for record in records):
+        content["objects"] = object_rows(records)
+    if histogram is not None:
+        thresholds = dict.fromkeys(record.threshold for record in records)
+        pooled = [
+            (at, sum((r.counts for r in records if r.threshold == at), Counts()))
+            for at in thresholds
+        ]
+        content["thresholds"] = histogram.report(pooled)
+    content["scenes"] = [_scene(record) for record in records]
+    return content
+
+
+def _scene(record: SceneCounts) -> dict:
+    """The entry of one scene at one threshold."""
+    described = {"name": record.name, "place": record.place, "threshold": record.threshold}
+    described |= record.figures()
+    for key in ("polygons", "aligned"):
+        if getattr(record, key) is not None:
+            described[key] = getattr(record, key)
+    if record.patches is not None:
+        described["patches"] = {
+            "kept": record.patches.kept,
+            "of": record.patches.patches,
+            **vars(record.patches.counts),
+        }
+    if record.objects is not None:
+        described["objects"] = record.objects.measures()
+    return described
+
+
+def write_evaluation(
+    folder: Path, records: Sequence[SceneCounts], histogram: ProbabilityHistogram | None = None
+) -> dict:
+    """Write ``evaluation.json`` and, of every protocol, ``evaluation.csv``.
+
+    The first rows of the CSV are the summary's (protocol ``pooled``), with the counts; those of
+    the other protocols have no counts.
+
+    Returns:
+        What the JSON holds, see ``describe_evaluation``.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    content = describe_evaluation(records, histogram)
+    rows = [{**row, "protocol": "pooled", "units": row["scenes"]} for row in content["summary"]]
+    for row in content["protocols"]:
+        if row["protocol"] != "pooled":
+            rows.append(dict.fromkeys(rows[0], "") | row)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", content)
+    write_csv(folder / "evaluation.csv", rows)
+    return content
+
+
+def evaluation_text(content: dict) -> str:
+    """All that a command prints of ``describe_evaluation``; the pooled table comes first."""
+    parts = [table(content["summary"]), protocol_table(content["protocols"])]
+    if "thresholds" in content:
+        parts.append(threshold_lines(content["thresholds"]))
+    if "objects" in content:
+        parts.append(object_table(content["objects"]))
+    return "\n\n".join(parts)

@@ -1,10 +1,7 @@
-"""Finished masks against each other and against a truth: agreement, metrics, differences.
-
-All figures are of the pixels that are void in none of the masks and not in the truth, so that two
-masks are never compared on different ground.
-"""
+"""What is given to be compared: run folders, or masks by scene; and what to call each of them."""
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,16 +11,130 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from jointnet.bootstrap import METRICS, paired_difference
-from jointnet.compared_inputs import MaskSet
 from jointnet.evaluation import OVERALL
-from jointnet.mask_evaluation import place_of
-from jointnet.metrics import VOID, Counts
-from preprocessing.errors import LabelError
-from preprocessing.tiling import Window
+from jointnet.mask_evaluation import place_of, without_suffix
+from jointnet.metrics import METRICS, Counts, paired_difference
+from jointnet.run_comparison import (
+    describe_runs,
+    is_run,
+    mask_text,
+    read_runs,
+    run_text,
+    short_names,
+)
+from preprocessing.errors import DatasetError, LabelError, OutputError, RunError
+from preprocessing.output_files import (
+    folder_beside,
+    publish,
+    refuse_existing,
+    write_csv,
+    write_json,
+)
+from preprocessing.scenes import NAMES_SHOWN, RASTER_SUFFIXES
+from preprocessing.tiling import VOID, Window
 
 if TYPE_CHECKING:
-    from preprocessing.rasters import GreyMaskReader, RasterInfo
+    from preprocessing.raster_access import RasterInfo
+    from preprocessing.rasters import GreyMaskReader
+
+
+SUFFIX = "_output"
+MOST_MASKS = 12
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """Masks of one origin.
+
+    Attributes:
+        name: what tables call it.
+        path: the file or folder given.
+        files: the mask of each scene, by the scene's name.
+    """
+
+    name: str
+    path: Path
+    files: dict[str, Path]
+
+
+def mask_sets(paths: Sequence[Path], truth: Path | None) -> list[MaskSet]:
+    """Masks of several origins that have the same scenes; the truth, if there is one, comes last.
+
+    A scene is known by its stem without ``_output``, as ``infer.py`` names masks. Where a folder
+    holds files with that ending, the pictures beside them are left out. Files alone make one scene,
+    whatever they are called; a file beside folders stands for the one scene of its name.
+
+    Args:
+        paths: files, or folders of masks.
+        truth: the same of the truth; None for none.
+
+    Raises:
+        DatasetError: nothing to compare with, no masks, a file or folder that is not there, or
+            scenes that one has and another has not; all of them are counted, and named in part.
+    """
+    given = [*paths, *([] if truth is None else [truth])]
+    if not 2 <= len(given) <= MOST_MASKS:
+        raise DatasetError(
+            f"got {len(paths)} input(s){'' if truth is None else ' and a truth'}; give two to "
+            f"{MOST_MASKS} files or folders of masks, one with --truth, or run folders: results/*"
+        )
+    found = [_masks_of(path) for path in given]
+    folders = [path for path in given if path.is_dir()]
+    if not folders:
+        scene = next(iter(found[0]))
+        found = [{scene: next(iter(masks.values()))} for masks in found]
+    elif len(folders) < len(given):
+        wanted = {
+            scene
+            for path, masks in zip(given, found, strict=True)
+            if not path.is_dir()
+            for scene in masks
+        }
+        found = [{s: file for s, file in masks.items() if s in wanted} for masks in found]
+    else:
+        wanted = set()
+    scenes = set().union(*found, wanted if folders else ())
+    missing = [
+        f"{path} has no mask of {_listed(sorted(scenes - masks.keys()))}"
+        for path, masks in zip(given, found, strict=True)
+        if scenes - masks.keys()
+    ]
+    if missing:
+        raise DatasetError(
+            f"masks pair by file name without suffix and {SUFFIX}: {'; '.join(missing)}"
+        )
+    names = short_names(given)
+    return [
+        MaskSet(name, path, dict(sorted(masks.items())))
+        for name, path, masks in zip(names, given, found, strict=True)
+    ]
+
+
+def _masks_of(path: Path) -> dict[str, Path]:
+    """Masks by scene of a file or folder."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise DatasetError(f"{path}: no such file or folder")
+        if path.suffix.lower() not in RASTER_SUFFIXES:
+            raise DatasetError(
+                f"{path} is no mask: known are {', '.join(sorted(RASTER_SUFFIXES))}; evaluate.py "
+                "--labels takes polygons"
+            )
+        return {path.stem.removesuffix(SUFFIX): path}
+    files = without_suffix(path, SUFFIX)
+    if not files:
+        raise DatasetError(f"{path} holds no masks ({', '.join(sorted(RASTER_SUFFIXES))})")
+    times = Counter(plain.stem for plain in files)
+    shared = sorted(file.name for plain, file in files.items() if times[plain.stem] > 1)
+    if shared:
+        raise DatasetError(f"{path} holds several masks of one name: {_listed(shared)}")
+    return {plain.stem: file for plain, file in files.items()}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
 
 _CHUNK = 1 << 20
 
@@ -89,7 +200,7 @@ def compare_masks(
     """Count, scene by scene, in strips of rows; memory does not grow with the rasters.
 
     Args:
-        sets: masks of the same scenes (``compared_inputs.mask_sets``); grey ones are thresholded
+        sets: masks of the same scenes (``mask_sets``); grey ones are thresholded
             at 128 (``preprocessing.rasters``).
         has_truth: whether the last is the truth. The others are laid onto its grid, or onto that
             of the first where there is none.
@@ -289,3 +400,112 @@ def _scene(
         for i, j in itertools.combinations(compared, 2)
     }
     return described
+
+
+FILES = ("comparison.json", "comparison.csv")
+
+
+def compare(
+    paths: Sequence[Path],
+    truth: Path | None = None,
+    align: bool = False,
+    output: Path | None = None,
+    overwrite: bool = False,
+    maps: bool = True,
+) -> dict:
+    """Compare masks with each other and with a truth, or list runs.
+
+    Args:
+        paths: run folders, among which whatever else there is is skipped; or, where none is a run,
+            files and folders of masks (``mask_sets``).
+        truth: file or folder of the true masks; None for none, and for runs, which were measured
+            when they were evaluated.
+        align: bring masks of another size or place onto the grid of the truth or first mask.
+        output: folder for ``comparison.json``, ``comparison.csv`` and, of masks, the error maps
+            (``preprocessing.raster_writers``) as ``errors/<mask>/<scene>.tif`` or, without a truth,
+            ``differences/<mask>/<scene>.tif`` against the first; None to write nothing. All
+            files appear at the end, or none.
+        overwrite: replace outputs that exist.
+        maps: whether maps are written.
+
+    Returns:
+        What the JSON holds: ``run_comparison.describe_runs`` where any path is a run, else
+        ``describe_comparison``.
+
+    Raises:
+        JointNetError: of the kind that says what is wrong.
+    """
+    paths = [Path(path) for path in paths]
+    if any(map(is_run, paths)):
+        if truth is not None or align:
+            raise RunError(
+                "a truth and --align are for masks; a run is measured by `evaluate.py --model RUN` "
+                "and listed with what that found"
+            )
+        _refuse(output, [], overwrite)
+        content = describe_runs(*read_runs(paths))
+        _write(output, content, _run_rows(content))
+        return content
+    sets = mask_sets(paths, None if truth is None else Path(truth))
+    places = _map_paths(sets, truth is not None) if maps and output is not None else {}
+    _refuse(output, places.values(), overwrite)
+    if output is None:
+        return describe_comparison(compare_masks(sets, truth is not None, align), sets, bool(truth))
+    with folder_beside(output / FILES[0]) as beside:
+        hidden = {key: beside / f"{number}.tif" for number, key in enumerate(places)}
+        scenes = compare_masks(sets, truth is not None, align, hidden)
+        content = describe_comparison(scenes, sets, truth is not None)
+        for key, place in places.items():
+            try:
+                (output / place).parent.mkdir(parents=True, exist_ok=True)
+                publish(hidden[key], output / place, overwrite)
+            except OSError as error:
+                raise OutputError(f"{output / place}: cannot be written: {error}") from error
+    _write(output, content, _mask_rows(content))
+    return content
+
+
+def comparison_text(content: dict) -> str:
+    """All that a command prints of what ``compare`` returns."""
+    return run_text(content) if "runs" in content else mask_text(content)
+
+
+def _map_paths(sets: Sequence[MaskSet], has_truth: bool) -> dict[tuple[str, str], Path]:
+    """Where maps go, by name of the mask and scene."""
+    kind, compared = ("errors", sets[:-1]) if has_truth else ("differences", sets[1:])
+    return {
+        (one.name, scene): Path(kind, one.name.replace("/", "_"), f"{scene}.tif")
+        for one in compared
+        for scene in one.files
+    }
+
+
+def _refuse(output: Path | None, maps: Sequence[Path], overwrite: bool) -> None:
+    if output is not None:
+        for name in (*FILES, *maps):
+            refuse_existing(output / name, overwrite)
+
+
+def _write(output: Path | None, content: dict, rows: Sequence[dict]) -> None:
+    if output is None:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / FILES[0], content)
+    columns = dict.fromkeys(key for row in rows for key in row)
+    write_csv(output / FILES[1], [dict.fromkeys(columns, "") | row for row in rows])
+
+
+def _mask_rows(content: dict) -> list[dict]:
+    """Rows of the CSV: all tables under each other, told apart by their first column."""
+    kinds = ("metrics", "agreement", "differences")
+    return [{"table": kind, **row} for kind in kinds for row in content.get(kind, [])]
+
+
+def _run_rows(content: dict) -> list[dict]:
+    heads = ("name", "network", "parameters", "steps", "kept_epoch", "epochs", "measured")
+    rows = [
+        {"table": "results", **{key: run[key] for key in heads}, **row}
+        for run in content["runs"]
+        for row in run["results"] or [{}]
+    ]
+    return rows + [{"table": "differences", **row} for row in content["differences"]]

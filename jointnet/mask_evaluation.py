@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jointnet.evaluation import SceneCounts
-from jointnet.metrics import VOID, Counts, count
-from jointnet.patch_protocol import PatchGrid
-from jointnet.relaxed import RelaxedCounts, count_relaxed
+from jointnet.metrics import Counts, PatchGrid, RelaxedCounts, count, count_relaxed
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import DatasetError, LabelError
 from preprocessing.inria import STEM
 from preprocessing.objects import count_objects
 from preprocessing.scenes import NAMES_SHOWN, RASTER_SUFFIXES, Scene, images_in, pair_by_stem
-from preprocessing.tiling import Window
+from preprocessing.tiling import VOID, Window
 
 if TYPE_CHECKING:
-    from preprocessing.rasters import RasterInfo
+    from preprocessing.raster_access import RasterInfo
 
 STRIP_ROWS = 256
 
@@ -30,7 +28,7 @@ class MaskMeasures:
     """What is measured beside the pixels of finished masks.
 
     Attributes:
-        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.relaxed``);
+        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.metrics``);
             None for no relaxed measures.
         probabilities: folder of the probabilities that the masks were made of, on their grids,
             named ``<stem>_probabilities`` as ``infer.py`` does, or ``<stem>``; None for none.
@@ -232,7 +230,8 @@ def open_mask(
     Raises:
         LabelError, PolygonError, RasterError: see ``evaluate_masks``.
     """
-    from preprocessing.rasters import LabelReader, ProbabilityReader, raster_info
+    from preprocessing.raster_access import raster_info
+    from preprocessing.rasters import LabelReader, ProbabilityReader
     from preprocessing.resampling import aligned
 
     with ExitStack() as stack:

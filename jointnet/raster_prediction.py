@@ -1,12 +1,9 @@
-"""From a raster to its mask, overlay and layer of features on disk, in one call.
-
-Nothing here reads or writes rasters itself: ``preprocessing`` does, imported when called, so that
-a machine that only trains needs no GDAL.
-"""
+"""Predicting the bands of a raster in this process."""
 
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,18 +13,93 @@ from typing import Any
 import numpy as np
 
 from jointnet.band_cluster import predict_on_cluster
-from jointnet.band_runs import predict_bands
-from jointnet.band_workers import part_of, predict_with_workers
 from jointnet.metrics import threshold_mask
-from jointnet.probability_spool import ProbabilitySpool
-from jointnet.raster_checks import check_raster
-from jointnet.raster_job import KEY_TAG, PredictionOptions, RasterJob
-from jointnet.raster_outputs import MASK, OVERLAY, PROBABILITIES, check_outputs, layer_of
+from jointnet.network_input import check_raster
+from jointnet.raster_job import (
+    KEY_TAG,
+    MASK,
+    OVERLAY,
+    PROBABILITIES,
+    PredictionOptions,
+    RasterJob,
+    layer_of,
+    output_paths,
+)
 from jointnet.runs import Run
+from jointnet.workers import part_of, predict_bands, predict_with_workers
 from preprocessing.errors import OutputError
-from preprocessing.output_files import publish_all
-from preprocessing.raster_names import RasterName
+from preprocessing.image_names import RasterName
+from preprocessing.output_files import publish_all, refuse_existing
 from preprocessing.tiling import Window
+
+
+def check_outputs(
+    images: Sequence[Path | RasterName],
+    folder: str | os.PathLike,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    target: str = "buildings",
+) -> None:
+    """Refuse, before any work is done, outputs that must not or cannot be written.
+
+    Raises:
+        OutputError: outputs that exist while ``overwrite`` is off; images whose outputs would
+            have the same names, or take the place of an image; ``folder`` is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file; --output names a folder")
+    stems = Counter(image.stem for image in images)
+    doubled = [str(image) for image in images if stems[image.stem] > 1]
+    if doubled:
+        raise OutputError(
+            f"{', '.join(doubled[:4])}: images of one name would write the same outputs; "
+            "predict them one by one, each with an --output of its own"
+        )
+    sources = {image.resolve() for image in images}
+    for image in images:
+        for path in output_paths(image, folder, probabilities, target).values():
+            if path.resolve() in sources:
+                raise OutputError(f"{path}: is an input image; name another folder by --output")
+            refuse_existing(path, overwrite)
+
+
+class ProbabilitySpool:
+    """Rows of float32 in a file without a format, four bytes a pixel.
+
+    Features are complete in another order than rows are, and a long one needs rows of long ago:
+    the file has them without the memory, and without the time that a GeoTIFF takes.
+
+    Args:
+        path: the file; it comes to be with the first rows.
+        width: columns of the raster.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path, self.width = path, width
+
+    def write(self, rows: np.ndarray) -> None:
+        """Append rows, ``(n, width)`` float32.
+
+        Raises:
+            OSError: disk full.
+        """
+        with open(self.path, "ab") as file:
+            file.write(np.ascontiguousarray(rows, np.float32).data)
+
+    def read(self, window: Window) -> np.ndarray:
+        """A window of rows that were written, float64 ``(height, width)``.
+
+        Raises:
+            OSError: the file is gone, or ends before the window does.
+        """
+        offset = window.row * self.width * np.dtype(np.float32).itemsize
+        count = window.height * self.width
+        values = np.fromfile(self.path, np.float32, count, offset=offset)
+        if len(values) < count:
+            raise OSError(f"{self.path} ends before row {window.row + window.height}")
+        columns = slice(window.column, window.column + window.width)
+        return values.reshape(window.height, self.width)[:, columns].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -37,7 +109,7 @@ class RasterPrediction:
     Attributes:
         image: the raster.
         outputs: files written: mask, overlay, layer, its style and, if asked for, probabilities.
-        notes: sentences worth reading, see ``raster_checks.check_raster``.
+        notes: sentences worth reading, see ``network_input.check_raster``.
         features: number of footprints or, of roads, centre lines.
         total: their area or length in all.
         unit: of that: "m2", "m", or "px" where the raster has no place on the ground.
@@ -103,7 +175,7 @@ def predict_raster(
         augment: take the mean over the eight flips and rotations of every window, in eight times
             the time.
         gsd: ground metres per pixel, where the raster does not say; ``"native"`` for no resampling
-            to the network's; see ``raster_checks.fed_steps``.
+            to the network's; see ``network_input.fed_steps``.
         void_white: white areas are void, see ``preprocessing.resampling``.
         workers: processes that share the work; each takes the memory of one.
         progress: show a bar while predicting, if standard error is a terminal.
@@ -112,7 +184,7 @@ def predict_raster(
         What was written, and figures about it.
 
     Raises:
-        RasterError: the raster cannot be read or fed, see ``raster_checks.check_raster``.
+        RasterError: the raster cannot be read or fed, see ``network_input.check_raster``.
         OutputError: outputs exist, or cannot be written.
         RunError: the run cannot predict rasters.
     """

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jointnet.metrics import VOID, Counts
+from jointnet.metrics import Counts
+from preprocessing.tiling import VOID
 
 BINS = 2**16
 # Guo et al. take 15 bins, whose edges no binary number holds.

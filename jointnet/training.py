@@ -1,27 +1,229 @@
-"""Training a network from a patch store, on any Keras backend, without reading rasters."""
+"""TensorBoard event files, where tensorboard is importable; no TensorFlow needed."""
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from jointnet import distribution
 from jointnet.batches import TrainingBatches
-from jointnet.callbacks import LastWeights, StepWatch
-from jointnet.checkpoints import Checkpoints, TrainingState
+from jointnet.checkpoints import Checkpoints, ResumableEpoch, TrainingState, noted_signals
 from jointnet.device_patches import DevicePatches, refuse_other_changes
-from jointnet.interruption import ResumableEpoch, noted_signals
-from jointnet.run_log import RunLog
+from jointnet.distribution import compiled
+from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.runs import jit_setting
-from jointnet.settings import TrainingSettings
-from jointnet.validation import validate
+from jointnet.training_settings import TrainingSettings
 from layers import DenseAtrousBlock
 from preprocessing.errors import Interrupted, RunError, TrainingError
+from preprocessing.output_files import write_csv
 from preprocessing.patch_store import PatchSet, PatchStore
+
+
+class EventLog:
+    """Writes one scalar per column of the history and epoch.
+
+    Without the package ``tensorboard`` nothing is written; ``history.csv`` holds the same.
+
+    Args:
+        folder: folder of the event files.
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError:
+            self._writer = None
+            return
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(folder))
+
+    def write(self, epoch: int, record: dict[str, float]) -> None:
+        """Add a record of an epoch, counted from 1."""
+        if self._writer is None:
+            return
+        values = [
+            self._summary.Value(tag=name, simple_value=float(value))
+            for name, value in record.items()
+            if name != "epoch"
+        ]
+        self._writer.add_event(self._event(step=epoch, summary=self._summary(value=values)))
+        self._writer.flush()
+
+
+class RunLog:
+    """Progress of a run, on the terminal and in its folder; of several processes the first's.
+
+    A context manager, which closes the bar.
+
+    Args:
+        folder: the run folder, for ``history.csv`` and ``events/``.
+        epochs: epochs of the whole run.
+        steps: steps of an epoch, as the bar counts them.
+        state: where the run begins.
+
+    Attributes:
+        bar: progress bar over the steps of the whole run.
+
+    Raises:
+        OutputError: the history of a run that goes on cannot be written.
+    """
+
+    def __init__(self, folder: Path, epochs: int, steps: int, state: TrainingState):
+        self.folder = folder
+        self.epochs = epochs
+        self.writes = distribution.is_first()
+        if self.writes and state.history:
+            # A run that was killed between the two has its last epoch in the checkpoint only.
+            write_csv(folder / "history.csv", state.history)
+        self._events = EventLog(folder / "events") if self.writes else None
+        # The validation counts as a step: it may be all that is left of the epoch.
+        self._first, self._started = state.epoch + state.parts / (steps + 1), time.monotonic()
+        self.bar = tqdm(
+            total=steps * epochs,
+            initial=steps * state.epoch + state.parts,
+            unit="step",
+            # The bar is for terminals; in a log file the line per epoch says the same.
+            disable=None if self.writes else True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.close()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self.writes:
+            self.bar.write(line)
+
+    def record(self, state: TrainingState) -> None:
+        """Write the last epoch of a state down, and say it with the time that is left.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        if not self.writes:
+            return
+        record = state.history[-1]
+        write_csv(self.folder / "history.csv", state.history)
+        self._events.write(record["epoch"], record)
+        shown = ("loss", "validation_loss", "validation_iou", "validation_f1")
+        values = "  ".join(f"{name} {record[name]:.3f}" for name in shown)
+        per_epoch = (time.monotonic() - self._started) / (state.epoch - self._first)
+        left = (self.epochs - state.epoch) * per_epoch / 60
+        self.say(f"epoch {state.epoch}/{self.epochs}  {values}  {left:.0f} min left")
+
+
+class StepWatch(keras.callbacks.Callback):
+    """Advances the progress bar, and stops a run whose loss or weights are no numbers.
+
+    Args:
+        batches: the epoch's batches, to name the one that failed.
+        bar: progress bar over the steps of the whole run, whose time left is the run's.
+        done: how many of the epoch's steps were done before, and are not among those watched.
+    """
+
+    def __init__(self, batches: TrainingBatches, bar: tqdm, done: int = 0):
+        super().__init__()
+        self.batches = batches
+        self.bar = bar
+        self.done = done
+        # One call for all: a GPU would wait for one call for each weight.
+        self._sum = compiled(_sum)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Check the running mean of the loss, which no later batch can make finite again.
+
+        And the weights: TensorFlow's ReLU on a CPU makes 0 of NaN, so that a network of such
+        weights has a loss like any other.
+        """
+        loss = float((logs or {}).get("loss", 0.0))
+        weights = [weight.value for weight in self.model.trainable_variables]
+        finite = math.isfinite(float(self._sum(weights)))
+        if not (finite and math.isfinite(loss)):
+            index = self.done + batch
+            names = ", ".join(self.batches.names(index))
+            raise TrainingError(
+                f"the loss is {loss} and the weights are {'' if finite else 'not '}finite at epoch "
+                f"{self.batches.epoch + 1}, step {index + 1}, in the batch of {names}; look at "
+                "these patches, or lower the learning rate"
+            )
+        self.bar.set_postfix_str(f"epoch {self.batches.epoch + 1} loss {loss:.4f}", refresh=False)
+        self.bar.update()
+
+
+class LastWeights(keras.callbacks.Callback):
+    """Remembers the weights that the last step left.
+
+    Where the optimizer averages the weights, ``fit`` ends by putting the average in their place;
+    the next epoch goes on from the weights themselves.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Copy the weights."""
+        self.weights = [np.copy(weight) for weight in self.model.get_weights()]
+
+    def restore(self) -> None:
+        """Put them back."""
+        self.model.set_weights(self.weights)
+
+
+def _sum(arrays: list[keras.KerasTensor]) -> keras.KerasTensor:
+    return keras.ops.sum(keras.ops.stack([keras.ops.sum(array) for array in arrays]))
+
+
+def validate(
+    model: keras.Model,
+    patches: PatchSet,
+    settings: TrainingSettings,
+    before_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Loss and pooled pixel metrics over the validation patches.
+
+    Args:
+        model: a compiled network.
+        patches: validation patches; void pixels count in nothing.
+        settings: batch size and threshold.
+        before_batch: called before each batch; what it raises ends the validation.
+
+    Returns:
+        ``validation_loss`` (mean over patches with valid pixels), and ``validation_iou``,
+        ``_f1``, ``_precision``, ``_recall``, ``_accuracy`` at the threshold, from counts added
+        over all patches.
+    """
+    loss_of = settings.make_loss()
+    counts, losses = Counts(), []
+    size = settings.batch_size // settings.parts
+    for first in range(0, len(patches), size):
+        before_batch()
+        images = np.asarray(patches.images[first : first + size])
+        masks = np.asarray(patches.masks[first : first + size])
+        missing = size - len(images)
+        # The last batch is filled up so that the network is compiled for one shape.
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        probabilities = np.asarray(model.predict_on_batch(filled))[: len(images)]
+        counts += count(masks, threshold_mask(probabilities[..., 0], settings.threshold))
+        per_sample = loss_of.call(masks[..., None], probabilities)
+        has_valid = (masks != 255).any(axis=(1, 2))
+        losses.extend(keras.ops.convert_to_numpy(per_sample)[has_valid].tolist())
+    metrics = {f"validation_{name}": value for name, value in counts.metrics().items()}
+    return {"validation_loss": float(np.mean(losses)) if losses else 0.0, **metrics}
 
 
 def train(
@@ -35,9 +237,9 @@ def train(
 
     Writes ``history.csv``, ``checkpoints/`` and, where tensorboard is importable, ``events/``
     into the run folder. A first Ctrl-C, or SIGTERM, ends it after the step it is at, with a
-    checkpoint to go on from; there is one every ten minutes as well (``jointnet.interruption``).
-    Under ``devices.Devices.scope`` each batch is shared among the devices; of several processes
-    the first writes, and all must see the folder.
+    checkpoint to go on from; there is one every ten minutes as well (``jointnet.checkpoints``).
+    Under ``distribution.Devices.scope`` each batch is shared among the devices; of several
+    processes the first writes, and all must see the folder.
 
     Args:
         model: a network from raw pixels to probabilities, built under ``settings.precision``,

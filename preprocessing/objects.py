@@ -8,7 +8,7 @@ import numpy as np
 from preprocessing.tiling import VOID
 
 if TYPE_CHECKING:
-    from preprocessing.rasters import RasterInfo
+    from preprocessing.raster_access import RasterInfo
 
 
 @dataclass(frozen=True, eq=False)

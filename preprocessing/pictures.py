@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from experiments.figures import FALSELY_FOUND, FOUND, MISSED
+from jointnet.figures import FALSELY_FOUND, FOUND, MISSED
 from preprocessing.image_operations import stretch
 from preprocessing.output_files import replacing
 from preprocessing.rasters import LabelReader, RasterReader

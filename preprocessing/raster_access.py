@@ -22,7 +22,7 @@ from rasterio.io import MemoryFile
 
 from preprocessing.errors import RasterError
 from preprocessing.ground import fit_control_points, ground_steps, mean_step
-from preprocessing.raster_names import RasterName
+from preprocessing.image_names import RasterName
 from preprocessing.tiling import Window
 
 _OPTIONS = {
@@ -133,7 +133,7 @@ def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
     """Open a raster of any format GDAL reads.
 
     Args:
-        path: any name that ``raster_names.RasterName`` takes.
+        path: any name that ``image_names.RasterName`` takes.
 
     Raises:
         RasterError: no such file, a folder, or no raster.

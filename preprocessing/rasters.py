@@ -18,6 +18,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from preprocessing.errors import LabelError, RasterError
 from preprocessing.ground import geographic_corners, metres_apart
+from preprocessing.image_names import RasterName
 from preprocessing.raster_access import (
     ClosedOnExit,
     RasterInfo,
@@ -29,7 +30,6 @@ from preprocessing.raster_access import (
     raster_tags,
     read_window,
 )
-from preprocessing.raster_names import RasterName
 from preprocessing.tiling import VOID, Window, strips
 
 __all__ = [

@@ -13,12 +13,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from experiments import training_run
 from jointnet import JointNet
 from jointnet.batches import TrainingBatches
-from jointnet.devices import Devices, choose_devices, join
-from jointnet.settings import TrainingSettings
+from jointnet.distribution import Devices, choose_devices, join
 from jointnet.training import train
+from jointnet.training_settings import TrainingSettings
 from preprocessing.patch_store import PatchStore, open_store
 from tests.training_fixtures import memory_store, small_network, tiny_recipe
 
@@ -97,9 +96,7 @@ def run(job: dict, folder: Path, devices: Devices) -> None:
 def run_recipe(folder: Path, devices: Devices) -> None:
     """A whole run of the tiny recipe, from a store that lies in the folder."""
     recipe = tiny_recipe(batch_size=2)
-    finished = training_run.run(
-        recipe, open_store(folder / "store"), folder / "run", devices=devices
-    )
+    finished = recipe.run(recipe, open_store(folder / "store"), folder / "run", devices=devices)
     print("finished", finished.name, flush=True)
 
 

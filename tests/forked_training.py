@@ -16,8 +16,8 @@ from pathlib import Path
 
 import keras
 
-from jointnet import callbacks, interruption, training
-from jointnet.settings import TrainingSettings
+from jointnet import checkpoints, training
+from jointnet.training_settings import TrainingSettings
 from preprocessing.errors import Interrupted
 from tests.training_fixtures import ROOT, memory_store
 
@@ -105,13 +105,13 @@ class Trainings:
 
 def after_each_step(act: Callable[..., None]) -> None:
     """Do something when a step is done, before it can be saved."""
-    watch = callbacks.StepWatch.on_train_batch_end
+    watch = training.StepWatch.on_train_batch_end
 
     def watch_and_act(self, batch, logs=None):
         watch(self, batch, logs)
         act(self, batch, logs)
 
-    callbacks.StepWatch.on_train_batch_end = watch_and_act
+    training.StepWatch.on_train_batch_end = watch_and_act
 
 
 def send_at(moment: str, number: int) -> None:
@@ -150,8 +150,8 @@ def train(job: dict) -> int:
     if "touch" in job:
         # From now on it is worth while to kill.
         after_each_step(lambda *arguments: Path(job["touch"]).touch())
-    interruption.SECONDS_BETWEEN_SAVES = job.get("seconds", 600)
-    handlers = [signal.getsignal(number) for number in interruption.SIGNALS]
+    checkpoints.SECONDS_BETWEEN_SAVES = job.get("seconds", 600)
+    handlers = [signal.getsignal(number) for number in checkpoints.SIGNALS]
     folder, settings = Path(job["folder"]), SETTINGS[job["name"]]
     resume = (folder / "checkpoints" / "state.json").exists()
     try:
@@ -162,7 +162,7 @@ def train(job: dict) -> int:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal
     finally:
-        assert handlers == [signal.getsignal(number) for number in interruption.SIGNALS]
+        assert handlers == [signal.getsignal(number) for number in checkpoints.SIGNALS]
     return 0
 
 

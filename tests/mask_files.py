@@ -8,8 +8,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from preprocessing.ground import Placement, placement
+from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
-from preprocessing.rasters import RasterInfo, raster_info
 from preprocessing.tiling import Window
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jointnet.ahead import ahead
+from jointnet.prediction import ahead
 
 
 def test_items_come_in_their_order_from_one_other_thread():

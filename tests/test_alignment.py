@@ -7,7 +7,8 @@ from rasterio.crs import CRS
 from rasterio.warp import calculate_default_transform
 
 from preprocessing.errors import RasterError
-from preprocessing.rasters import ProbabilityReader, raster_info, read_label
+from preprocessing.raster_access import raster_info
+from preprocessing.rasters import ProbabilityReader, read_label
 from preprocessing.resampling import aligned
 from preprocessing.tiling import Window
 from tests.helpers import write_image

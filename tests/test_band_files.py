@@ -6,10 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from jointnet import band_files
-from jointnet.band_files import BandFiles
-from jointnet.prediction import predict_band, predict_strips
-from jointnet.window_bands import WindowGrid
+from jointnet import raster_job
+from jointnet.prediction import WindowGrid, predict_band, predict_strips
+from jointnet.raster_job import BandFiles
 from preprocessing.errors import OutputError, RunError
 from preprocessing.tiling import Window
 
@@ -117,7 +116,7 @@ def test_a_claim_on_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch
         raise OSError(28, "full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(band_files.platform, "node", full)
+        patched.setattr(raster_job.platform, "node", full)
         with pytest.raises(OutputError, match="bands: cannot be written: full"):
             files.claim()
     assert not files.claim_file.exists() and files.claim()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jointnet import band_workers
-from jointnet.band_workers import part_of, predict_with_workers
+from jointnet import workers
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.raster_prediction import predict_raster, run_job
 from jointnet.runs import load_run
+from jointnet.workers import part_of, predict_with_workers
 from preprocessing.errors import RunError
 from tests.helpers import blotches, make_run, stored_stand_in_run, write_image
 
@@ -74,7 +74,7 @@ def test_a_process_that_is_killed_is_replaced(image, tmp_path, monkeypatch):
     loaded = load_run(make_run(tmp_path / "run"))
     alone = predict_raster(loaded, image, tmp_path / "alone", probabilities=True)
     begun = job(loaded, image, tmp_path / "out", probabilities=True)
-    started, processes = band_workers._started, []
+    started, processes = workers._started, []
 
     @contextmanager
     def noted(job, number, workers, words):
@@ -90,7 +90,7 @@ def test_a_process_that_is_killed_is_replaced(image, tmp_path, monkeypatch):
             time.sleep(0.002)
         processes[0].kill()
 
-    monkeypatch.setattr(band_workers, "_started", noted)
+    monkeypatch.setattr(workers, "_started", noted)
     killer = threading.Thread(target=kill_the_first_in_its_first_band)
     killer.start()
     done = run_job(begun, workers=2)
@@ -104,7 +104,7 @@ def test_a_process_that_is_killed_is_replaced(image, tmp_path, monkeypatch):
 def test_a_round_without_a_band_ends_it(run, image, tmp_path, monkeypatch):
     begun = job(run, image, tmp_path / "out")
     begun.begin()
-    monkeypatch.setattr(band_workers, "_round", lambda *_: "out of memory")
+    monkeypatch.setattr(workers, "_round", lambda *_: "out of memory")
     with pytest.raises(RunError, match="out of memory"):
         predict_with_workers(begun, 2)
 
@@ -127,7 +127,7 @@ def test_what_a_process_printed_before_it_was_killed_is_no_reason(
             )
             super().__init__([sys.executable, "-S", "-c", code], **options)
 
-    monkeypatch.setattr(band_workers.subprocess, "Popen", Popen)
+    monkeypatch.setattr(workers.subprocess, "Popen", Popen)
     begun = job(run, image, tmp_path / "out")
     begun.begin()
     with pytest.raises(RunError, match=words):
@@ -136,7 +136,7 @@ def test_what_a_process_printed_before_it_was_killed_is_no_reason(
 
 def test_a_worker_says_what_is_wrong_in_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "jointnet.band_workers", str(tmp_path), "1/2"],
+        [sys.executable, "-m", "jointnet.workers", str(tmp_path), "1/2"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -149,14 +149,14 @@ def test_a_worker_says_what_is_wrong_in_one_line(tmp_path):
 def test_processes_leave_each_other_room(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    shares = band_workers._shares(2)
+    shares = workers._shares(2)
     assert shares["TF_NUM_INTRAOP_THREADS"] == shares["OMP_NUM_THREADS"] == "3"
     assert shares["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert shares["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    assert set(band_workers._shares(1)) == {"TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"}
-    assert band_workers._shares(9)["OMP_NUM_THREADS"] == "1"
+    assert set(workers._shares(1)) == {"TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"}
+    assert workers._shares(9)["OMP_NUM_THREADS"] == "1"
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert band_workers._shares(2)["OMP_NUM_THREADS"] == "32"
+    assert workers._shares(2)["OMP_NUM_THREADS"] == "32"
 
 
 def test_a_process_gets_its_share_unless_the_environment_says_otherwise(
@@ -169,7 +169,7 @@ def test_a_process_gets_its_share_unless_the_environment_says_otherwise(
             given.append(env)
             super().__init__([sys.executable, "-S", "-c", ""], **options)
 
-    monkeypatch.setattr(band_workers.subprocess, "Popen", Popen)
+    monkeypatch.setattr(workers.subprocess, "Popen", Popen)
     monkeypatch.setenv("OMP_NUM_THREADS", "17")
     begun = job(run, image, tmp_path / "out")
     begun.begin()

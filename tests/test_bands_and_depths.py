@@ -10,10 +10,10 @@ import pytest
 import rasterio
 from rasterio.enums import ColorInterp
 
-from experiments import training_run
-from experiments.recipes import Recipe
-from jointnet.raster_checks import check_raster
+from jointnet import recipe as recipe_module
+from jointnet.network_input import check_raster
 from jointnet.raster_prediction import predict_raster
+from jointnet.recipe import Recipe
 from jointnet.runs import Run
 from layers import BandScaling
 from preprocessing.augmentation import Augmentation
@@ -51,8 +51,8 @@ def recipe_of(bands: int, numbers: tuple[int, ...] | None = None, **training) ->
 
 def train(folder: Path, recipe: Recipe) -> tuple[PatchStore, Run]:
     """Cut ``<folder>/data`` and train on it, on the way that the command goes."""
-    store = training_run.prepare_store(recipe, folder / "data", folder / "store")
-    return store, training_run.run(recipe, store, folder / "run")
+    store = recipe_module.prepare_store(recipe, folder / "data", folder / "store")
+    return store, recipe_module.run(recipe, store, folder / "run")
 
 
 def predict(run: Run, image: Path, folder: Path, **options) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +129,7 @@ def test_eleven_bits_are_scaled_as_their_eight_bits_are(tmp_path):
     scaled = {}
     for depth, (dtype, factor) in EIGHT_AND_ELEVEN.items():
         data = towns(tmp_path / depth / "data", dtype, factor)
-        store = training_run.prepare_store(recipe_of(3), data, tmp_path / depth / "store")
+        store = recipe_module.prepare_store(recipe_of(3), data, tmp_path / depth / "store")
         manifest = store.manifest
         scaling = BandScaling(
             manifest["band_mean"], manifest["band_std"], manifest["band_limits"], dtype="float32"
@@ -191,19 +191,19 @@ def test_infrared_tagged_alpha_is_fed_where_it_is_named(infrared, eager):
 def test_a_store_of_other_bands_is_refused(infrared):
     recipe = recipe_of(4, (1, 2, 3, 4))
     data, folder = infrared / "data", infrared / "store"
-    store = training_run.prepare_store(recipe, data, folder)
-    assert training_run.prepare_store(recipe, data, folder).sha256 == store.sha256
+    store = recipe_module.prepare_store(recipe, data, folder)
+    assert recipe_module.prepare_store(recipe, data, folder).sha256 == store.sha256
     other = replace(recipe, patches=replace(recipe.patches, band_numbers=(4, 3, 2, 1)))
     with pytest.raises(StoreError, match=r"\(1, 2, 3, 4\).*the recipe asks for .*\(4, 3, 2, 1\)"):
-        training_run.prepare_store(other, data, folder)
+        recipe_module.prepare_store(other, data, folder)
 
 
 @pytest.fixture
 def configure(tmp_path, monkeypatch) -> Callable[[Recipe], dict]:
     """What config.json says of a run on 11 bits, without the training."""
-    monkeypatch.setattr(training_run, "train", lambda *arguments: None)
-    monkeypatch.setattr(training_run, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(training_run, "_judge", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "train", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
     write_bands(tmp_path / "data", 3, lambda image: (image * 8).astype(np.uint16))
 
     def run(recipe: Recipe) -> dict:
@@ -222,7 +222,7 @@ def test_a_stated_range_of_values_is_kept(configure):
 
 def test_a_store_of_before_limits_is_trained_on_as_it_was(configure, tmp_path):
     """Scaled by the mean and deviation that it states, and clipped nowhere."""
-    training_run.prepare_store(recipe_of(3), tmp_path / "data", tmp_path / "store")
+    recipe_module.prepare_store(recipe_of(3), tmp_path / "data", tmp_path / "store")
     path = tmp_path / "store" / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["band_limits"], manifest["band_percentiles"], manifest["settings"]["band_numbers"]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from experiments import benchmark, benchmark_rows, measurements, raster_figures, window_figures
+from experiments import benchmark, benchmark_prediction, measurements
 from experiments.benchmark import ALL, GOALS, as_markdown, main
 from experiments.measurements import blocks
+from jointnet.prediction import WindowGrid
 from jointnet.runs import Run
-from jointnet.window_bands import WindowGrid
 from preprocessing.errors import RunError
 from preprocessing.tiling import VOID
 from tests.helpers import CONFIG
@@ -31,7 +31,7 @@ MACHINE = {
 
 
 def test_inference_counts_every_window_of_the_grid():
-    found = raster_figures.inference(160, "jointnet_quarter", "float32", 64)
+    found = benchmark_prediction.inference(160, "jointnet_quarter", "float32", 64)
     assert found["windows"] == len(WindowGrid(160, 160, 64, 16).windows())
     assert found["pixels"] == 160**2
     assert found["footprints"] > 0
@@ -43,7 +43,7 @@ def test_inference_counts_every_window_of_the_grid():
 
 
 def test_a_square_kilometre_is_eleven_megapixels_and_a_ninth():
-    hours = raster_figures.planned_hours(1e6 / 0.09 / 3600)
+    hours = benchmark_prediction.planned_hours(1e6 / 0.09 / 3600)
     assert hours == pytest.approx(
         {
             "machine_hours_city_of_200_km2": 200,
@@ -54,7 +54,7 @@ def test_a_square_kilometre_is_eleven_megapixels_and_a_ninth():
 
 
 def test_memory_of_a_raster_of_its_own():
-    found = raster_figures.memory(rows=300, width=200, window=64)
+    found = benchmark_prediction.memory(rows=300, width=200, window=64)
     assert found["pixels"] == 300 * 200
     assert found["footprints"] > 0
     assert found["held_megabytes"] > 50
@@ -69,9 +69,9 @@ def brightness(monkeypatch):
     half = truth.copy()
     half[:80] = VOID
     run = Run(Path("run"), PixelNetwork(), CONFIG)
-    monkeypatch.setattr(window_figures, "load_run", lambda folder, dtype: run)
+    monkeypatch.setattr(benchmark_prediction, "load_run", lambda folder, dtype: run)
     monkeypatch.setattr(
-        window_figures, "_scenes", lambda run, data: [(image, truth), (image, half)]
+        benchmark_prediction, "_scenes", lambda run, data: [(image, truth), (image, half)]
     )
 
 
@@ -90,7 +90,9 @@ class RowNetwork:
 
 def test_windows_do_not_matter_to_a_network_of_single_pixels(brightness):
     for window, overlap, augment in ((32, 0, False), (32, 8, False), (64, 32, True)):
-        found = window_figures.windows("run", "data", "float32", window, overlap, augment, True)
+        found = benchmark_prediction.windows(
+            "run", "data", "float32", window, overlap, augment, True
+        )
         assert found["iou"] == 1
         assert found["changed_by_shift"] == 0
         assert found["mean_change_by_shift"] == 0
@@ -100,14 +102,16 @@ def test_windows_do_not_matter_to_a_network_of_single_pixels(brightness):
 
 def test_what_depends_on_the_window_changes_with_it(brightness, monkeypatch):
     run = Run(Path("run"), RowNetwork(), CONFIG)
-    monkeypatch.setattr(window_figures, "load_run", lambda folder, dtype: run)
-    found = window_figures.windows("run", "data", "float32", 32, 0, False, True)
+    monkeypatch.setattr(benchmark_prediction, "load_run", lambda folder, dtype: run)
+    found = benchmark_prediction.windows("run", "data", "float32", 32, 0, False, True)
     # Half a window further down every row is half a window off, but for the last windows of both,
     # which lie at the image's end.
     assert 0.7 * 16 / 31 < found["mean_change_by_shift"] < 16 / 31
     assert 0.7 < found["changed_by_shift"] < 1
     assert (
-        window_figures.windows("run", "data", "float32", 128, 0, False, True)["changed_by_shift"]
+        benchmark_prediction.windows("run", "data", "float32", 128, 0, False, True)[
+            "changed_by_shift"
+        ]
         is None
     )
 
@@ -129,7 +133,7 @@ def test_the_gradient_takes_longer_than_the_forward_pass_alone(layer):
 def test_a_measurement_runs_in_a_process_of_its_own():
     arguments = {"layer": "keras", "shape": [2, 256, 256, 32], "depth": 1}
     arguments |= {"dtype": "float32", "repeats": 1}
-    found = benchmark_rows.measure("normalisation", **arguments)
+    found = benchmark.measure("normalisation", **arguments)
     assert found["shape"] == [2, 256, 256, 32]
     # At least the output of 17 MB, and less than what two dozen copies would take.
     assert 16 < found["gradient_megabytes"] < 400
@@ -139,7 +143,7 @@ def test_a_measurement_runs_in_a_process_of_its_own():
 
 def test_a_measurement_that_fails_is_one_line():
     with pytest.raises(RunError, match=r"measurement of normalisation .* failed: .*KeyError") as e:
-        benchmark_rows.measure(
+        benchmark.measure(
             "normalisation", layer="none", shape=[1], depth=1, dtype="float32", repeats=1
         )
     assert "\n" not in str(e.value)
@@ -147,7 +151,7 @@ def test_a_measurement_that_fails_is_one_line():
 
 def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
     row = {"shape": [2, 3], "seconds": 0.12345, "windows": 1234, "layer": "keras", "all": [1.0]}
-    monkeypatch.setattr(benchmark_rows, "measure", lambda name, **arguments: row | {"name": name})
+    monkeypatch.setattr(benchmark, "measure", lambda name, **arguments: row | {"name": name})
     monkeypatch.setattr(benchmark, "environment", lambda: MACHINE)
     output = tmp_path / "tables"
     done = CliRunner().invoke(main, ["all", "--output", str(output)])
@@ -164,10 +168,10 @@ def test_tables_name_machine_command_and_goal(tmp_path, monkeypatch):
 
 
 def test_files_are_named_after_what_was_measured(tmp_path):
-    asked = benchmark_rows.Asked(64, "jointnet_half", "float32", 1, Path("results/town"), tmp_path)
+    asked = benchmark.Asked(64, "jointnet_half", "float32", 1, Path("results/town"), tmp_path)
     assert benchmark.stem("inference", asked) == "inference_jointnet_half_float32"
     assert benchmark.stem("windows", asked) == "windows_town_float32"
-    assert {benchmark.stem(part, asked) for part in benchmark_rows.ROWS} > {"memory", "inria"}
+    assert {benchmark.stem(part, asked) for part in benchmark.ROWS} > {"memory", "inria"}
 
 
 def test_training_is_measured_at_each_setting_against_the_first(monkeypatch):
@@ -179,10 +183,10 @@ def test_training_is_measured_at_each_setting_against_the_first(monkeypatch):
         timed = {"patches_per_second": fast * 3.0, "step_processor_seconds": batch / fast}
         return row | (timed if repeats else {})
 
-    monkeypatch.setattr(benchmark_rows, "measure", measure)
-    monkeypatch.setattr(benchmark_rows, "at_hand", lambda: True)
-    rows = benchmark_rows.training_rows(
-        benchmark_rows.Asked(64, "jointnet", "float32", 5, Path("town"), Path("data"))
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark, "at_hand", lambda: True)
+    rows = benchmark.training_rows(
+        benchmark.Asked(64, "jointnet", "float32", 5, Path("town"), Path("data"))
     )
     assert [row["network"] for row in rows[:3]] == ["keras.layers", "keras.layers", "JointNet"]
     settings = {(row["precision"], row["rematerialise"]) for row in rows[2:8]}
@@ -197,10 +201,10 @@ def test_training_is_measured_at_each_setting_against_the_first(monkeypatch):
 
 
 def test_windows_are_tried_from_no_overlap_to_half(monkeypatch):
-    monkeypatch.setattr(benchmark_rows, "load_run", lambda folder: Run(folder, None, CONFIG))
-    monkeypatch.setattr(benchmark_rows, "measure", lambda name, **arguments: arguments)
-    asked = benchmark_rows.Asked(64, "jointnet", "float32", 1, Path("town"), Path("data"))
-    rows = benchmark_rows.windows_rows(asked)
+    monkeypatch.setattr(benchmark, "load_run", lambda folder: Run(folder, None, CONFIG))
+    monkeypatch.setattr(benchmark, "measure", lambda name, **arguments: arguments)
+    asked = benchmark.Asked(64, "jointnet", "float32", 1, Path("town"), Path("data"))
+    rows = benchmark.windows_rows(asked)
     assert [row["overlap"] for row in rows[:5]] == [0, 4, 8, 12, 16]
     assert [row["window"] for row in rows] == [32] * 5 + [48, 64, 32]
     assert [row["augment"] for row in rows] == [False] * 7 + [True]

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jointnet.bootstrap import METRICS, Difference, _ratio, paired_difference
-from jointnet.metrics import Counts
+from jointnet.metrics import METRICS, Counts, Difference, _ratio, paired_difference
 
 NUMBERS = st.integers(0, 5)
 COUNTS = st.builds(Counts, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -97,7 +96,7 @@ def test_ratios_of_many_are_the_metrics_of_each(counts):
 
 def test_many_scenes_are_drawn_in_pieces(monkeypatch):
     whole = paired_difference(scenes(1, 20), scenes(2, 20))
-    monkeypatch.setattr("jointnet.bootstrap._CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("jointnet.metrics._CHUNK_ELEMENTS", 1000)
     assert paired_difference(scenes(1, 20), scenes(2, 20)) == whole
 
 

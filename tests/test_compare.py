@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from experiments.compare import main
-from jointnet.comparison_files import compare
+from jointnet.mask_comparison import compare
 from preprocessing.rasters import GreyMaskReader
 from preprocessing.tiling import Window
 from tests.helpers import write_image

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jointnet.compared_inputs import is_run, mask_sets, short_names
+from jointnet.mask_comparison import mask_sets
+from jointnet.run_comparison import is_run, short_names
 from preprocessing.errors import DatasetError
 
 

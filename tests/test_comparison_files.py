@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from jointnet.comparison_files import compare, comparison_text
+from jointnet.mask_comparison import compare, comparison_text
 from preprocessing.errors import LabelError, OutputError, RunError
 from tests.helpers import write_image
 from tests.test_run_comparison import BETTER, WORSE, make

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jointnet.comparison_text import _broken, _notes, _shortened, setting, table
+from jointnet.run_comparison import _broken, _notes, _shortened, setting, table
 
 
 def test_words_to_the_left_and_figures_to_the_right():

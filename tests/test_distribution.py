@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from experiments.train_jointnet import main
-from jointnet import devices, distribution
+from jointnet import distribution
 from jointnet.batches import TrainingBatches
-from jointnet.devices import Devices, choose_devices, join
+from jointnet.distribution import Devices, choose_devices, join
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import TrainingError
 from tests.helpers import error
@@ -289,8 +289,8 @@ def test_one_device_is_left_to_the_engine(tmp_path):
 def four(monkeypatch):
     """A machine of four accelerators."""
     names = [f"gpu:{number}" for number in range(4)]
-    monkeypatch.setattr(devices.keras.distribution, "list_devices", lambda: names)
-    monkeypatch.setattr(devices, "_divide_processor", lambda count: None)
+    monkeypatch.setattr(distribution.keras.distribution, "list_devices", lambda: names)
+    monkeypatch.setattr(distribution, "_divide_processor", lambda count: None)
     return names
 
 
@@ -327,7 +327,7 @@ def test_one_worker_is_no_cluster(monkeypatch, text):
 
 
 def test_processes_of_tensorflow_are_refused(monkeypatch):
-    monkeypatch.setattr(devices.keras.backend, "backend", lambda: "tensorflow")
+    monkeypatch.setattr(distribution.keras.backend, "backend", lambda: "tensorflow")
     with pytest.raises(TrainingError, match="the backend is tensorflow .* KERAS_BACKEND=jax"):
         join((1, 2), "127.0.0.1:1")
 

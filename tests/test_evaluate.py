@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from experiments import recipes
 from experiments.evaluate import evaluate_run, main
-from jointnet.protocols import PROTOCOLS
+from jointnet.evaluation import PROTOCOLS
 from preprocessing.output_files import hash_file, write_json
 from preprocessing.patches import load_pair
 from tests.helpers import error, make_run, stand_in_run, write_image

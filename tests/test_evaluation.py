@@ -11,8 +11,7 @@ from jointnet.evaluation import (
     summarise,
     table,
 )
-from jointnet.metrics import Counts, count, threshold_mask
-from jointnet.relaxed import RelaxedCounts
+from jointnet.metrics import Counts, RelaxedCounts, count, threshold_mask
 from tests.helpers import StandIn
 
 # Two scenes of one place of very different sizes, and one of another place.

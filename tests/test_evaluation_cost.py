@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.evaluation_cost import evaluation, write_tiles
+from experiments.benchmark_prediction import evaluation, write_tiles
 
 
 def test_tiles_of_all_cities_are_measured(tmp_path):

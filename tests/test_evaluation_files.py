@@ -7,11 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jointnet.evaluation import OVERALL, SceneCounts, summarise, table
-from jointnet.evaluation_files import describe_evaluation, evaluation_text, write_evaluation
-from jointnet.metrics import Counts
-from jointnet.patch_protocol import PatchCounts
-from jointnet.protocols import PROTOCOLS
+from jointnet.evaluation import (
+    OVERALL,
+    PROTOCOLS,
+    SceneCounts,
+    describe_evaluation,
+    evaluation_text,
+    summarise,
+    table,
+    write_evaluation,
+)
+from jointnet.metrics import Counts, PatchCounts
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import OutputError
 from preprocessing.objects import ObjectCounts

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from jointnet.event_log import EventLog
+from jointnet.training import EventLog
 
 RECORDS = [
     {"epoch": 1, "loss": 0.75, "validation_iou": 0.125},

@@ -12,8 +12,14 @@ from click.testing import CliRunner
 from experiments import export as command
 from experiments.options import SHIPPED
 from jointnet import ResNetUNet, export
-from jointnet.export import FORMATS, SAVED_MODEL_CONTRACT, contract, contract_beside
-from jointnet.exported import PREDICTORS, greatest_difference
+from jointnet.export import (
+    FORMATS,
+    PREDICTORS,
+    SAVED_MODEL_CONTRACT,
+    contract,
+    contract_beside,
+    greatest_difference,
+)
 from jointnet.runs import Run, load_run
 from layers import BandScaling
 from preprocessing.errors import JointNetError, OutputError, RunError

@@ -4,14 +4,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from experiments import figures
-from experiments.figures import (
-    displayable,
-    draw_augmentations,
-    draw_curves,
-    draw_scene,
-    error_map,
-)
+from jointnet import figures
+from jointnet.figures import displayable, draw_augmentations, draw_curves, draw_scene, error_map
 from preprocessing.augmentation import STRONG, Augmentation, Change
 from preprocessing.errors import LabelError
 

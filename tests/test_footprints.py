@@ -21,8 +21,9 @@ from rasterio.crs import CRS
 from preprocessing.errors import LabelError, OutputError, RasterError
 from preprocessing.footprints import footprints, write_geojson
 from preprocessing.mask_outlines import polygonise
+from preprocessing.raster_access import RasterInfo
 from preprocessing.raster_writers import MaskWriter
-from preprocessing.rasters import RasterInfo, read_label
+from preprocessing.rasters import read_label
 from preprocessing.tiling import Window
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from experiments import benchmark_rows, full_size
+from experiments import benchmark, benchmark_training
 from preprocessing.inria import CITIES, OFFICIAL_VALIDATION, inria_scenes
 from preprocessing.output_files import hash_file
 from preprocessing.patch_store import open_store
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("plain_graphs")
 def stand_in(tmp_path_factory):
     """Six tiles of each city, with a side that is no multiple of what is rendered."""
     data = tmp_path_factory.mktemp("data")
-    full_size.write_stand_in(data, tiles=6, size=1100)
+    benchmark_training.write_stand_in(data, tiles=6, size=1100)
     return data
 
 
@@ -60,11 +60,11 @@ def test_labels_move_with_their_images(stand_in):
 
 def test_cutting_and_schedule_are_measured(stand_in, tmp_path):
     store = str(tmp_path / "store")
-    cut = full_size.cutting(str(stand_in), store)
+    cut = benchmark_training.cutting(str(stand_in), store)
     assert (cut["tiles"], cut["training_patches"]) == (30, 5 * 9)
     assert cut["validation_patches"] == len(open_store(tmp_path / "store").validation) == 25 * 9
     assert cut["store_gigabytes"] == pytest.approx(30 * 9 * 512**2 * 4 / 1e9, rel=0.02)
-    found = full_size.schedule(store, 1, "float32", "jointnet_quarter", 1)
+    found = benchmark_training.schedule(store, 1, "float32", "jointnet_quarter", 1)
     assert 0 < found["step_alone_seconds"] <= found["step_seconds"]
     assert found["epoch_hours"] == pytest.approx(45 * found["step_seconds"] / 3600)
     hours = found["epochs"] * (found["epoch_hours"] + found["validation_hours"])
@@ -75,10 +75,10 @@ def test_the_table_has_a_column_for_each_batch(monkeypatch):
     def measure(name, **arguments):
         return {**arguments, "peak_megabytes": 5.0, "of": name}
 
-    monkeypatch.setattr(benchmark_rows, "measure", measure)
-    monkeypatch.setattr(full_size, "write_stand_in", lambda folder, size: None)
-    asked = benchmark_rows.Asked(300, "jointnet", "float32", 3, Path("model"), Path("data"))
-    rows = benchmark_rows.inria_rows(asked)
+    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(benchmark_training, "write_stand_in", lambda folder, size: None)
+    asked = benchmark.Asked(300, "jointnet", "float32", 3, Path("model"), Path("data"))
+    rows = benchmark.inria_rows(asked)
     assert [row["batch"] for row in rows] == [1, 1, 2]
     assert [row["precision"] for row in rows] == ["float32", "mixed_bfloat16", "mixed_bfloat16"]
     assert all(row["cutting_peak_megabytes"] == 5.0 for row in rows)

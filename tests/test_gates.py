@@ -11,7 +11,7 @@ from jointnet import JointNet
 from jointnet.evaluation import OVERALL
 from jointnet.metrics import count, threshold_mask
 from jointnet.runs import load_run
-from jointnet.settings import TrainingSettings
+from jointnet.training_settings import TrainingSettings
 from preprocessing.patches import load_scene
 from preprocessing.sample_scenes import render_scene
 

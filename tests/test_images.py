@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.images import find_images, read_list
+from jointnet.raster_job import outputs_of
 from preprocessing.errors import RasterError
-from preprocessing.raster_names import RasterName
+from preprocessing.image_names import RasterName, find_images, read_list
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def make(folder, *names):
 
 
 def found(*values, data=Path("data")):
-    return [str(image) for image in find_images(values, data)]
+    return [str(image) for image in find_images(values, data, outputs_of)]
 
 
 def test_a_file_a_folder_and_a_pattern(folder):
@@ -138,7 +138,7 @@ def test_lists_that_name_nothing(folder, content, words):
 
 def test_a_list_that_cannot_be_read_is_one_line(folder):
     with pytest.raises(RasterError, match=r"none\.txt: a list is text"):
-        read_list(folder / "none.txt")
+        read_list(folder / "none.txt", outputs_of)
     with pytest.raises(RasterError, match=r"^none\.txt: no such image, neither here"):
         found("none.txt")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.input_cost import Constant, input_cost
+from experiments.benchmark_training import Constant, input_cost
 
 
 def test_a_constant_batch_is_given_out_so_often():

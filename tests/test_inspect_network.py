@@ -7,9 +7,10 @@ from affine import Affine
 from click.testing import CliRunner
 
 from experiments import inspect_network
-from experiments.inspect_network import FIGURES, read_patch
+from experiments.inspect_network import FIGURES
 from experiments.options import SHIPPED
 from jointnet.inspection import default_layer, grad_cam, observe
+from jointnet.network_input import read_patch
 from jointnet.runs import load_run
 from preprocessing.errors import RasterError
 from tests.helpers import blotches, make_run, stand_in_run, write_image

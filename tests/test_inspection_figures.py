@@ -2,7 +2,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.image import imread
 
-from experiments.inspection_figures import draw_feature_maps, draw_filters, draw_grad_cam
+from jointnet.figures import draw_feature_maps, draw_filters, draw_grad_cam
 from jointnet.inspection import GradCam, Observation
 
 

@@ -19,13 +19,11 @@ from click.testing import CliRunner
 from tqdm import tqdm
 
 from experiments.options import Command
-from jointnet import interruption, training
-from jointnet.callbacks import StepWatch
-from jointnet.checkpoints import BEST, Checkpoints
-from jointnet.interruption import SIGNALS, Remaining, Stop, noted_signals
+from jointnet import checkpoints, training
+from jointnet.checkpoints import BEST, SIGNALS, Checkpoints, Remaining, Stop, noted_signals
 from jointnet.runs import WEIGHTS
-from jointnet.settings import TrainingSettings
-from jointnet.training import train
+from jointnet.training import StepWatch, train
+from jointnet.training_settings import TrainingSettings
 from preprocessing.errors import Interrupted, TrainingError
 from tests.forked_training import SETTINGS, Trainings, network
 from tests.training_fixtures import ROOT, memory_store, tiny_store, tiny_training
@@ -210,7 +208,7 @@ def test_it_saves_in_the_middle_of_an_epoch_when_it_is_time(
         saved.append(state.parts)
         save(self, model, state)
 
-    monkeypatch.setattr(interruption, "SECONDS_BETWEEN_SAVES", seconds)
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_SAVES", seconds)
     monkeypatch.setattr(Checkpoints, "save", note_and_save)
     train(network(), memory_store(), tiny_training(), tmp_path)
     assert len(saved) == saves and saved[-1] == 0

@@ -12,7 +12,7 @@ import geopandas
 import pytest
 from geopandas.testing import assert_geodataframe_equal
 
-from jointnet.raster_outputs import MASK, layer_of
+from jointnet.raster_job import MASK, layer_of
 from jointnet.runs import WEIGHTS
 from tests.helpers import blotches, write_image
 

@@ -7,10 +7,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from jointnet.band_runs import predict_bands
-from jointnet.job_folders import job_of, leftovers
 from jointnet.raster_job import PredictionOptions, RasterJob
 from jointnet.runs import load_run
+from jointnet.workers import job_of, leftovers, predict_bands
 from preprocessing.errors import RunError
 from tests.helpers import StandIn, blotches, make_run, stored_stand_in_run, write_image
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from jointnet.job_inputs import absolute_name, compare_files, files_of, raster_of
-from preprocessing.raster_names import RasterName
+from jointnet.raster_job import absolute_name, compare_files, files_of, raster_of
+from preprocessing.image_names import RasterName
 from preprocessing.rasters import RasterReader
 from tests.helpers import blotches, write_image
 from tests.range_server import RangeServer

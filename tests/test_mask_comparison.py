@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jointnet import mask_comparison
-from jointnet.compared_inputs import mask_sets
 from jointnet.mask_comparison import (
     ComparedScene,
     agreement,
     compare_masks,
     count_patterns,
     describe_comparison,
+    mask_sets,
 )
-from jointnet.metrics import VOID, Counts, count
+from jointnet.metrics import Counts, count
 from preprocessing.errors import LabelError, RasterError
+from preprocessing.tiling import VOID
 from tests.helpers import write_image
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)

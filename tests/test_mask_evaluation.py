@@ -11,15 +11,13 @@ import shapely
 from affine import Affine
 
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
-from jointnet.metrics import Counts, count
-from jointnet.patch_protocol import PatchCounts, PatchGrid
-from jointnet.relaxed import RelaxedCounts, count_relaxed
+from jointnet.metrics import Counts, PatchCounts, PatchGrid, RelaxedCounts, count, count_relaxed
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import DatasetError, LabelError, PolygonError, RasterError
 from preprocessing.objects import count_objects
 from preprocessing.polygons import PolygonCounts
+from preprocessing.raster_access import raster_info
 from preprocessing.raster_writers import MaskWriter
-from preprocessing.rasters import raster_info
 from preprocessing.tiling import Window
 from tests.helpers import write_image
 

@@ -8,8 +8,8 @@ import pytest
 import rasterio
 import shapely
 
-from experiments import mosaic_figures
-from experiments.mosaic_figures import write_mosaic
+from experiments import benchmark_prediction
+from experiments.benchmark_prediction import write_mosaic
 from jointnet.raster_prediction import predict_raster
 from preprocessing.vectorising import footprint_layer
 from tests.helpers import stand_in_run
@@ -90,8 +90,8 @@ def test_the_measurement_of_a_town_of_squares(tmp_path, monkeypatch):
     for row, column in ((20, 20), (20, 118), (118, 246)):
         pixels[row : row + 20, column : column + 20] = 250
     run = stand_in_run(window=64, overlap=16, threshold=0.6)
-    monkeypatch.setattr(mosaic_figures, "load_run", lambda folder, dtype: run)
-    found = mosaic_figures.mosaic("run", str(grid_of(tmp_path, pixels)), "float32")
+    monkeypatch.setattr(benchmark_prediction, "load_run", lambda folder, dtype: run)
+    found = benchmark_prediction.mosaic("run", str(grid_of(tmp_path, pixels)), "float32")
     assert found["tiles"] == 8 and found["pixels"] == pixels[..., 0].size
     assert (found["footprints"], found["footprints_over_borders"]) == (3, 2)
     assert found["valid_footprints"] == 3

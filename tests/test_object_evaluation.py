@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from jointnet.evaluation import SceneCounts
+from jointnet.evaluation import SceneCounts, object_rows, object_table
 from jointnet.metrics import Counts
-from jointnet.object_evaluation import object_rows, object_table
 from preprocessing.objects import ObjectCounts
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from preprocessing.mask_outlines import polygonise
 from preprocessing.objects import boundaries, count_objects, match, polis
-from preprocessing.rasters import raster_info, read_label
+from preprocessing.raster_access import raster_info
+from preprocessing.rasters import read_label
 from tests.mask_files import describe
 
 

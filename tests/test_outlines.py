@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from preprocessing.ground import placement
 from preprocessing.mask_outlines import joined_at_corners, polygonise
-from preprocessing.rasters import raster_info
+from preprocessing.raster_access import raster_info
 from preprocessing.vectorising import fill_holes
 from tests.mask_files import UTM, burn, write
 

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointnet.metrics import Counts, count
-from jointnet.patch_protocol import PatchCounts, PatchGrid, weights
+from jointnet.metrics import Counts, PatchCounts, PatchGrid, count, weights
 from preprocessing.rasters import read_label
 
 

@@ -30,7 +30,7 @@ from preprocessing.patches import (
     training_windows,
     validation_patches,
 )
-from preprocessing.rasters import raster_info
+from preprocessing.raster_access import raster_info
 from preprocessing.tiling import Window, cut, cut_mask
 from tests.training_fixtures import (
     PATCHES,

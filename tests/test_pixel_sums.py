@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from preprocessing import vectorising
 from preprocessing.errors import RasterError
 from preprocessing.mask_outlines import polygonise
-from preprocessing.rasters import ProbabilityReader, check_grid, raster_info
+from preprocessing.raster_access import raster_info
+from preprocessing.rasters import ProbabilityReader, check_grid
 from preprocessing.tiling import Window, strips
 from preprocessing.vectorising import holds_void, sums_at_points, sums_in_polygons
 from tests.mask_files import UTM, write, write_probabilities

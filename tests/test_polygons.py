@@ -28,14 +28,14 @@ from shapely.geometry import (
     shape,
 )
 
-from preprocessing import vectors
 from preprocessing import polygons as polygons_module
+from preprocessing import vectors
 from preprocessing.errors import DatasetError, PolygonError
 from preprocessing.ground import ground_sample_distance
 from preprocessing.layouts import polygon_scenes
 from preprocessing.polygons import PolygonCounts, rasterise, read_polygons
-from preprocessing.raster_access import RasterInfo
-from preprocessing.rasters import raster_info, read_label
+from preprocessing.raster_access import RasterInfo, raster_info
+from preprocessing.rasters import read_label
 from preprocessing.vectors import read_features
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)

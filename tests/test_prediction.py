@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointnet.prediction import predict_image, predict_strips, predict_windows
-from jointnet.window_bands import WindowGrid, bands_of, blend, join
+from jointnet.prediction import (
+    WindowGrid,
+    bands_of,
+    blend,
+    join,
+    predict_image,
+    predict_strips,
+    predict_windows,
+)
 from preprocessing.tiling import Window, cut
 
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, 2)).astype(np.float32)

@@ -12,9 +12,10 @@ import shapely
 from affine import Affine
 from click.testing import CliRunner, Result
 
-from experiments import recipes, training_run
+from experiments import recipes
 from experiments.prepare import main
 from experiments.train_jointnet import main as train_jointnet
+from jointnet import recipe as recipe_module
 from preprocessing.patch_store import PatchSettings, open_store
 from preprocessing.rasters import read_image
 from tests.helpers import write_image
@@ -266,7 +267,7 @@ def test_the_recipe_of_polygons_takes_lines_for_roads_as_training_does(
     # The command opens the store by settings that fit it, and trains roads.
     trained = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training_run, "run", lambda recipe, *_, **__: trained.append(recipe))
+    monkeypatch.setattr(recipe_module, "run", lambda recipe, *_, **__: trained.append(recipe))
     result = CliRunner().invoke(train_jointnet, command.split()[2:])
     assert result.exit_code == 0, result.output
     assert trained[0].training.target_weight == recipes.open_roads().training.target_weight

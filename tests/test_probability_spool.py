@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jointnet.probability_spool import ProbabilitySpool
+from jointnet.raster_prediction import ProbabilitySpool
 from preprocessing.tiling import Window
 
 

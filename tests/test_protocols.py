@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from jointnet.evaluation import OVERALL, SceneCounts, summarise
-from jointnet.metrics import Counts, count
-from jointnet.patch_protocol import PatchCounts
-from jointnet.protocols import PROTOCOLS, protocol_rows, protocol_table
+from jointnet.evaluation import (
+    OVERALL,
+    PROTOCOLS,
+    SceneCounts,
+    protocol_rows,
+    protocol_table,
+    summarise,
+)
+from jointnet.metrics import Counts, PatchCounts, count
 
 # A dense scene, a nearly empty one and one of another city without any building.
 RECORDS = [

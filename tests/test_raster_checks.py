@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
-from jointnet.raster_checks import check_raster, fed_steps
+from jointnet.network_input import check_raster, fed_steps
 from preprocessing.errors import RasterError
 from preprocessing.rasters import read_image
 from tests.helpers import blotches, stand_in_run, write_image

@@ -14,11 +14,10 @@ import pytest
 from affine import Affine
 
 from jointnet import raster_job, raster_prediction
-from jointnet.band_files import BandFiles
-from jointnet.band_runs import predict_bands
-from jointnet.raster_job import PredictionOptions, RasterJob
+from jointnet.raster_job import BandFiles, PredictionOptions, RasterJob
 from jointnet.raster_prediction import finish, predict_raster, run_job
 from jointnet.runs import load_run
+from jointnet.workers import predict_bands
 from preprocessing.errors import OutputError, RasterError
 from preprocessing.rasters import read_label
 from tests.helpers import blotches, make_run, stored_stand_in_run, write_image

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.raster_names import RasterName
+from preprocessing.image_names import RasterName
 
 HTTP = "http://host/x/a.tif"
 TOKEN = "?se=2026-01-01&sp=r&sig=ab%2Fc%3D"

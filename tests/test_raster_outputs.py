@@ -3,15 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from jointnet.raster_outputs import (
-    FOOTPRINTS,
-    MASK,
-    OVERLAY,
-    PROBABILITIES,
-    check_outputs,
-    output_paths,
-    style_of,
-)
+from jointnet.raster_job import FOOTPRINTS, MASK, OVERLAY, PROBABILITIES, output_paths, style_of
+from jointnet.raster_prediction import check_outputs
 from preprocessing.errors import OutputError
 from preprocessing.output_files import publish_all
 

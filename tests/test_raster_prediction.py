@@ -15,10 +15,9 @@ from rasterio.enums import MaskFlags
 
 from experiments import vectorise
 from jointnet import raster_prediction
-from jointnet.prediction import predict_image
+from jointnet.prediction import SYMMETRIES, predict_image, turned, turned_back
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import load_run
-from jointnet.symmetries import SYMMETRIES, turned, turned_back
 from preprocessing import pictures, raster_writers, vector_writers
 from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.rasters import read_label

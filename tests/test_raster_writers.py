@@ -17,9 +17,9 @@ from rasterio.enums import MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
 from preprocessing.errors import OutputError
-from preprocessing.raster_access import compression
+from preprocessing.raster_access import RasterInfo, compression, raster_info
 from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
-from preprocessing.rasters import RasterInfo, RasterReader, raster_info, read_label
+from preprocessing.rasters import RasterReader, read_label
 from preprocessing.tiling import Window, cover
 
 NORTH_UP = Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)

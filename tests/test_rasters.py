@@ -13,7 +13,8 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from preprocessing.errors import LabelError, RasterError
-from preprocessing.rasters import LabelReader, RasterReader, raster_info, read_image, read_label
+from preprocessing.raster_access import raster_info
+from preprocessing.rasters import LabelReader, RasterReader, read_image, read_label
 from preprocessing.tiling import Window
 
 UTM = Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)

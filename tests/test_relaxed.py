@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jointnet.metrics import count
-from jointnet.relaxed import BUFFER_PX, RelaxedCounts, count_relaxed, near
+from jointnet.metrics import BUFFER_PX, RelaxedCounts, count, count_relaxed, near
 from preprocessing.patches import load_pair
 from preprocessing.rasters import read_label
 from preprocessing.scenes import Scene

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from experiments.report_charts import (
+from jointnet.report_page import (
     HEIGHT,
     WIDTH,
     Axis,

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from experiments.report_curves import (
+from jointnet.metrics import Counts
+from jointnet.report_page import (
     coverage_figure,
     coverage_shares,
     threshold_figures,
     training_figures,
 )
-from jointnet.metrics import Counts
 from jointnet.thresholds import ProbabilityHistogram
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from experiments.report_facts import mask_origin, read_history, run_origin
+from jointnet.report import mask_origin, read_history, run_origin
 from jointnet.runs import WEIGHTS, Run
 from preprocessing.output_files import hash_file
 from tests.helpers import CONFIG

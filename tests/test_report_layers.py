@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from experiments.figures import FALSELY_FOUND, FOUND, MISSED
+from jointnet.figures import FALSELY_FOUND, FOUND, MISSED
 from preprocessing.pictures import (
     COLOURS,
     COVERAGE_WINDOW,

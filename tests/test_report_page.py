@@ -6,12 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from experiments.report_facts import Origin
-from experiments.report_page import ASSETS, COPIED, render, write_page
-from experiments.report_scenes import ReportScene
-from jointnet.evaluation import SceneCounts
-from jointnet.evaluation_files import describe_evaluation
+from jointnet.evaluation import SceneCounts, describe_evaluation
 from jointnet.metrics import Counts
+from jointnet.report import Origin, ReportScene
+from jointnet.report_page import ASSETS, COPIED, render, write_page
 from preprocessing.pictures import SceneLayers
 
 NAME = "</script><script>alert(1)"

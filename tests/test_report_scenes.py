@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments.report_scenes import SceneWriter, images_of, mask_strips, predicted_strips
 from jointnet.evaluation import LabelledImage
 from jointnet.mask_evaluation import mask_scenes
+from jointnet.report import SceneWriter, images_of, mask_strips, predicted_strips
 from preprocessing.errors import DatasetError
 from preprocessing.pictures import TILE
-from preprocessing.rasters import raster_info
+from preprocessing.raster_access import raster_info
 from tests.helpers import blotches, write_image
 
 

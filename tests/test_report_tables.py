@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from experiments.report_scenes import ReportScene
-from experiments.report_tables import (
+from jointnet.evaluation import SceneCounts, describe_evaluation
+from jointnet.metrics import Counts
+from jointnet.report import ReportScene
+from jointnet.report_page import (
     confusion_table,
     number,
     protocol_table,
@@ -11,9 +13,6 @@ from experiments.report_tables import (
     summary_table,
     worst_first,
 )
-from jointnet.evaluation import SceneCounts
-from jointnet.evaluation_files import describe_evaluation
-from jointnet.metrics import Counts
 from preprocessing.pictures import SceneLayers
 
 RECORDS = [

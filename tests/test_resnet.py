@@ -15,8 +15,8 @@ from jointnet.metrics import count, threshold_mask
 from jointnet.padding import pad_to_multiple, predict_padded
 from jointnet.resnet import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
 from jointnet.runs import WEIGHTS, build_network, describe_network, load_weights, save_weights
-from jointnet.settings import TrainingSettings
 from jointnet.training import train
+from jointnet.training_settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
 from preprocessing.patch_store import PatchStore
 from preprocessing.sample_scenes import render_scene

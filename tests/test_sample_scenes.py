@@ -11,7 +11,8 @@ from preprocessing.errors import OutputError
 from preprocessing.inria import inria_scenes
 from preprocessing.layouts import polygon_scenes
 from preprocessing.polygons import rasterise, read_polygons
-from preprocessing.rasters import raster_info, read_image, read_label
+from preprocessing.raster_access import raster_info
+from preprocessing.rasters import read_image, read_label
 from preprocessing.sample_scenes import render_scene, write_sample_scenes
 from preprocessing.sample_towns import (
     DETAIL,

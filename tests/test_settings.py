@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from jointnet.settings import TrainingSettings
+from jointnet.training_settings import TrainingSettings
 from layers import GroupNormalization
 from preprocessing.augmentation import Augmentation
 

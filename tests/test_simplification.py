@@ -17,7 +17,7 @@ from preprocessing.mask_outlines import (
     simplify_polygons,
     with_numbered,
 )
-from preprocessing.rasters import raster_info
+from preprocessing.raster_access import raster_info
 from tests.mask_files import place_of
 
 buildingregulariser = pytest.importorskip("buildingregulariser")

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import training_run
-from experiments.recipes import open_buildings, open_roads
-from experiments.stored import PIXELS_PER_BATCH, stored_recipe
+from experiments.recipes import PIXELS_PER_BATCH, open_buildings, open_roads, stored_recipe
 from jointnet.batches import TrainingBatches
-from jointnet.settings import TrainingSettings
+from jointnet.training_settings import TrainingSettings
 from preprocessing.errors import DatasetError
 from preprocessing.inria import inria_scenes
 from preprocessing.patch_store import PatchSettings, PatchStore, open_store
@@ -98,7 +96,7 @@ def test_other_depths_have_a_value_range(tmp_path):
 def test_the_recipe_fits_its_store(tmp_path):
     store = tiny_store(tmp_path)
     recipe = stored_recipe(store)
-    assert training_run.prepare_store(recipe, Path("nowhere"), store.folder).folder == store.folder
+    assert recipe.prepare_store(recipe, Path("nowhere"), store.folder).folder == store.folder
 
 
 def test_a_store_of_an_earlier_version_can_be_trained_on(tmp_path):
@@ -123,7 +121,7 @@ def test_a_store_is_trained_on_without_its_data(two_sources, tmp_path, eager):
     store = open_store(two_sources.folder)
     recipe = replace(stored_recipe(store), variant="jointnet", network=NETWORK)
     recipe = recipe.with_training(epochs=1, steps_per_epoch=2, batch_size=2, precision="float32")
-    run = training_run.run(recipe, store, tmp_path / "run")
+    run = recipe.run(recipe, store, tmp_path / "run")
     assert run.config["recipe"]["name"] == "store"
     assert run.config["window"] == 16
     found = run.model.predict_on_batch(np.zeros((1, 16, 16, 3), np.uint8))

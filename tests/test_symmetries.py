@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jointnet.symmetries import SYMMETRIES, mean_over_symmetries, turned, turned_back
+from jointnet.prediction import SYMMETRIES, mean_over_symmetries, turned, turned_back
 
 CORNER = np.arange(9).reshape(1, 3, 3, 1)
 

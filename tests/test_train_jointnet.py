@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from experiments import recipes, training_run
+from experiments import recipes
 from experiments.options import parse_validation
 from experiments.train_jointnet import main
 from experiments.training_command import (
@@ -22,11 +22,12 @@ from experiments.training_command import (
     polygon_report,
     run_folder,
 )
-from experiments.training_run import prepare_store, refuse_other_scenes, run
 from jointnet import JointNet
-from jointnet.devices import Devices
+from jointnet import recipe as recipe_module
+from jointnet.distribution import Devices
 from jointnet.metrics import threshold_mask
 from jointnet.prediction import predict_image
+from jointnet.recipe import prepare_store, refuse_other_scenes, run
 from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError, StoreError
 from preprocessing.patch_store import open_store, validation_scenes
@@ -239,9 +240,9 @@ def test_a_run_moved_with_its_store_can_be_resumed(copy, monkeypatch):
     """Paths in the manifest, and with them its hash, may change; the pixels may not."""
     manifest = json.loads(json.dumps(trained().store.manifest).replace("/data/", "/moved/"))
     called = []
-    monkeypatch.setattr(training_run, "train", lambda *arguments: called.append(arguments))
-    monkeypatch.setattr(training_run, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(training_run, "_judge", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "train", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
     run(trained().recipe, replace(trained().store, manifest=manifest), copy, resume=True)
     assert called[0][-1] is True
 
@@ -261,9 +262,9 @@ def test_a_run_begun_before_an_option_existed_can_be_resumed(copy, monkeypatch):
     before["training"] = {k: v for k, v in before["training"].items() if v is not None}
     assert before != config["recipe"]
     (copy / "config.json").write_text(json.dumps(config | {"recipe": before}))
-    monkeypatch.setattr(training_run, "train", lambda *arguments: None)
-    monkeypatch.setattr(training_run, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(training_run, "_judge", lambda *arguments: "done")
+    monkeypatch.setattr(recipe_module, "train", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: "done")
     assert run(trained().recipe, trained().store, copy, resume=True) == "done"
 
 
@@ -271,9 +272,9 @@ def test_a_run_killed_in_its_first_epoch_begins_again(copy, monkeypatch):
     shutil.rmtree(copy / "checkpoints")
     (copy / WEIGHTS).unlink()
     called = []
-    monkeypatch.setattr(training_run, "train", lambda *arguments: called.append(arguments))
-    monkeypatch.setattr(training_run, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(training_run, "_judge", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "train", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
     run(trained().recipe, trained().store, copy, resume=True)
     assert called[0][-1] is False
 
@@ -462,11 +463,11 @@ def test_a_store_of_another_recipe_is_refused(here):
 def test_options_reach_the_recipe(here, monkeypatch):
     """All the way to what is trained, with everything else as the recipe has it."""
     called, opened = [], trained().store
-    monkeypatch.setattr(training_run, "run", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr(recipe_module, "run", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(
-        training_run, "prepare_store", lambda *arguments: called.append(arguments) or opened
+        recipe_module, "prepare_store", lambda *arguments: called.append(arguments) or opened
     )
-    monkeypatch.setattr(training_run, "refuse_other_scenes", lambda *arguments: None)
+    monkeypatch.setattr(recipe_module, "refuse_other_scenes", lambda *arguments: None)
     options = "--epochs 3 --steps 5 --batch-size 2 --precision float32 --early-stopping 4 --seed 7"
     result = train(
         *("--recipe", "sample", "--variant", "jointnet_half", "--validation", "2,modelton1"),
@@ -525,7 +526,7 @@ import os
 from pathlib import Path
 import numpy as np
 from experiments import recipes
-from jointnet.settings import TrainingSettings
+from jointnet.training_settings import TrainingSettings
 from preprocessing.patch_store import PatchSettings
 
 store, here, network = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])

@@ -12,8 +12,8 @@ import pytest
 
 from jointnet import training
 from jointnet.checkpoints import BEST, Checkpoints
-from jointnet.settings import TrainingSettings
 from jointnet.training import train, validate
+from jointnet.training_settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import RunError, TrainingError
 from preprocessing.output_files import write_csv

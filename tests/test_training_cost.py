@@ -4,8 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.plain_jointnet import plain_jointnet
-from experiments.training_cost import convolution_operations, figures, patches, training
+from experiments.benchmark_training import (
+    convolution_operations,
+    figures,
+    patches,
+    plain_jointnet,
+    training,
+)
 from jointnet import JointNet
 
 SMALL = {"growth_rates": (8, 8, 8), "bridge_filters": 8}

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointnet.prediction import predict_band, predict_strips
-from jointnet.window_bands import BAND_ROWS, WindowGrid, bands_of, join
+from jointnet.prediction import BAND_ROWS, WindowGrid, bands_of, join, predict_band, predict_strips
 from preprocessing.tiling import Window
 
 

@@ -10,10 +10,14 @@ import numpy as np
 
 from jointnet.runs import Run
 from preprocessing.errors import RasterError
-from preprocessing.raster_names import RasterName
+from preprocessing.image_names import RasterName
+from preprocessing.rasters import RasterReader
+from preprocessing.resampling import ResampledReader, size_at
+from preprocessing.tiling import Window, cut
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
+
 
 GSD_TOLERANCE = 0.25
 # Pixels that are longer than wide, or wider, by more than this are resampled to square ones.
@@ -26,7 +30,7 @@ NATIVE = "native"
 _SAMPLE = 1_000_000
 
 
-def bands_of(run: Run, bands: Sequence[int] | None) -> Sequence[int] | None:
+def fed_bands(run: Run, bands: Sequence[int] | None) -> Sequence[int] | None:
     """The 1-based bands to feed: as given, else as named in training; None for neither."""
     return bands or run.config.get("band_numbers")
 
@@ -84,7 +88,7 @@ def check_raster(
     Args:
         run: the network.
         image: anything GDAL reads.
-        bands: explicit 1-based bands; None as in ``bands_of``.
+        bands: explicit 1-based bands; None as in ``fed_bands``.
         gsd: ground metres per pixel, or ``"native"``, as in ``fed_steps``.
 
     Returns:
@@ -98,7 +102,7 @@ def check_raster(
     """
     from preprocessing.rasters import RasterReader
 
-    with RasterReader(image, bands_of(run, bands), run.config["bands"]) as reader:
+    with RasterReader(image, fed_bands(run, bands), run.config["bands"]) as reader:
         if reader.dtype != run.config["dtype"]:
             raise RasterError(
                 f"{image}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "
@@ -185,7 +189,7 @@ def _conversion(reader: "RasterReader", dtype: str) -> str:
 
 def _for_gdal(name: RasterName) -> str:
     """The name that GDAL's own commands take."""
-    from preprocessing.rasters import raster_files
+    from preprocessing.raster_access import raster_files
 
     return raster_files(name)[0] if "://" in name and not name.startswith("/vsi") else str(name)
 
@@ -211,3 +215,61 @@ def _scaling(reader: "RasterReader") -> str:
         options += f" -scale_{band} {low:.6g} {high:.6g} 0 255"
     # Nodata has no place of its own among 256 values, so validity goes into a mask.
     return options + (" -mask mask -a_nodata none" if void else "")
+
+
+def read_patch(
+    run: Run,
+    image: str | os.PathLike,
+    corner: tuple[int, int] | None = None,
+    gsd: float | str | None = None,
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Read a patch of a raster as the network is fed it in prediction.
+
+    Args:
+        run: the network.
+        image: anything GDAL reads; resampled where its ground resolution is another, as
+            ``infer.py`` does (``fed_steps``).
+        corner: column and row of the patch's first pixel in the raster; it is moved back where the
+            patch would reach outside. None for the patch in the middle.
+        gsd: ground metres per pixel of the raster, where it does not say, or ``"native"``.
+
+    Returns:
+        ``(window, window, bands)`` raw pixels of the run's window, mirrored where the raster is
+        smaller; where they are imagery, ``(window, window)`` bool; and column and row of the first
+        pixel in the raster.
+
+    Raises:
+        RasterError: the raster cannot be read or fed, the corner lies outside of it, or the patch
+            is void.
+    """
+    from preprocessing.rasters import RasterReader
+
+    check_raster(run, image, gsd=gsd)
+    side = run.config["window"]
+    with RasterReader(image, fed_bands(run, None), run.config["bands"]) as reader:
+        own, fed, source = (reader.height, reader.width), (reader.height, reader.width), reader
+        if (steps := fed_steps(run, reader.info.steps, gsd)) is not None:
+            fed = size_at(*own, steps, run.config["gsd"])
+            source = ResampledReader(reader, *fed)
+        if corner is None:
+            first = [(length - side) // 2 for length in fed]
+        else:
+            if not (0 <= corner[0] < own[1] and 0 <= corner[1] < own[0]):
+                raise RasterError(
+                    f"{image}: has no column {corner[0]} and row {corner[1]}; it has {own[1]} "
+                    f"columns and {own[0]} rows"
+                )
+            moves = zip(corner[::-1], fed, own, strict=True)
+            first = [round(start * new / old) for start, new, old in moves]
+        row, column = (
+            max(min(start, length - side), 0) for start, length in zip(first, fed, strict=True)
+        )
+        pixels, valid = source.read(Window(row, column, min(side, fed[0]), min(side, fed[1])))
+    place = (round(column * own[1] / fed[1]), round(row * own[0] / fed[0]))
+    if not valid.any():
+        raise RasterError(
+            f"{image}: the {side} x {side} pixels from column {place[0]}, row {place[1]} on are "
+            "void; name others by --window COLUMN,ROW"
+        )
+    whole = Window(0, 0, side, side)
+    return cut(pixels, whole), cut(valid, whole), place

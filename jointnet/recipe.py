@@ -1,28 +1,162 @@
-"""A recipe run from its scenes to a finished run folder."""
+"""What a recipe is: a network, its data and its training."""
 
+import json
 import shlex
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from experiments.figures import draw_curves, draw_scene
-from experiments.recipes import Recipe
-from experiments.run_record import describe_data, describe_run, refuse_others
 from jointnet.checkpoints import Checkpoints, TrainingState
-from jointnet.devices import Devices
-from jointnet.distribution import alone, common_folder, wait_for_all
+from jointnet.distribution import Devices, alone, common_folder, wait_for_all
 from jointnet.evaluation import evaluate_scenes, summarise, table
+from jointnet.figures import draw_curves, draw_scene
 from jointnet.metrics import threshold_mask
 from jointnet.model import JointNet
 from jointnet.prediction import predict_image
 from jointnet.resnet import ResNetUNet
-from jointnet.runs import WEIGHTS, Run, environment, load_run, save_weights, uses_xla
+from jointnet.runs import (
+    WEIGHTS,
+    Run,
+    describe_network,
+    environment,
+    load_run,
+    save_weights,
+    uses_xla,
+)
 from jointnet.training import train
+from jointnet.training_settings import TrainingSettings
 from preprocessing.band_statistics import value_range
 from preprocessing.errors import RunError, StoreError
-from preprocessing.output_files import write_json
-from preprocessing.patch_store import PatchStore, open_store, validation_scenes
+from preprocessing.output_files import hash_file, write_json
+from preprocessing.patch_store import PatchSettings, PatchStore, open_store, validation_scenes
+from preprocessing.scenes import Scene
+
+Validation = Sequence[int | str] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network, its data and its training.
+
+    Attributes:
+        name: name of the recipe.
+        scenes: lists the scenes under the data folder, given what is held back for validation
+            (tile indices or names; None for the recipe's own split).
+        variant: name of the network's variant, see ``jointnet.model.VARIANTS``; for a
+            ``ResNetUNet`` that of its encoder, see ``jointnet.resnet.BACKBONES``.
+        patches: how scenes are cut.
+        training: how the network is trained.
+        network: arguments of the network that differ from the variant's.
+        validation: tile indices or names held back, None for the recipe's own split.
+        initial: run folder whose network and weights the training begins with, in place of
+            ``variant``, ``network`` and random weights; None for none.
+        window: side of a window at prediction in pixels, of which neighbours share a quarter;
+            None for the training's crop size.
+    """
+
+    name: str
+    scenes: Callable[[Path, Validation], list[Scene]]
+    variant: str
+    patches: PatchSettings
+    training: TrainingSettings
+    network: dict[str, Any] = field(default_factory=dict)
+    validation: Validation = None
+    initial: Path | None = None
+    window: int | None = None
+
+    def with_training(self, **changes: Any) -> "Recipe":
+        """The recipe with some training settings replaced."""
+        return replace(self, training=replace(self.training, **changes))
+
+
+def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore) -> dict:
+    """Content of ``config.json``: what using and repeating the network depends on."""
+    window = recipe.window or recipe.training.crop_size
+    return {
+        "network": describe_network(model),
+        "parameters": model.count_params(),
+        "bands": store.manifest["bands"],
+        "band_numbers": recipe.patches.band_numbers,
+        "dtype": store.manifest["dtype"],
+        "gsd": store.manifest["gsd"],
+        "target": recipe.patches.target,
+        "window": window,
+        "overlap": window // 4,
+        "threshold": recipe.training.threshold,
+        "recipe": {
+            "name": recipe.name,
+            "variant": recipe.variant,
+            "validation": recipe.validation,
+            "initial": None if recipe.initial is None else hash_file(recipe.initial / WEIGHTS),
+            "patches": asdict(recipe.patches),
+            "training": recipe.training.to_dict(),
+        },
+    }
+
+
+def describe_data(store: PatchStore) -> dict:
+    """Content of ``data.json``: which scenes stood on which side, and hashes of all."""
+    return {
+        "manifest_sha256": store.sha256,
+        "patches": {"train": len(store.train), "validation": len(store.validation)},
+        "scenes": [
+            {
+                "name": scene["name"],
+                "split": scene["split"],
+                "height": scene["height"],
+                "width": scene["width"],
+                "where": scene.get("where"),
+                "buffer_m": scene.get("buffer_m"),
+                "white_border": scene.get("white_border", False),
+                "image_sha256": scene["image"]["sha256"],
+                "label_sha256": scene["label"]["sha256"],
+            }
+            for scene in store.manifest["scenes"]
+        ],
+    }
+
+
+def refuse_others(folder: Path, config: dict, data: dict) -> None:
+    """Refuse to go on with a run of another configuration or on other scenes.
+
+    Args:
+        folder: the run folder.
+        config: what ``describe_run`` gives now.
+        data: what ``describe_data`` gives now.
+
+    Raises:
+        RunError: what the folder says differs, which is named, or cannot be read.
+    """
+    # Through JSON and back, as the file was written: tuples are lists there.
+    wanted = _stated(json.loads(json.dumps(config)))
+    try:
+        found = _stated(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        scenes = json.loads((folder / "data.json").read_text(encoding="utf-8"))["scenes"]
+        differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        if [_identity(scene) for scene in scenes] != [_identity(s) for s in data["scenes"]]:
+            differing.append("data")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder} cannot be resumed: {error}; start another run") from None
+    if differing:
+        raise RunError(
+            f"{folder} was begun with another {', '.join(differing)}; resume with the same "
+            "recipe and options, or name another run with --run"
+        )
+
+
+def _stated(content: dict) -> dict:
+    """Without what is None: an option that an earlier version did not know was not used."""
+    inner = {k: _stated(v) if isinstance(v, dict) else v for k, v in content.items()}
+    return {key: value for key, value in inner.items() if value is not None}
+
+
+def _identity(scene: dict) -> list:
+    """What makes a scene of ``data.json`` the same wherever it lies."""
+    keys = ("name", "split", "image_sha256", "label_sha256", "where", "buffer_m")
+    return [*(scene.get(key) for key in keys), scene.get("white_border", False)]
 
 
 def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
@@ -85,7 +219,7 @@ def run(
         folder: the run folder; must not hold a run unless ``resume``.
         resume: go on from the last checkpoint; a run that had finished is only written again.
         network: class of the network; the recipe's ``variant`` and ``network`` must be of it.
-        devices: what to train on, see ``devices.choose_devices``; None for the engine's own
+        devices: what to train on, see ``distribution.choose_devices``; None for the engine's own
             choice, one. Of several processes, which must share the folder, the first writes.
 
     Returns:

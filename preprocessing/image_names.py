@@ -1,0 +1,180 @@
+"""Names of rasters as GDAL takes them: files, and much that is none."""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import Self
+from urllib.parse import parse_qs
+
+from preprocessing.errors import RasterError
+from preprocessing.scenes import images_in
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_WITH_OPTIONS = "/vsicurl?"
+# Marks of a signed address: of its query, nothing then says which file it is.
+_SIGNED = re.compile(r"(^|&)(X-Amz-Signature|X-Goog-Signature|Signature|sig)=")
+
+
+class RasterName(str):
+    """The name of a raster, kept as it was given.
+
+    A ``pathlib.Path`` makes one slash of the two in ``/vsicurl/https://host/a.tif``,
+    ``/vsizip//folder/a.zip/a.tif`` and ``s3://bucket/a.tif``, and GDAL then finds nothing. This is
+    text, with what a path is asked for.
+
+    Args:
+        name: a path; a name of GDAL's file systems (``/vsi...``); an address as rasterio takes it
+            (``s3://``, ``https://``, ``zip://``); a subdataset (``NETCDF:"a.nc":red``).
+    """
+
+    def __new__(cls, name: str | os.PathLike) -> Self:
+        """Of text or of a path."""
+        return super().__new__(cls, os.fspath(name))
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether it is for GDAL alone: no path of the operating system."""
+        return self.startswith("/vsi") or _SCHEME.match(self) is not None
+
+    @property
+    def url(self) -> str:
+        """The ``http(s)://`` address in it; '' where there is none."""
+        match = re.search("https?://.*", self._place)
+        return match[0] if match else ""
+
+    @property
+    def unsigned_url(self) -> str:
+        """The address without the query of a signed one, which differs from day to day."""
+        address, _, query = self.url.partition("?")
+        return address if _SIGNED.search(query) else self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of it, without the query of an address."""
+        place = self._place
+        return PurePath(place.partition("?")[0] if "://" in place else place).name
+
+    @property
+    def stem(self) -> str:
+        """The name without its last suffix."""
+        return PurePath(self.name).stem
+
+    @property
+    def _place(self) -> str:
+        if self.startswith(_WITH_OPTIONS):
+            return parse_qs(self.removeprefix(_WITH_OPTIONS)).get("url", [""])[-1]
+        return self
+
+    def is_file(self) -> bool:
+        """Whether it is a file of the operating system."""
+        return not self.is_virtual and Path(self).is_file()
+
+    def resolve(self) -> "Path | RasterName":
+        """What tells it from other rasters: a file's path without links, else the name."""
+        return Path(self).resolve() if self.is_file() else self
+
+
+TEST_IMAGES = Path("AerialImageDataset", "test", "images")
+LIST_SUFFIX = ".txt"
+OutputsOf = Callable[[Path], Iterable[Path]]
+
+
+def find_images(
+    values: Sequence[str], data: Path, outputs_of: OutputsOf = lambda image: ()
+) -> list[RasterName]:
+    """Find the rasters that ``--image`` names.
+
+    Args:
+        values: files; folders, of which the rasters are taken, not those of folders in them;
+            glob patterns, ``**`` for folders in folders; lists (see ``read_list``); what GDAL
+            opens though it is no file (see ``RasterName``). A bare name or pattern
+            that is not in the working directory is sought among the Inria test images.
+        data: folder of the data sets.
+        outputs_of: the files that a prediction of an image writes beside it.
+
+    Returns:
+        Each raster once, in the order named; those of a folder or pattern sorted by name, and
+        without what an earlier prediction wrote beside them.
+
+    Raises:
+        RasterError: nothing is there by that name; of a list, the line is named.
+    """
+    found: dict[Path | RasterName, RasterName] = {}
+    for value in values:
+        listed = value.lower().endswith(LIST_SUFFIX) and Path(value).is_file()
+        for image in (
+            read_list(Path(value), outputs_of) if listed else _named(value, data, outputs_of)
+        ):
+            found.setdefault(image.resolve(), image)
+    return list(found.values())
+
+
+def read_list(path: Path, outputs_of: OutputsOf) -> list[RasterName]:
+    """The rasters of a text file that names one (or a folder, or a pattern) a line.
+
+    Relative paths start at the folder of the list. Empty lines, and lines that begin with ``#``,
+    are left out.
+
+    Raises:
+        RasterError: no text, no names in it, or a line that names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RasterError(f"{path}: a list is text with a path a line; got {error}") from error
+    found: list[RasterName] = []
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            images = _found_at(line, path.parent, outputs_of)
+            if not images:
+                raise RasterError(
+                    f"{path}, line {number}: {line}: no such image (paths start at the list's "
+                    "folder)"
+                )
+            found += images
+    if not found:
+        raise RasterError(f"{path}: names no image; a list has one path a line")
+    return found
+
+
+def _named(value: str, data: Path, outputs_of: OutputsOf) -> list[RasterName]:
+    """What one value names that is no list."""
+    if images := _found_at(value, Path(), outputs_of):
+        return images
+    bare = Path(value).name == value
+    if bare and (images := _images_at(data / TEST_IMAGES, value, outputs_of)):
+        return images
+    if Path(value).is_dir():
+        raise RasterError(f"{value}: folder without images (GeoTIFF, JPEG, PNG, VRT, ...)")
+    also = f", neither here nor in {data / TEST_IMAGES}" if bare else ""
+    raise RasterError(
+        f"{value}: no such image{also}; --image takes files, folders, patterns, lists (.txt) and "
+        "what GDAL opens (/vsicurl/https://..., s3://...)"
+    )
+
+
+def _found_at(value: str, folder: Path, outputs_of: OutputsOf) -> list[RasterName]:
+    """What a name is from a folder on; none where nothing is there."""
+    name = RasterName(value)
+    if name.is_virtual:
+        return [name]
+    # A subdataset is no file.
+    return _images_at(folder, value, outputs_of) or ([name] if ":" in value else [])
+
+
+def _images_at(folder: Path, value: str, outputs_of: OutputsOf) -> list[RasterName]:
+    """The rasters that a path or a pattern names from a folder on; the folder is no pattern."""
+    place = folder / value
+    if place.is_file():
+        return [RasterName(place)]
+    images = images_in(place) if place.is_dir() else _matching(folder, value)
+    outputs = {path.name for image in images for path in outputs_of(image)}
+    return [RasterName(image) for image in images if image.name not in outputs]
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern, sorted."""
+    found = glob.glob(pattern, root_dir=folder, recursive=True)
+    return sorted(filter(Path.is_file, (folder / name for name in found)))
