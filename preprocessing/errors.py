@@ -1,9 +1,10 @@
 """The errors of the project: each says in one line what was received and what would work.
 
-Commands print the line and exit with code 2; callers from Python catch ``JointNetError``
-or one of its kinds. A run that a signal stopped is none of these: ``Interrupted``.
+Commands print that line and exit with code 2; Python code catches ``JointNetError`` or one of
+its kinds. A run that a signal stopped raises ``Interrupted``, which is not one of them.
 """
 
+from collections.abc import Iterable
 from signal import Signals
 
 
@@ -44,7 +45,7 @@ class TrainingError(JointNetError):
 
 
 class Interrupted(Exception):
-    """A run that a signal has stopped, and that can go on; commands exit with 128 + its number.
+    """A run that a signal stopped and that can go on; commands exit with 128 + the signal's number.
 
     Args:
         signal: number of the signal.
@@ -54,3 +55,19 @@ class Interrupted(Exception):
     def __init__(self, signal: int, where: str):
         self.signal = signal
         super().__init__(f"stopped by {Signals(signal).name} {where}; go on with --resume")
+
+
+def one_line(error: object) -> str:
+    """Return the text of an error, or of anything else, as one line."""
+    return " ".join(str(error).split())
+
+
+def listed(names: Iterable[object], shown: int = 5) -> str:
+    """Return names with commas between them, and ", ..." in place of those after the first few.
+
+    Args:
+        names: what is listed; each is written as ``str`` writes it.
+        shown: how many are written out.
+    """
+    names = [str(name) for name in names]
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
