@@ -16,8 +16,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 SHIPPED = {"buildings": RESULTS / "open_buildings", "roads": RESULTS / "open_roads"}
 
 
-class Command(click.Command):
-    """A command whose every error is one line on standard error, and exit code 2."""
+class OneLineErrors(click.Command):
+    """Say every error in one line on standard error, and exit with code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> None:
         """Run the command and exit: 0 done, 2 wrong input or machine, 128 + n stopped by signal n.
@@ -38,6 +38,10 @@ class Command(click.Command):
         except OSError as error:
             _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
         sys.exit(code if isinstance(code, int) else 0)
+
+
+class Command(OneLineErrors):
+    """A script of this folder."""
 
 
 def _fail(message: str) -> None:

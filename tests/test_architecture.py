@@ -1,4 +1,4 @@
-"""What may import what, which names stand at the top, and what every module has.
+"""The plan of the house: which module may import which, how large they are, and their names.
 
 The arrows are held twice: by reading every import statement, which names the guilty line, and by
 importing in a fresh process, which also sees what comes in through others.
@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,19 @@ PACKAGES = ("layers", "losses", "preprocessing", "jointnet", "experiments")
 TOP_LEVEL = {
     *PACKAGES,
     *("tests", "results", "README.md", "requirements.txt", "pyproject.toml", "LICENSE"),
-    *(".gitignore", ".ci"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", ".gitignore", ".ci"),
 }
 LONGEST_MODULE = 600
+MOST_MODULES = 32
+# Modules of one first word are a sub-package that nobody has made: two are enough.
+MOST_OF_A_FAMILY = 2
+
+COMMANDS = {
+    *("benchmark", "compare", "evaluate", "export", "infer", "inspect_network", "prepare"),
+    *("report", "submit", "train_jointnet", "train_resnet", "vectorise"),
+}
+# Facts that every data set has.
+ALIKE = {"main", "GSD", "SPLITS"}
 
 # pyogrio and pyproj come with geopandas, h5py with keras.
 RASTERS_AND_POLYGONS = {"rasterio", "affine", "shapely", "geopandas", "pyogrio", "pyproj"}
@@ -132,6 +144,45 @@ def loaded_by(names: tuple[str, ...], **environment: str) -> frozenset[str]:
     return frozenset(json.loads(done.stdout.splitlines()[-1]))
 
 
+@cache
+def own_imports() -> dict[str, set[str]]:
+    """Return which modules of the project each one imports, wherever the statement stands.
+
+    What is imported for type checkers alone does not count.
+    """
+    names = {f"{path.parent.name}.{path.stem}" for path in MODULES}
+    return {
+        f"{path.parent.name}.{path.stem}": set(
+            modules_in(ast.parse(path.read_text(encoding="utf-8")), names)
+        )
+        for path in MODULES
+    }
+
+
+def modules_in(tree: ast.AST, names: set[str]) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            for alias in node.names:
+                yield from {node.module, f"{node.module}.{alias.name}"} & names
+        elif isinstance(node, ast.Import):
+            yield from {alias.name for alias in node.names} & names
+        yield from modules_in(node, names)
+
+
+def top_level_names(source: str) -> set[str]:
+    """Return the public names that a module defines."""
+    found: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+    return {name for name in found if not name.startswith("_")}
+
+
 def all_names(package: str) -> tuple[str, ...]:
     named = [path.stem for path in modules_of(package) if path.stem != "__init__"]
     return (package, *(f"{package}.{name}" for name in named))
@@ -141,6 +192,20 @@ def test_import_statements_are_told_apart_and_found_wherever_they_stand():
     source = "import a.b, c\nif 1:\n  from d.e import f\ndef g():\n  import h\nfrom . import i\n"
     found = list(imports_in(ast.parse(source)))
     assert found == [("a", 1, False), ("c", 1, False), ("d", 3, False), ("h", 5, True)]
+
+
+def test_imports_of_own_modules_are_found():
+    source = (
+        "from a import b\nfrom c.d import e\nif TYPE_CHECKING:\n  import f.g\n"
+        "def h():\n  import f.i\n"
+    )
+    names = {"a.b", "c.d", "f.g", "f.i"}
+    assert list(modules_in(ast.parse(source), names)) == ["a.b", "c.d", "f.i"]
+
+
+def test_top_level_names_are_the_public_ones():
+    source = "A, B = 1, 2\n_C = 3\nD: int = 4\ndef e(): f = 5\nclass G: h = 6\n"
+    assert top_level_names(source) == {"A", "B", "D", "e", "G"}
 
 
 @pytest.mark.parametrize(
@@ -182,8 +247,45 @@ def test_imports_follow_the_arrows(path):
 def test_a_module_says_what_it_is_and_is_not_too_long(path):
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), "no module docstring"
-    lines = len(source.splitlines())
-    assert lines <= LONGEST_MODULE
+    assert len(source.splitlines()) <= LONGEST_MODULE
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folder_holds_few_modules_and_no_families(package):
+    stems = [path.stem for path in modules_of(package)]
+    assert len(stems) <= MOST_MODULES
+    families = Counter(stem.split("_")[0] for stem in stems if not stem.startswith("_"))
+    assert [word for word, count in families.items() if count > MOST_OF_A_FAMILY] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_modules_of_a_folder_share_a_public_name(package):
+    homes: dict[str, list[str]] = {}
+    for path in modules_of(package):
+        for name in top_level_names(path.read_text(encoding="utf-8")) - ALIKE:
+            homes.setdefault(name, []).append(path.stem)
+    assert {name: stems for name, stems in homes.items() if len(stems) > 1} == {}
+
+
+def test_modules_import_each_other_in_no_circle():
+    try:
+        TopologicalSorter(own_imports()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_no_module_imports_a_command():
+    commands = {f"experiments.{name}" for name in COMMANDS}
+    assert commands <= own_imports().keys()
+    assert {
+        name: found & commands for name, found in own_imports().items() if found & commands
+    } == {}
+
+
+def test_every_module_has_a_user_besides_its_test():
+    imported = set().union(*own_imports().values())
+    alone = {name for name in own_imports() if not name.endswith("__")} - imported
+    assert alone == {f"experiments.{name}" for name in COMMANDS}
 
 
 @every_module
