@@ -270,16 +270,17 @@ def _open(
     stack: ExitStack, path: Path, base: Path, onto: "RasterInfo", align: bool
 ) -> tuple["GreyMaskReader", str | None]:
     """Open a mask on the grid of another; with a sentence where it was brought onto it."""
+    from preprocessing.ground import grid_difference
     from preprocessing.raster_access import raster_info
     from preprocessing.rasters import GreyMaskReader
     from preprocessing.resampling import aligned
 
     own, note = raster_info(path), None
-    problem = None if path == base else _differs(path, own, base, onto)
+    difference = None if path == base else grid_difference(own, onto, str(base))
     opened = path
-    if problem is not None:
+    if difference is not None:
         if not align:
-            raise LabelError(problem)
+            raise LabelError(f"{path} {difference}; they must lie on one grid, or --align")
         opened = stack.enter_context(aligned(path, onto))
         note = (
             f"aligned by nearest neighbour ({own.width} x {own.height} pixels with the "
@@ -289,26 +290,6 @@ def _open(
     # Errors and notes name the file, not the virtual one.
     reader.path = type(reader.path)(path)
     return reader, note
-
-
-def _differs(path: Path, own: "RasterInfo", base: Path, onto: "RasterInfo") -> str | None:
-    """Why a mask is not on the grid of another; None where it is, as far as both say."""
-    from preprocessing.ground import geographic_corners, metres_apart
-
-    if (own.height, own.width) != (onto.height, onto.width):
-        return (
-            f"{path} has {own.width} x {own.height} pixels, {base} {onto.width} x {onto.height}; "
-            "they must have one size, or be aligned (--align)"
-        )
-    if not (own.georeferenced and onto.georeferenced) or onto.gsd is None:
-        return None
-    corners = [geographic_corners(i.crs, i.transform, i.height, i.width) for i in (own, onto)]
-    if None in corners or (apart := metres_apart(*corners)) <= onto.gsd:
-        return None
-    return (
-        f"{path} lies elsewhere than {base}: by CRS and affine their corners are up to "
-        f"{apart:.3g} m apart, a pixel spans {onto.gsd:.3g} m; give masks of one place, or --align"
-    )
 
 
 def describe_comparison(

@@ -230,6 +230,7 @@ def open_mask(
     Raises:
         LabelError, PolygonError, RasterError: see ``evaluate_masks``.
     """
+    from preprocessing.ground import grid_difference
     from preprocessing.raster_access import raster_info
     from preprocessing.rasters import LabelReader, ProbabilityReader
     from preprocessing.resampling import aligned
@@ -238,9 +239,7 @@ def open_mask(
         path, note = scene.image, None
         if align and scene.label_kind == "raster":
             own, wanted = raster_info(scene.image), raster_info(scene.label)
-            try:
-                _refuse_another_grid(scene, own, wanted)
-            except LabelError:
+            if grid_difference(own, wanted, "its label"):
                 path = stack.enter_context(aligned(scene.image, wanted))
                 note = (
                     f"{own.width} x {own.height} pixels aligned with the label's "
@@ -263,6 +262,7 @@ def _label_of(
     scene: Scene, info: "RasterInfo"
 ) -> Iterator[tuple[Callable[[Window], np.ndarray], dict | None]]:
     """Reads windows of a scene's label, and says what became of its polygons."""
+    from preprocessing.ground import grid_difference
     from preprocessing.patches import load_label
     from preprocessing.rasters import LabelReader
 
@@ -271,17 +271,6 @@ def _label_of(
         yield lambda window: label[window.slices], polygons
         return
     with LabelReader(scene.label) as reader:
-        _refuse_another_grid(scene, info, reader.info)
+        if difference := grid_difference(info, reader.info, f"its label {scene.label}"):
+            raise LabelError(f"{scene.image} {difference}; they must lie on one grid, or --align")
         yield reader.read, None
-
-
-def _refuse_another_grid(scene: Scene, info: "RasterInfo", label: "RasterInfo") -> None:
-    """Refuse a label that has not the size and, if both are placed, the place of its mask."""
-    from preprocessing.patches import refuse_elsewhere
-
-    if (label.height, label.width) != (info.height, info.width):
-        raise LabelError(
-            f"{scene.image} has {info.width} x {info.height} pixels, its label {scene.label} "
-            f"{label.width} x {label.height}; they must have one size, or be aligned (--align)"
-        )
-    refuse_elsewhere(scene, info, label)

@@ -139,6 +139,34 @@ def metres_apart(one: Sequence, other: Sequence) -> float:
     return float(np.max(_GEOD.inv(longitude, latitude, east, north)[2]))
 
 
+def grid_difference(one: "RasterInfo", other: "RasterInfo", named: str) -> str | None:
+    """Say how a raster differs in size or place from another; None where both lie on one grid.
+
+    Place is compared where both have a CRS and an affine that lead to longitude and latitude.
+    Corners that lie less than a pixel apart count as one place.
+
+    Args:
+        one: the raster that the words are about.
+        other: the raster it is compared with; its pixel is the tolerance.
+        named: what to call the other, such as "its image a.tif".
+
+    Returns:
+        The end of a sentence that begins with the name of the first raster.
+    """
+    if (one.height, one.width) != (other.height, other.width):
+        return f"has {one.width} x {one.height} pixels, {named} {other.width} x {other.height}"
+    if not (one.georeferenced and other.georeferenced) or other.gsd is None:
+        return None
+    corners = [geographic_corners(i.crs, i.transform, i.height, i.width) for i in (one, other)]
+    # Rounded, so that a shift by exactly one pixel is one, whatever the projection.
+    if None in corners or round((apart := metres_apart(*corners)) / other.gsd, 3) < 1:
+        return None
+    return (
+        f"lies elsewhere than {named}: by CRS and affine their corners are up to {apart:.3g} m "
+        f"apart, a pixel spans {other.gsd:.3g} m"
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class ControlPointFit:
     """Polynomials that lead from pixels to the ground, fitted to ground control points.

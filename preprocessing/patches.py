@@ -12,7 +12,7 @@ from tqdm import tqdm
 from preprocessing import rasters
 from preprocessing.band_statistics import BandStatistics
 from preprocessing.errors import DatasetError, LabelError, OutputError
-from preprocessing.ground import geographic_corners, metres_apart
+from preprocessing.ground import grid_difference
 from preprocessing.massachusetts import white_border
 from preprocessing.output_files import folder_beside, require_space
 from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
@@ -40,38 +40,10 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
     if scene.label_kind == "polygons":
         polygons, counts = scene_polygons(scene, info)
         return rasterise(polygons, info), asdict(counts)
-    mask = rasters.read_label(scene.label)
-    if mask.shape != (info.height, info.width):
-        raise LabelError(
-            f"{scene.label} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {scene.image} "
-            f"{info.width} x {info.height}; label and image must have one size"
-        )
-    refuse_elsewhere(scene, info, rasters.raster_info(scene.label))
-    return mask, None
-
-
-def refuse_elsewhere(scene: Scene, info: rasters.RasterInfo, label: rasters.RasterInfo) -> None:
-    """Refuse a label raster that does not lie where its image lies, if both are placed.
-
-    Args:
-        scene: names the files.
-        info: of the image.
-        label: of the label, of the same size.
-
-    Raises:
-        LabelError: a corner of one is more than a pixel from that of the other, on the ground.
-    """
-    if not (info.georeferenced and label.georeferenced) or info.gsd is None:
-        return
-    placed = [
-        geographic_corners(one.crs, one.transform, one.height, one.width) for one in (info, label)
-    ]
-    if None not in placed and (apart := metres_apart(*placed)) > info.gsd:
-        raise LabelError(
-            f"{scene.label} lies elsewhere than its image {scene.image}: by CRS and affine their "
-            f"corners are up to {apart:.3g} m apart, a pixel spans {info.gsd:.3g} m; is it the "
-            "label of another image, or one of them turned over?"
-        )
+    named = f"its image {scene.image}"
+    if difference := grid_difference(rasters.raster_info(scene.label), info, named):
+        raise LabelError(f"{scene.label} {difference}; is it the label of another image?")
+    return rasters.read_label(scene.label), None
 
 
 def load_pair(

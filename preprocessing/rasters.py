@@ -17,7 +17,7 @@ import rasterio.features
 from rasterio.enums import ColorInterp, MaskFlags
 
 from preprocessing.errors import LabelError, RasterError
-from preprocessing.ground import geographic_corners, metres_apart
+from preprocessing.ground import grid_difference
 from preprocessing.image_names import RasterName
 from preprocessing.raster_access import (
     ClosedOnExit,
@@ -546,21 +546,8 @@ def check_grid(path: str | os.PathLike, mask: RasterInfo) -> None:
     info = raster_info(path)
     if info.band_count != 1:
         raise RasterError(f"{path}: has {info.band_count} bands; probabilities have one")
-    if (info.height, info.width) != (mask.height, mask.width):
-        raise RasterError(
-            f"{path}: {info.width} x {info.height} pixels, the mask has {mask.width} x "
-            f"{mask.height}; probabilities of the same grid are needed"
-        )
-    if not (info.georeferenced and mask.georeferenced):
-        return
-    placed = [
-        geographic_corners(one.crs, one.transform, one.height, one.width) for one in (info, mask)
-    ]
-    if None not in placed and (apart := metres_apart(*placed)) >= (mask.gsd or 0):
-        raise RasterError(
-            f"{path}: lies up to {apart:.3g} m off the mask; probabilities of the same grid are "
-            "needed"
-        )
+    if difference := grid_difference(info, mask, "the mask"):
+        raise RasterError(f"{path}: {difference}; probabilities of the same grid are needed")
 
 
 class ProbabilityReader(ClosedOnExit):

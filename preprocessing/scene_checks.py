@@ -15,7 +15,7 @@ import shapely
 from tqdm import tqdm
 
 from preprocessing.errors import DatasetError, JointNetError, RasterError
-from preprocessing.ground import geographic_bounds, geographic_corners
+from preprocessing.ground import geographic_bounds, geographic_corners, grid_difference
 from preprocessing.inria import (
     CITIES,
     GSD,
@@ -242,8 +242,6 @@ COVERAGE_BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 # Share by which the ground resolution may differ: what a projection's scale adds is less.
 _GSD_TOLERANCE = 0.02
-# Pixels by which image and label may lie apart: rounded corners are less.
-_APART = 0.5
 
 
 @dataclass
@@ -442,27 +440,9 @@ def _disagreement(image: Path, label: Path) -> Iterator[str]:
     Raises:
         RasterError: one of them cannot be opened.
     """
-    one, other = raster_info(image), raster_info(label)
-    if (one.height, one.width) != (other.height, other.width):
-        yield (
-            f"{label}: has {other.width} x {other.height} pixels, its image {one.width} x "
-            f"{one.height}"
-        )
-    elif one.georeferenced and other.georeferenced and not _together(one, other):
-        yield f"{label}: lies elsewhere than its image by its CRS and affine"
-
-
-def _together(one: RasterInfo, other: RasterInfo) -> bool:
-    """Whether corners lie within half a pixel of each other."""
-    if one.crs != other.crs:
-        return False
-    to_pixels = ~one.transform @ other.transform
-    corners = ((0, 0), (one.width, one.height))
-    return all(
-        abs(moved - place) < _APART
-        for corner in corners
-        for moved, place in zip(to_pixels @ corner, corner, strict=True)
-    )
+    difference = grid_difference(raster_info(label), raster_info(image), "its image")
+    if difference is not None:
+        yield f"{label}: {difference}"
 
 
 def _differences(images: list[Path], tiles: Iterable[TileName]) -> Iterator[str]:

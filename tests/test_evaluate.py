@@ -79,7 +79,7 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
     found, labels = folders(tmp_path, "austin1")
     write_label(labels / "austin1.tif", TRUTH[:, :3])
     for arguments, expected in (
-        (("--predictions", found, "--labels", labels), "they must have one size"),
+        (("--predictions", found, "--labels", labels), "they must lie on one grid"),
         (("--predictions", found, "--labels", tmp_path / "none"), "is not a folder"),
         (("--predictions", tmp_path / "none", "--labels", labels), "is not a folder"),
         (("--predictions", found), "--predictions and --labels go together"),

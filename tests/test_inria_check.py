@@ -216,9 +216,7 @@ def test_a_label_that_lies_elsewhere(tmp_path, placed, apart):
     found = problems(tmp_path)
     assert len(found) == apart
     if apart:
-        assert found[0].endswith(
-            "gt/town1.tif: lies elsewhere than its image by its CRS and affine"
-        )
+        assert "gt/town1.tif: lies elsewhere than its image: by CRS and affine" in found[0]
 
 
 @pytest.mark.parametrize("values", [(0, 128), (0, 1, 255), (3, 7)])
