@@ -12,7 +12,7 @@ CORE = {
     *("band_scaling", "bilinear_upsampling", "dense_atrous_block", "conv2d"),
     "group_normalization",
     *("losses", "model", "batches", "device_patches", "training", "checkpoints", "runs"),
-    *("prediction", "window_bands", "symmetries", "metrics", "settings"),
+    *("prediction", "metrics", "settings"),
 }
 
 

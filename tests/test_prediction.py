@@ -1,6 +1,8 @@
 """Sliding-window prediction with small stand-ins for a network, whose untiled result is known."""
 
 import itertools
+import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -9,13 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jointnet.prediction import (
+    BAND_ROWS,
+    SYMMETRIES,
     WindowGrid,
+    ahead,
     bands_of,
     blend,
     join,
+    mean_over_symmetries,
+    predict_band,
     predict_image,
     predict_strips,
     predict_windows,
+    turned,
+    turned_back,
 )
 from preprocessing.tiling import Window, cut
 
@@ -275,3 +284,180 @@ def test_memory_does_not_grow_with_the_raster():
     # The tall raster's float32 map alone would take 8 MB.
     assert tall < 1.5 * low
     assert tall < 1_500_000
+
+
+@st.composite
+def grids(draw):
+    window = draw(st.integers(1, 12))
+    overlap = draw(st.integers(0, window - 1))
+    return WindowGrid(draw(st.integers(1, 200)), draw(st.integers(1, 5)), window, overlap)
+
+
+@settings(deadline=None)
+@given(grids())
+def test_bands_hold_every_row_of_windows_once(grid):
+    tops = [top for band in bands_of(grid) for top in band.tops]
+    assert tops == grid.starts(grid.height)
+
+
+@settings(deadline=None)
+@given(grids())
+def test_strips_cover_the_raster_and_only_neighbours_share_rows(grid):
+    bands = bands_of(grid)
+    parts = np.zeros(grid.height, int)
+    edges = np.zeros(grid.height, int)
+    for band in bands:
+        following = band.first
+        for first, end, edge in band.strips():
+            assert first == following < end
+            parts[first:end] += 1
+            edges[first:end] += edge
+            following = end
+        assert following == band.last
+    assert parts.min() == 1
+    assert parts.max() <= 2
+    np.testing.assert_array_equal(edges, np.where(parts == 2, 2, 0))
+
+
+def test_bands_by_hand():
+    # Rows of windows start at -2, 6, ..., 190 and, moved back, at 192: 25 and one more.
+    grid = WindowGrid(height=202, width=5, window=12, overlap=4)
+    first, second, third = bands_of(grid)
+    assert [len(band.tops) for band in (first, second, third)] == [BAND_ROWS, BAND_ROWS, 10]
+    assert first.tops[0] == -2
+    assert (first.first, first.own, first.shared, first.last) == (0, 0, 62, 66)
+    assert (second.first, second.own, second.shared, second.last) == (62, 66, 126, 130)
+    assert third.tops[-2:] == (190, 192)
+    assert (third.first, third.own, third.shared, third.last) == (126, 130, 202, 202)
+    assert first.strips()[-1] == (62, 66, True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(grids(), st.integers(0, 9))
+def test_bands_predicted_apart_and_in_any_order_give_the_same_pixels(grid, seed):
+    random = np.random.default_rng(seed)
+    image = random.random((grid.height, grid.width, 1)).astype(np.float32)
+    valid = random.random((grid.height, grid.width)) < 0.7
+
+    def read(window: Window):
+        return image[window.slices], valid[window.slices]
+
+    def network(batch):
+        # Depends on the whole window, as group normalisation does.
+        return batch * 0.5 + batch.mean(axis=(1, 2), keepdims=True) * 0.25
+
+    at_once = np.concatenate([strip for _, strip in predict_strips(read, grid, network, 3)])
+    bands = bands_of(grid)
+    kept = {
+        number: list(predict_band(read, grid, bands[number], network, 3))
+        for number in random.permutation(len(bands))
+    }
+    joined = list(join(kept[number] for number in range(len(bands))))
+    assert [first for first, _ in joined] == np.cumsum(
+        [0, *(len(strip) for _, strip in joined[:-1])]
+    ).tolist()
+    np.testing.assert_array_equal(np.concatenate([strip for _, strip in joined]), at_once)
+    np.testing.assert_array_equal(np.isnan(at_once), ~valid)
+
+
+CORNER = np.arange(9).reshape(1, 3, 3, 1)
+
+
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+def test_turning_back_is_the_inverse(symmetry):
+    batch = np.random.default_rng(0).random((2, 5, 5, 3))
+    np.testing.assert_array_equal(turned_back(turned(batch, *symmetry), *symmetry), batch)
+
+
+def test_all_eight_differ():
+    assert len({turned(CORNER, *symmetry).tobytes() for symmetry in SYMMETRIES}) == 8
+
+
+def test_by_hand():
+    np.testing.assert_array_equal(
+        turned(CORNER, 1, False)[0, ..., 0], [[2, 5, 8], [1, 4, 7], [0, 3, 6]]
+    )
+    np.testing.assert_array_equal(
+        turned(CORNER, 0, True)[0, ..., 0], [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
+    )
+
+
+def test_a_network_of_single_pixels_is_left_alone():
+    batch = np.random.default_rng(1).random((3, 4, 4, 2)).astype(np.float32)
+    found = mean_over_symmetries(lambda images: images[..., :1])(batch)
+    np.testing.assert_allclose(found, batch[..., :1], rtol=1e-6)
+
+
+def test_a_network_that_leans_is_set_upright():
+    """What is found a pixel to the right of where it is, is found evenly around it."""
+    batch = np.zeros((1, 5, 5, 1), np.float32)
+    batch[0, 2, 2] = 1
+    found = mean_over_symmetries(lambda images: np.roll(images, 1, axis=2))(batch)[0, ..., 0]
+    expected = np.zeros((5, 5))
+    expected[[1, 3, 2, 2], [2, 2, 1, 3]] = 0.25
+    np.testing.assert_allclose(found, expected)
+
+
+def test_the_result_has_the_symmetry_of_its_input():
+    random = np.random.default_rng(2)
+    weights = random.random((6, 6, 1)).astype(np.float32)
+    predict = mean_over_symmetries(lambda images: images[..., :1] * weights)
+    batch = random.random((1, 6, 6, 1)).astype(np.float32)
+    for symmetry in SYMMETRIES:
+        np.testing.assert_allclose(
+            predict(turned(batch, *symmetry)), turned(predict(batch), *symmetry), rtol=1e-5
+        )
+
+
+def test_items_come_in_their_order_from_one_other_thread():
+    makers = set()
+
+    def make():
+        for number in range(50):
+            makers.add(threading.get_ident())
+            yield number
+
+    assert list(ahead(make())) == list(range(50))
+    assert len(makers) == 1
+    assert threading.get_ident() not in makers
+
+
+def test_no_more_than_asked_for_are_made_in_advance():
+    made = []
+
+    def make():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    items = ahead(make(), depth=3)
+    assert next(items) == 0
+    time.sleep(0.3)
+    # Three wait, and one is in hand; the first is taken.
+    assert len(made) <= 5
+    assert list(items) == list(range(1, 20))
+
+
+def test_what_goes_wrong_is_raised_after_the_items_before_it():
+    def make():
+        yield 1
+        yield 2
+        raise OSError("the disk is gone")
+
+    items = ahead(make())
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(items)
+
+
+def test_the_thread_ends_when_nobody_takes_more():
+    before = threading.active_count()
+    items = ahead(iter(range(1000)))
+    next(items)
+    assert threading.active_count() == before + 1
+    items.close()
+    assert threading.active_count() == before
+
+
+def test_no_items_are_a_case():
+    assert list(ahead(iter(()))) == []

@@ -1,3 +1,5 @@
+"""What a raster must be to be fed to a network, and what is said of it."""
+
 import itertools
 import re
 import shlex
