@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jointnet.evaluation import OVERALL
-from jointnet.mask_evaluation import place_of, without_suffix
+from jointnet.mask_evaluation import without_suffix
 from jointnet.metrics import METRICS, Counts, paired_difference
 from jointnet.run_comparison import (
     describe_runs,
@@ -20,9 +20,9 @@ from jointnet.run_comparison import (
     mask_text,
     read_runs,
     run_text,
-    short_names,
 )
 from preprocessing.errors import DatasetError, LabelError, OutputError, RunError
+from preprocessing.layouts import place_of
 from preprocessing.output_files import (
     folder_beside,
     publish,
@@ -30,7 +30,7 @@ from preprocessing.output_files import (
     write_csv,
     write_json,
 )
-from preprocessing.scenes import NAMES_SHOWN, RASTER_SUFFIXES
+from preprocessing.scenes import NAMES_SHOWN, RASTER_SUFFIXES, short_names
 from preprocessing.tiling import VOID, Window
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def _compare_scene(
                 )
     if in_some:
         notes.append(f"void in some masks, so left out of all ({in_some / pixels:.2%})")
-    return ComparedScene(scene, place_of(scene), patterns, void, in_some, tuple(notes))
+    return ComparedScene(scene, place_of(scene)[0], patterns, void, in_some, tuple(notes))
 
 
 def _open(

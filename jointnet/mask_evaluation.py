@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from jointnet.evaluation import SceneCounts
 from jointnet.metrics import Counts, PatchGrid, RelaxedCounts, count, count_relaxed
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import DatasetError, LabelError
-from preprocessing.inria import STEM
+from preprocessing.layouts import labels_in, place_of
 from preprocessing.objects import count_objects
-from preprocessing.scenes import NAMES_SHOWN, RASTER_SUFFIXES, Scene, images_in, pair_by_stem
+from preprocessing.scenes import NAMES_SHOWN, Scene, images_in, pair_by_stem
 from preprocessing.tiling import VOID, Window
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def mask_scenes(
         DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
     """
     ours = without_suffix(predictions, "_output")
-    files, kind = _labels_in(labels)
+    files, kind = labels_in(labels)
     if kind == "raster" and (where, buffer_m) != (None, None):
         raise DatasetError(
             f"{labels} holds label rasters; features are chosen and lines widened in vector files"
@@ -105,7 +105,7 @@ def mask_scenes(
     return [
         Scene(
             name=plain.stem,
-            place=place_of(plain.stem),
+            place=place_of(plain.stem)[0],
             index=None,
             split="validation",
             image=ours[plain],
@@ -137,24 +137,6 @@ def _probabilities_of(scenes: list[Scene], folder: Path | None) -> dict[str, Pat
             f"{', '.join(missing[:NAMES_SHOWN])}{more}; they are named <stem>_probabilities"
         )
     return by_stem
-
-
-def _labels_in(labels: Path) -> tuple[list[Path] | Path, Literal["raster", "polygons"]]:
-    """Label files of a folder, or the one vector file, and which kind they are."""
-    if labels.is_file() and labels.suffix.lower() not in RASTER_SUFFIXES:
-        return labels, "polygons"
-    rasters = images_in(labels)
-    if rasters:
-        return rasters, "raster"
-    from preprocessing.vectors import vector_files
-
-    return vector_files(labels), "polygons"
-
-
-def place_of(stem: str) -> str:
-    """The place of a scene by its stem: ``austin`` of ``austin12``; the stem if it has no index."""
-    match = STEM.fullmatch(stem)
-    return match["place"] if match else stem
 
 
 def _count_mask(scene: Scene, measures: MaskMeasures, probable: Path | None) -> SceneCounts:

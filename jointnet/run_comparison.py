@@ -14,6 +14,7 @@ from typing import Any
 from jointnet.evaluation import COLUMNS, OVERALL
 from jointnet.metrics import METRICS, RESAMPLES, SEED, Counts, paired_difference
 from preprocessing.errors import RunError
+from preprocessing.scenes import short_names
 
 LONGEST_CELL = 18
 # Left out of the names of settings, which stay unique without.
@@ -470,22 +471,3 @@ def _truths(
 def is_run(path: Path) -> bool:
     """Whether it is a run folder: one that holds ``config.json``."""
     return (path / "config.json").is_file()
-
-
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of paths, as many as tell them apart; a path given twice gets a number."""
-    resolved = [path.resolve() for path in paths]
-    distinct = list(dict.fromkeys(resolved))
-    names = {}
-    for path in distinct:
-        for length in range(1, len(path.parts) + 1):
-            end = path.parts[-length:]
-            if sum(other.parts[-length:] == end for other in distinct) == 1:
-                break
-        names[path] = "/".join(end)
-    times: Counter[Path] = Counter()
-    short = []
-    for path in resolved:
-        times[path] += 1
-        short.append(names[path] + (f" ({times[path]})" if times[path] > 1 else ""))
-    return short

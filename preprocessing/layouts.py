@@ -14,7 +14,7 @@ from typing import Literal
 from preprocessing.errors import DatasetError
 from preprocessing.inria import GSD, STEM, inria_scenes, train_folder
 from preprocessing.massachusetts import massachusetts_scenes
-from preprocessing.scenes import RASTER_SUFFIXES, Scene, images_in, pair_by_stem
+from preprocessing.scenes import RASTER_SUFFIXES, Scene, images_in, pair_by_stem, short_names
 from preprocessing.spacenet import are_chips, pair_chips, spacenet_chips
 
 LABEL_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt")
@@ -55,7 +55,7 @@ def labelled_scenes(
         rasters = [path for path in rasters if not path.stem.endswith(LABEL_ENDINGS)]
     if not rasters:
         raise DatasetError(f"{images} holds no images")
-    files, kind = _labels_in(labels, kind, together)
+    files, kind = labels_in(labels, kind, together)
     return [
         Scene(
             name=name,
@@ -69,7 +69,7 @@ def labelled_scenes(
             source=source,
         )
         for name, image, label in _pairs(rasters, files)
-        for place, index in [_place(name)]
+        for place, index in [place_of(name)]
     ]
 
 
@@ -117,8 +117,20 @@ def folder_scenes(
     ]
 
 
-def _labels_in(labels: Path, kind: Kind | None, together: bool) -> tuple[list[Path] | Path, Kind]:
-    """The label files of a folder, or the one vector file, and which kind they are."""
+def labels_in(
+    labels: Path, kind: Kind | None = None, together: bool = False
+) -> tuple[list[Path] | Path, Kind]:
+    """Return the label files of a folder, or the one vector file, and which kind they are.
+
+    Args:
+        labels: folder of label rasters or, where it holds none, of vector files; or one vector
+            file, of which the suffix may be left out.
+        kind: the kind to look for; None for what is there.
+        together: whether images lie in the same folder; labels are then known by their endings.
+
+    Raises:
+        DatasetError: neither is there, or one raster in place of a folder.
+    """
     if kind != "polygons" and labels.is_dir():
         rasters = images_in(labels)
         if together:
@@ -161,7 +173,11 @@ def _plain(paths: Sequence[Path], endings: tuple[str, ...]) -> dict[Path, Path]:
     return {path: path for path in paths}
 
 
-def _place(name: str) -> tuple[str, int | None]:
+def place_of(name: str) -> tuple[str, int | None]:
+    """Return place and index of a scene by its name: ``austin`` and 12 of ``austin12``.
+
+    A name of another form is its own place, without an index.
+    """
     match = STEM.fullmatch(name)
     return (match["place"], int(match["index"])) if match else (name, None)
 
@@ -302,7 +318,9 @@ def folder_pairs(
     Returns:
         The scenes, and how many images were left out because nobody labelled them.
     """
-    names = _source_names(images) if len(images) > 1 else [None]
+    if len({folder.resolve() for folder in images}) < len(images):
+        raise DatasetError(f"{images[0]} is named twice; give each folder of images once")
+    names = short_names(images) if len(images) > 1 else [None]
     scenes, unlabelled = [], 0
     for image_folder, label_folder, name in zip(images, labels, names, strict=True):
         pairs = labelled_scenes(image_folder, label_folder, name, gsd)
@@ -354,16 +372,6 @@ def choose_features(
         )
         for scene in scenes
     ]
-
-
-def _source_names(folders: Sequence[Path]) -> list[str]:
-    """The ends of the paths that tell the folders apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise DatasetError(f"{folders[0]} is named twice; give each folder of images once")
 
 
 def polygon_scenes(

@@ -14,7 +14,6 @@ to 254, up to 0.2 % of a tile, which stay imagery: a rule for them would void br
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from preprocessing.errors import DatasetError
@@ -83,6 +82,8 @@ def white_border(image: np.ndarray) -> np.ndarray:
     Returns:
         ``(height, width)`` bool.
     """
+    import cv2
+
     if image.dtype.kind in "iu":
         brightest = np.iinfo(image.dtype).max
     else:

@@ -5,7 +5,7 @@ suffix), never by sorted order: one missing file must not shift every label afte
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,6 +98,22 @@ def pair_by_stem(images: Iterable[Path], labels: Iterable[Path]) -> list[tuple[P
             + "; ".join(filter(None, complaints))
         )
     return [(image_of[stem], label_of[stem]) for stem in sorted(image_of)]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the last parts of paths, as many as tell them apart; a path given again is numbered.
+
+    ``x/masks``, ``y/masks`` and ``z`` have these names, and ``a/b``, given twice, ``b`` and
+    ``b (2)``.
+    """
+    parts = [path.resolve().parts for path in paths]
+    names = []
+    for number, own in enumerate(parts):
+        others = set(parts) - {own}
+        length = next(n for n in range(1, len(own) + 1) if own[-n:] not in {o[-n:] for o in others})
+        times = parts[: number + 1].count(own)
+        names.append("/".join(own[-length:]) + (f" ({times})" if times > 1 else ""))
+    return names
 
 
 def _sharing_a_stem(paths: list[Path]) -> list[str]:

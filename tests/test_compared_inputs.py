@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from jointnet.mask_comparison import mask_sets
-from jointnet.run_comparison import is_run, short_names
+from jointnet.run_comparison import is_run
 from preprocessing.errors import DatasetError
+from preprocessing.scenes import short_names
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -80,7 +80,7 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
     write_label(labels / "austin1.tif", TRUTH[:, :3])
     for arguments, expected in (
         (("--predictions", found, "--labels", labels), "they must lie on one grid"),
-        (("--predictions", found, "--labels", tmp_path / "none"), "is not a folder"),
+        (("--predictions", found, "--labels", tmp_path / "none"), "no such folder or file"),
         (("--predictions", tmp_path / "none", "--labels", labels), "is not a folder"),
         (("--predictions", found), "--predictions and --labels go together"),
         (("--labels", labels), "--predictions and --labels go together"),

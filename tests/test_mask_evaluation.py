@@ -127,7 +127,7 @@ def test_masks_without_partner_are_all_named(tmp_path):
 def test_two_empty_folders_are_no_data_set(tmp_path):
     for name in ("found", "labels"):
         (tmp_path / name).mkdir()
-    with pytest.raises(DatasetError, match="no masks in .*found and no labels in .*labels"):
+    with pytest.raises(DatasetError, match="labels holds neither label rasters nor vector"):
         evaluate_masks(tmp_path / "found", tmp_path / "labels")
 
 
@@ -266,7 +266,7 @@ def test_masks_that_lie_elsewhere_are_aligned_when_told_and_it_is_said(tmp_path)
     # The same ground and a pixel more above, at twice the resolution.
     coarse = np.vstack([np.zeros((2, 8), np.uint8), coarse])
     write_image(labels / "town.tif", coarse[..., None] * 255, transform=finer)
-    with pytest.raises(LabelError, match="has 4 x 2 pixels, its label .* 8 x 6; they must .*--align"):
+    with pytest.raises(LabelError, match="has 4 x 2 pixels, its label .* 8 x 6; .*--align"):
         evaluate_masks(found, labels)
     (tmp_path / "p").mkdir()
     folder = probabilities_of(tmp_path, VALUES, "town")
@@ -381,7 +381,7 @@ def test_rasters_in_the_folder_are_the_labels(tmp_path):
 
 def test_one_raster_is_no_label_of_all_masks(tmp_path):
     found, labels = folders(tmp_path, "austin1")
-    with pytest.raises(DatasetError, match=r"austin1\.tif is not a folder"):
+    with pytest.raises(DatasetError, match=r"austin1\.tif is one raster; give the folder"):
         evaluate_masks(found, labels / "austin1.tif")
 
 
