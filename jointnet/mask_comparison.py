@@ -225,8 +225,9 @@ def _compare_scene(
     align: bool,
     maps: dict[tuple[str, str], Path],
 ) -> ComparedScene:
+    from preprocessing.image_operations import error_classes
     from preprocessing.raster_access import raster_info
-    from preprocessing.raster_writers import _BLOCK, ErrorMapWriter, error_values
+    from preprocessing.raster_writers import _BLOCK, ErrorMapWriter
 
     paths = [one.files[scene] for one in sets]
     onto = raster_info(paths[base])
@@ -252,7 +253,7 @@ def _compare_scene(
             if strip_void:
                 empty += [np.count_nonzero(mask == VOID) for mask in masks]
             for number, writer in writers.items():
-                writer.write(strip, error_values(masks[base], masks[number]))
+                writer.write(strip, error_classes(masks[base], masks[number]))
         pixels = onto.height * onto.width
         for one, reader, note, gaps in zip(sets, readers, moved, empty.tolist(), strict=True):
             reader.check_whole()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from preprocessing.errors import LabelError
+from preprocessing.tiling import VOID
 
 
 def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -34,6 +35,37 @@ def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
         float32 of the same shape.
     """
     return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)
+
+
+# What a prediction is at a pixel: a bit for the truth, a bit for the prediction.
+BACKGROUND, MISSED, FALSE, FOUND = 0, 1, 2, 3
+ERROR_COLOURS = {
+    BACKGROUND: (0, 0, 0),
+    MISSED: (86, 180, 233),
+    FALSE: (213, 94, 0),
+    FOUND: (0, 158, 115),
+    VOID: (128, 128, 128),
+}
+"""Red, green and blue of each class: black, blue, orange, green, and grey for void.
+
+From the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+
+def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Return what a prediction is at each pixel.
+
+    Args:
+        truth: uint8 mask of 0, 1 and 255 (void), any shape.
+        prediction: mask of the same shape.
+
+    Returns:
+        uint8 of that shape: 0 background in both, 1 missed, 2 false alarm, 3 found, 255 void in
+        either.
+    """
+    classes = (truth == 1).view(np.uint8) + 2 * (prediction == 1).view(np.uint8)
+    classes[(truth == VOID) | (prediction == VOID)] = VOID
+    return classes
 
 
 # Luma of ITU-R BT.601, and the two chroma axes of YIQ; a grey pixel has no chroma.
@@ -351,8 +383,6 @@ def _filled(image: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
     filled[where] = as_pixels(np.array(value, np.float32), image.dtype)
     return filled
 
-
-VOID = 255
 
 
 def dihedral(array: np.ndarray, k: int) -> np.ndarray:

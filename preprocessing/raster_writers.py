@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
 from preprocessing.errors import OutputError
+from preprocessing.image_operations import ERROR_COLOURS
 from preprocessing.output_files import folder_beside, publish, refuse_existing, require_space
 from preprocessing.raster_access import (
     GDAL_ERRORS,
@@ -32,36 +33,8 @@ from preprocessing.raster_access import (
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import VOID, Window
 
-# A bit for the truth, a bit for the mask.
-BACKGROUND, MISSED, FALSE, TRUE = 0, 1, 2, 3
-ERROR_COLOURS = {
-    BACKGROUND: (0, 0, 0),
-    MISSED: (86, 180, 233),
-    FALSE: (213, 94, 0),
-    TRUE: (0, 158, 115),
-    VOID: (128, 128, 128),
-}
-"""Red, green and blue of each value: black, blue, orange, green, and grey for void.
-
-Of the palette of Okabe and Ito, which the colour-blind can tell apart.
-"""
 _BLOCK = 256
 """Side of a map's blocks in pixels; strips of whole blocks are compressed once."""
-
-
-def error_values(truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The map of one window.
-
-    Args:
-        truth: uint8 mask of 0, 1 and 255 (void), any shape.
-        mask: the same of what is looked at.
-
-    Returns:
-        uint8 of that shape: 0 background in both, 1 missed, 2 false, 3 true, 255 void in either.
-    """
-    values = (truth == 1).view(np.uint8) + 2 * (mask == 1).view(np.uint8)
-    values[(truth == VOID) | (mask == VOID)] = VOID
-    return values
 
 
 class ErrorMapWriter(ClosedOnExit):
@@ -100,7 +73,7 @@ class ErrorMapWriter(ClosedOnExit):
 
         Args:
             window: inside the raster; windows from top to bottom cost least.
-            values: ``(height, width)`` uint8, of ``error_values``.
+            values: ``(height, width)`` uint8, of ``image_operations.error_classes``.
 
         Raises:
             OutputError: disk full.

@@ -7,8 +7,9 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 
 from preprocessing.errors import OutputError
+from preprocessing.image_operations import ERROR_COLOURS, error_classes
 from preprocessing.raster_access import RasterInfo, gdal_quiet
-from preprocessing.raster_writers import ERROR_COLOURS, ErrorMapWriter, error_values
+from preprocessing.raster_writers import ErrorMapWriter
 from preprocessing.tiling import Window
 
 TRUTH = np.array([[0, 1, 0, 1, 255, 0]], np.uint8)
@@ -22,7 +23,7 @@ def info(height: int, width: int, **place: object) -> RasterInfo:
 
 
 def test_values_by_hand():
-    assert error_values(TRUTH, MASK).tolist() == VALUES
+    assert error_classes(TRUTH, MASK).tolist() == VALUES
 
 
 def test_a_map_is_read_back_with_its_colours_and_place(tmp_path):
@@ -45,7 +46,7 @@ def test_a_map_is_read_back_with_its_colours_and_place(tmp_path):
 def test_ground_control_points_stay(tmp_path):
     points = (GroundControlPoint(0, 0, 5, 6), GroundControlPoint(1, 0, 5, 7))
     with ErrorMapWriter(tmp_path / "a.tif", info(1, 6, gcps=points)) as writer:
-        writer.write(Window(0, 0, 1, 6), error_values(TRUTH, MASK))
+        writer.write(Window(0, 0, 1, 6), error_classes(TRUTH, MASK))
     with gdal_quiet(), rasterio.open(tmp_path / "a.tif") as file:
         assert [(p.x, p.y) for p in file.gcps[0]] == [(5, 6), (5, 7)]
         assert file.read(1).tolist() == VALUES
