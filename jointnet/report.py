@@ -19,7 +19,7 @@ from jointnet.runs import WEIGHTS, Run, environment
 from preprocessing.errors import DatasetError, RasterError
 from preprocessing.image_operations import scale
 from preprocessing.output_files import hash_file
-from preprocessing.pictures import TILE, SceneLayers, Strip, write_layers
+from preprocessing.pictures import TILE, ScenePictures, Strip, write_scene_pictures
 from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.rasters import RasterReader
 from preprocessing.scenes import NAMES_SHOWN, Scene, images_in
@@ -221,7 +221,7 @@ class ReportScene:
     name: str
     folder: str
     gsd: float | None
-    layers: SceneLayers
+    layers: ScenePictures
 
 
 class SceneWriter:
@@ -255,7 +255,7 @@ class SceneWriter:
         Args:
             name: the scene.
             info: of its raster.
-            strips: called in a thread, see ``pictures.write_layers``.
+            strips: called in a thread, see ``pictures.write_scene_pictures``.
 
         Raises:
             JointNetError, OSError: of an earlier scene.
@@ -266,7 +266,7 @@ class SceneWriter:
 
         def write() -> ReportScene:
             folder = self._folder / place
-            layers = write_layers(folder, info.height, info.width, strips())
+            layers = write_scene_pictures(folder, info.height, info.width, strips())
             return ReportScene(name, place, info.gsd, layers)
 
         future = self._pool.submit(write)

@@ -1,21 +1,20 @@
-"""Overlays: a raster with its mask drawn on it, small enough to look at."""
+"""Pictures of rasters: a mask drawn on its raster, tiled pyramids, a scene of a report."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from jointnet.figures import FALSELY_FOUND, FOUND, MISSED
-from preprocessing.image_operations import stretch
+from preprocessing.image_operations import BACKGROUND, ERROR_COLOURS, error_classes, stretch
 from preprocessing.output_files import replacing
 from preprocessing.rasters import LabelReader, RasterReader
 from preprocessing.tiling import VOID, Window
 
 LONGEST_SIDE = 2000
-# No roof, field or road has this colour; the tint lets what is under it show.
+# No roof, field or road has this colour. The tint is weak, so that the ground shows through it.
 COLOUR = (255, 0, 200)
 TINT = 0.2
 VOID_GREY = 200
@@ -25,38 +24,41 @@ _STRIP_PIXELS = 1 << 21
 def overlay(
     reader: RasterReader, mask: str | os.PathLike, longest_side: int = LONGEST_SIDE
 ) -> np.ndarray:
-    """Draw a mask's targets, tinted and outlined, on the raster they were found in.
+    """Draw a mask on its raster: targets tinted and outlined.
 
-    A larger raster is shrunk by a whole number: a pixel of the picture is the mean of the valid
-    pixels it stands for, and target where at least half of these are. Memory stays flat.
+    A large raster is shrunk by a whole number: a pixel of the picture is the mean of the valid
+    pixels that it stands for, and target where at least half of these are. Memory stays flat.
 
     Args:
-        reader: the raster, open. The first three of its chosen bands are shown, of fewer the
-            first in grey. Other depths than uint8 are stretched to 2 to 98 % of this picture.
+        reader: the raster, open. Its first three chosen bands are shown, or the first in grey if
+            there are fewer. Depths other than uint8 are stretched from the 2nd to the 98th
+            percentile of the picture.
         mask: the mask of the raster, as ``MaskWriter`` writes it.
-        longest_side: the picture has at most so many pixels a side.
+        longest_side: greatest height and width of the picture in pixels.
 
     Returns:
-        ``(rows, columns, 3)`` uint8 of red, green and blue; light grey where there is void.
+        ``(rows, columns, 3)`` uint8 of red, green and blue; void is light grey.
 
     Raises:
         RasterError: the raster or the mask is corrupt.
     """
     factor = -(-max(reader.height, reader.width) // longest_side)
+    step = max(_STRIP_PIXELS // reader.width // factor, 1) * factor
     bands = 3 if len(reader.bands) >= 3 else 1
-    # Only of uint8 it is known what to draw before all has been seen.
+    # Other depths are tinted at the end: their stretch depends on the whole picture.
     draw = _tinted if reader.dtype == "uint8" else lambda colours, valid, targets: colours
     parts = []
     with LabelReader(mask) as labels:
-        for window in _strips(reader.height, reader.width, factor):
+        for row in range(0, reader.height, step):
+            window = Window(row, 0, min(step, reader.height - row), reader.width)
             image, _ = reader.read(window)
             found = labels.read(window)
-            layers = np.empty((window.height, window.width, bands + 2), np.float32)
-            layers[..., :bands] = image[..., :bands]
-            layers[..., bands] = 1
-            layers[..., bands + 1] = found == 1
-            layers[found == VOID] = 0
-            sums = _cell_sums(layers, factor)
+            planes = np.empty((window.height, window.width, bands + 2), np.float32)
+            planes[..., :bands] = image[..., :bands]
+            planes[..., bands] = 1
+            planes[..., bands + 1] = found == 1
+            planes[found == VOID] = 0
+            sums = _cell_sums(planes, factor)
             pixels, hits = sums[..., bands], sums[..., bands + 1]
             valid, targets = pixels > 0, (pixels > 0) & (2 * hits >= pixels)
             colours = sums[..., :bands] / np.maximum(pixels, 1)[..., None]
@@ -69,7 +71,7 @@ def overlay(
 
 
 def write_png(picture: np.ndarray, path: str | os.PathLike, overwrite: bool = False) -> None:
-    """Write a picture as PNG, which appears only when it is complete.
+    """Write a picture as PNG; the file appears only when it is complete.
 
     Args:
         picture: ``(rows, columns, 3)`` uint8 of red, green and blue.
@@ -84,30 +86,22 @@ def write_png(picture: np.ndarray, path: str | os.PathLike, overwrite: bool = Fa
         target.write_bytes(content.tobytes())
 
 
-def _strips(height: int, width: int, factor: int) -> Iterator[Window]:
-    """Full-width windows from top to bottom whose heights are multiples of ``factor``."""
-    step = max(_STRIP_PIXELS // width // factor, 1) * factor
-    for row in range(0, height, step):
-        yield Window(row, 0, min(step, height - row), width)
-
-
-def _cell_sums(layers: np.ndarray, factor: int) -> np.ndarray:
-    """Sums over cells of ``factor`` x ``factor``; those at the far edges may be smaller."""
+def _cell_sums(planes: np.ndarray, factor: int) -> np.ndarray:
+    """Return sums over cells of ``factor`` x ``factor``; the last row and column may be smaller."""
     if factor == 1:
-        return layers
-    # Slices added to each other: several times faster than ``np.add.reduceat``.
+        return planes
+    # Adding slices is several times faster than ``np.add.reduceat``.
     for axis in (0, 1):
-        along = np.moveaxis(layers, axis, 0)
+        along = np.moveaxis(planes, axis, 0)
         sums = along[::factor].copy(order="K")
         for start in range(1, factor):
             part = along[start::factor]
             sums[: len(part)] += part
-        layers = np.moveaxis(sums, 0, axis)
-    return layers
+        planes = np.moveaxis(sums, 0, axis)
+    return planes
 
 
 def _tinted(colours: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The picture without outlines: targets tinted, void grey."""
     picture = np.broadcast_to(colours, (*valid.shape, 3)).copy()
     picture[~valid] = VOID_GREY
     picture[targets] = (1 - TINT) * picture[targets] + TINT * np.float32(COLOUR)
@@ -115,7 +109,7 @@ def _tinted(colours: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> np.n
 
 
 def _inside(targets: np.ndarray) -> np.ndarray:
-    """Targets with targets on all four sides."""
+    """Return the targets that have targets on all four sides."""
     around = cv2.copyMakeBorder(targets.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     return cv2.erode(around, cross)[1:-1, 1:-1].astype(bool)
@@ -126,13 +120,7 @@ JPEG_QUALITY = 85
 
 
 def level_sizes(height: int, width: int, tile: int = TILE) -> list[tuple[int, int]]:
-    """Rows and columns of every level, the raster's own first.
-
-    Args:
-        height: rows of the raster, at least 1.
-        width: its columns, at least 1.
-        tile: side of a tile in pixels.
-    """
+    """Return rows and columns of every level, the full size first, until one tile holds all."""
     sizes = [(height, width)]
     while max(sizes[-1]) > tile:
         rows, columns = sizes[-1]
@@ -141,7 +129,7 @@ def level_sizes(height: int, width: int, tile: int = TILE) -> list[tuple[int, in
 
 
 def halve(pixels: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels, rounded; an odd last row or column is taken twice.
+    """Return means of 2 x 2 pixels, rounded; an odd last row or column counts twice.
 
     Args:
         pixels: ``(height, width, channels)`` uint8.
@@ -157,16 +145,13 @@ def halve(pixels: np.ndarray) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
-    """``(height, width, 3)`` uint8 of red, green and blue as JPEG."""
+    """Encode ``(height, width, 3)`` uint8 of red, green and blue as JPEG."""
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return cv2.imencode(".jpg", pixels[..., ::-1], options)[1].tobytes()
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Premultiplied ``(height, width, 4)`` uint8 of red, green, blue and opacity as PNG.
-
-    The file is not premultiplied, as PNG wants it.
-    """
+    """Encode premultiplied ``(height, width, 4)`` uint8 as PNG, which is not premultiplied."""
     alpha = pixels[..., 3]
     partly = (alpha > 0) & (alpha < 255)
     straight = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA)
@@ -179,21 +164,21 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 class PyramidWriter:
-    """Writes the levels of one raster while it comes in, from top to bottom.
+    """Writes a raster's tiles at every level as the rows come in, from top to bottom.
 
-    Tiles lie at ``<folder>/<level>/<column>_<row><suffix>``, levels counted as
-    ``level_sizes`` lists them, columns and rows in tiles.
+    Tiles lie at ``<folder>/<level>/<column>_<row><suffix>``: levels as ``level_sizes`` lists
+    them, columns and rows counted in tiles.
 
     Args:
-        folder: where the levels come to lie.
+        folder: where the levels go.
         height: rows of the raster.
         width: its columns.
         encode: makes a file of ``(rows, columns, channels)`` uint8.
-        suffix: of the files' names.
+        suffix: ending of the files' names.
         tile: side of a tile, an even number of pixels.
 
     Attributes:
-        smallest: the last level, ``(rows, columns, channels)``; None until all rows came.
+        smallest: the last level, ``(rows, columns, channels)``; None before the last row.
     """
 
     def __init__(
@@ -226,7 +211,7 @@ class PyramidWriter:
         self._add(0, strip)
 
     def _add(self, level: int, strip: np.ndarray) -> None:
-        """Take rows of a level, and write the tiles that are complete with them."""
+        """Take rows of a level, and write the tiles that they complete."""
         height, width = self.sizes[level]
         waiting = self._waiting[level]
         waiting.append(strip)
@@ -252,41 +237,41 @@ class PyramidWriter:
             self.smallest = pixels
 
     def _write_row(self, level: int, number: int, pixels: np.ndarray) -> None:
-        """Write one row of tiles."""
         for column in range(0, pixels.shape[1], self.tile):
             name = f"{column // self.tile}_{number}{self.suffix}"
             content = self.encode(np.ascontiguousarray(pixels[:, column : column + self.tile]))
             (self.folder / str(level) / name).write_bytes(content)
 
 
-# Further colours of Okabe and Ito 2008, for masks that are not compared.
-TRUTH, PREDICTION, NO_DATA = (240, 228, 66), (204, 121, 167), (128, 128, 128)
-COLOURS = {
+# Further colours of Okabe and Ito (2008), for masks that are not compared.
+TRUTH, PREDICTION, NO_DATA = (240, 228, 66), (204, 121, 167), ERROR_COLOURS[VOID]
+MASK_COLOURS = {
     "truth": {1: TRUTH, VOID: NO_DATA},
     "prediction": {1: PREDICTION, VOID: NO_DATA},
-    "errors": {1: FOUND, 2: MISSED, 3: FALSELY_FOUND, VOID: NO_DATA},
+    "errors": {value: c for value, c in ERROR_COLOURS.items() if value != BACKGROUND},
 }
-"""Per layer the colour of each value of its mask; what has none is transparent."""
+"""For each picture of masks the colour of each value; other values are transparent."""
 
 COVERAGE_WINDOW = 256
 _THUMB, _PANEL, _GAP = 320, 300, 8
-# Under masks where there is no image, and how much of it they hide.
-_DARK, _TINT = 30, 0.72
+# Brightness beneath masks where there is no image, and the opacity of masks.
+_DARK, _OPACITY = 30, 0.72
 
 Strip = tuple[np.ndarray | None, np.ndarray, np.ndarray]
+"""Image ``(rows, width, 3)`` uint8 or None, truth and prediction ``(rows, width)`` uint8."""
 
 
 @dataclass(frozen=True)
-class SceneLayers:
+class ScenePictures:
     """What was written of one scene.
 
     Attributes:
         height: rows.
         width: columns.
         levels: of each pyramid.
-        imagery: whether there is an image layer.
-        coverage: per window of ``COVERAGE_WINDOW`` pixels that has any valid pixel the shares of
-            these that are target in truth and prediction, ``(windows, 2)`` float64.
+        imagery: whether there is an image beneath the masks.
+        coverage: shares of target in truth and prediction, ``(windows, 2)`` float64, see
+            ``window_shares``.
     """
 
     height: int
@@ -296,54 +281,41 @@ class SceneLayers:
     coverage: np.ndarray
 
 
-def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """What a prediction is at each pixel.
-
-    Args:
-        truth: ``(height, width)`` uint8 of 0, 1 and 255.
-        prediction: the same.
-
-    Returns:
-        uint8: 0 rightly nothing, 1 found, 2 missed, 3 falsely found, 255 void in either.
-    """
-    classes = np.array([[0, 3], [2, 1]], np.uint8)[truth & 1, prediction & 1]
-    classes[(truth == VOID) | (prediction == VOID)] = VOID
-    return classes
-
-
-def write_layers(folder: Path, height: int, width: int, strips: Iterable[Strip]) -> SceneLayers:
+def write_scene_pictures(
+    folder: Path, height: int, width: int, strips: Iterable[Strip]
+) -> ScenePictures:
     """Write the pyramids of a scene, and two small pictures of it.
 
-    ``<folder>/image/<level>/<column>_<row>.jpg``, and ``truth``, ``prediction`` and ``errors`` as
-    PNG; ``thumb.jpg``, the errors over the image in grey; and ``sheet.jpg``, all layers side by
-    side. Memory stays flat.
+    These are ``<folder>/image/<level>/<column>_<row>.jpg``; ``truth``, ``prediction`` and
+    ``errors`` as PNG; ``thumb.jpg``, the errors over the image in grey; and ``sheet.jpg``, all of
+    them side by side. Memory stays flat.
 
     Args:
-        folder: of the scene.
+        folder: where the scene goes.
         height: rows of the scene.
         width: its columns.
-        strips: image ``(rows, width, 3)`` uint8 or, of all strips, None; truth and prediction
-            ``(rows, width)`` uint8 of 0, 1 and 255. From top to bottom, all but the last of
-            ``TILE`` rows.
+        strips: from top to bottom, each but the last of ``TILE`` rows; all with an image or none.
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: strips that do not make up the scene.
+        ValueError: the strips do not make up the scene.
     """
-    writers = {name: PyramidWriter(folder / name, height, width, png, ".png") for name in COLOURS}
-    palettes = {name: _palette(colours) for name, colours in COLOURS.items()}
+    writers = {
+        name: PyramidWriter(folder / name, height, width, png, ".png") for name in MASK_COLOURS
+    }
+    palettes = {name: _palette(colours) for name, colours in MASK_COLOURS.items()}
     image_writer, coverage = None, []
     for image, truth, prediction in strips:
-        classes = error_classes(truth, prediction)
-        for name, mask in (("truth", truth), ("prediction", prediction), ("errors", classes)):
+        masks = (truth, prediction, error_classes(truth, prediction))
+        for name, mask in zip(MASK_COLOURS, masks, strict=True):
             writers[name].write(palettes[name][mask])
         if image is not None:
             image_writer = image_writer or PyramidWriter(folder / "image", height, width, jpeg)
             image_writer.write(image)
         coverage.append(window_shares(truth, prediction))
     small = {name: writer.smallest for name, writer in writers.items()}
-    _write_pictures(folder, image_writer and image_writer.smallest, small)
-    return SceneLayers(
+    _write_small_pictures(folder, image_writer and image_writer.smallest, small)
+    return ScenePictures(
         height=height,
         width=width,
         levels=len(writers["truth"].sizes),
@@ -355,15 +327,15 @@ def write_layers(folder: Path, height: int, width: int, strips: Iterable[Strip])
 def window_shares(
     truth: np.ndarray, prediction: np.ndarray, side: int = COVERAGE_WINDOW
 ) -> np.ndarray:
-    """Shares of target in windows, those at the far edges smaller, of their valid pixels.
+    """Return the shares of target among the valid pixels of each window.
 
     Args:
         truth: ``(height, width)`` uint8 of 0, 1 and 255.
         prediction: the same.
-        side: of a window.
+        side: of a window in pixels; the last ones of rows and columns may be smaller.
 
     Returns:
-        ``(windows, 2)`` float64, truth and prediction; windows without valid pixels left out.
+        ``(windows, 2)`` float64 of truth and prediction, without windows that are all void.
     """
     valid = (truth != VOID) & (prediction != VOID)
     sums = []
@@ -377,36 +349,37 @@ def window_shares(
 
 
 def _palette(colours: dict[int, tuple[int, int, int]]) -> np.ndarray:
-    """``(256, 4)`` uint8 of red, green, blue and opacity by the value of a mask."""
+    """Return ``(256, 4)`` uint8 of red, green, blue and opacity for each value of a mask."""
     palette = np.zeros((256, 4), np.uint8)
     for value, colour in colours.items():
         palette[value] = (*colour, 255)
     return palette
 
 
-def _write_pictures(folder: Path, image: np.ndarray | None, masks: dict[str, np.ndarray]) -> None:
+def _write_small_pictures(
+    folder: Path, image: np.ndarray | None, masks: dict[str, np.ndarray]
+) -> None:
     """Write ``thumb.jpg`` and ``sheet.jpg`` of the smallest levels."""
     plain = np.full((*masks["truth"].shape[:2], 3), _DARK, np.uint8)
     grey = plain if image is None else np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    thumb = _shrunk(_with_errors(grey, masks["errors"]), _THUMB)
+    thumb = _shrunk(_beneath(grey, masks["errors"]), _THUMB)
     (folder / "thumb.jpg").write_bytes(jpeg(thumb))
     under = plain if image is None else image
     panels = [] if image is None else [_shrunk(image, _PANEL)]
     for name, mask in masks.items():
-        panels.append(_shrunk(_with_errors(grey if name == "errors" else under, mask), _PANEL))
+        panels.append(_shrunk(_beneath(grey if name == "errors" else under, mask), _PANEL))
     gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
     parts = [part for panel in panels for part in (gap, panel)][1:]
     (folder / "sheet.jpg").write_bytes(jpeg(np.concatenate(parts, axis=1)))
 
 
-def _with_errors(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A picture under a premultiplied mask."""
-    mask = mask.astype(np.float32) * _TINT
+def _beneath(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return a picture with a premultiplied mask over it."""
+    mask = mask.astype(np.float32) * _OPACITY
     return (picture * (1 - mask[..., 3:] / 255) + mask[..., :3]).astype(np.uint8)
 
 
 def _shrunk(picture: np.ndarray, longest: int) -> np.ndarray:
-    """A picture of at most so many pixels a side."""
     factor = longest / max(picture.shape[:2])
     if factor >= 1:
         return picture

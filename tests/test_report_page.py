@@ -10,7 +10,7 @@ from jointnet.evaluation import SceneCounts, describe_evaluation
 from jointnet.metrics import Counts
 from jointnet.report import Origin, ReportScene
 from jointnet.report_page import ASSETS, COPIED, render, write_page
-from preprocessing.pictures import SceneLayers
+from preprocessing.pictures import ScenePictures
 
 NAME = "</script><script>alert(1)"
 RECORDS = [
@@ -18,7 +18,7 @@ RECORDS = [
     for name, extra in ((NAME, 0), ("b", 3))
     for threshold in (0.5, 0.6)
 ]
-LAYERS = SceneLayers(10, 10, 1, True, np.array([[0.1, 0.2]]))
+LAYERS = ScenePictures(10, 10, 1, True, np.array([[0.1, 0.2]]))
 SCENES = [ReportScene(n, f"scenes/{k}", 0.3, LAYERS) for k, n in enumerate((NAME, "b"), 1)]
 
 
@@ -55,16 +55,18 @@ def test_what_the_page_needs_is_copied_and_git_is_told(tmp_path):
 
 
 def test_the_colours_of_the_page_are_those_of_the_tiles():
-    from preprocessing.pictures import COLOURS
+    from preprocessing.image_operations import ERROR_COLOURS, FALSE, FOUND, MISSED
+    from preprocessing.pictures import MASK_COLOURS
+    from preprocessing.tiling import VOID
 
     style = (ASSETS / "report.css").read_text()
     names = {
-        "truth": COLOURS["truth"][1],
-        "prediction": COLOURS["prediction"][1],
-        "found": COLOURS["errors"][1],
-        "missed": COLOURS["errors"][2],
-        "false": COLOURS["errors"][3],
-        "void": COLOURS["errors"][255],
+        "truth": MASK_COLOURS["truth"][1],
+        "prediction": MASK_COLOURS["prediction"][1],
+        "found": ERROR_COLOURS[FOUND],
+        "missed": ERROR_COLOURS[MISSED],
+        "false": ERROR_COLOURS[FALSE],
+        "void": ERROR_COLOURS[VOID],
     }
     for name, colour in names.items():
         assert f"--{name}: #{bytes(colour).hex()};" in style

@@ -13,7 +13,7 @@ from jointnet.report_page import (
     summary_table,
     worst_first,
 )
-from preprocessing.pictures import SceneLayers
+from preprocessing.pictures import ScenePictures
 
 RECORDS = [
     SceneCounts("good1", "good", 0.5, Counts(8, 1, 1, 90)),
@@ -21,7 +21,7 @@ RECORDS = [
     SceneCounts("void1", "void", 0.5, Counts()),
 ]
 CONTENT = describe_evaluation(RECORDS)
-LAYERS = SceneLayers(10, 10, 1, False, np.zeros((0, 2)))
+LAYERS = ScenePictures(10, 10, 1, False, np.zeros((0, 2)))
 SCENES = [ReportScene(r.name, f"scenes/{n}", None, LAYERS) for n, r in enumerate(RECORDS, 1)]
 
 
