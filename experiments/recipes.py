@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from jointnet.recipe import Recipe, Validation
-from jointnet.training_settings import TrainingSettings
+from jointnet.training_settings import Recipe, TrainingSettings, Validation
 from preprocessing.augmentation import Augmentation, Change
 from preprocessing.band_statistics import value_range
 from preprocessing.errors import DatasetError

@@ -7,7 +7,7 @@ import click
 
 from experiments.training_command import train_by_options, training_command
 from jointnet.model import VARIANTS, JointNet
-from jointnet.recipe import Recipe
+from jointnet.training_settings import Recipe
 
 
 @training_command

@@ -8,7 +8,7 @@ import click
 
 from experiments.options import given
 from experiments.training_command import train_by_options, training_command
-from jointnet.recipe import Recipe
+from jointnet.training_settings import Recipe
 from jointnet.resnet import BACKBONES, ResNetUNet
 
 

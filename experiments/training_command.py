@@ -20,6 +20,7 @@ from experiments.options import (
 from experiments.recipes import stored_recipe
 from jointnet.distribution import Devices, choose_devices, join, joins_by_environment
 from jointnet.model import JointNet
+from jointnet.recipe import check_folder, prepare_store, refuse_other_scenes, train_recipe
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import load_run
 from jointnet.training_settings import PRECISIONS
@@ -252,7 +253,7 @@ def train_by_options(
     chosen = _choose_devices(recipe, store, devices, process, coordinator)
     recipe = dataclasses.replace(adapt(recipe), validation=validation, initial=initial)
     folder = run_folder(recipe.name + suffix, run, resume)
-    recipe.check_folder(folder, resume)
+    check_folder(folder, resume)
     if initial is not None:
         # Before patches are cut for a run that cannot begin.
         load_run(initial)
@@ -262,13 +263,13 @@ def train_by_options(
             "--buffer-m out, or name another store"
         )
     if chosen.process:
-        recipe.run(recipe, open_store(store), folder, resume, network, chosen)
+        train_recipe(recipe, open_store(store), folder, resume, network, chosen)
         return
     cut = store or default_store(recipe, data, where, buffer_m)
-    patches = recipe.prepare_store(recipe, data, cut)
+    patches = prepare_store(recipe, data, cut)
     if store is None:
         # A store that was named may be all there is, on a machine without the data.
-        recipe.refuse_other_scenes(patches, recipe, data)
+        refuse_other_scenes(patches, recipe, data)
         if note := patch_note(recipe.scenes(data, recipe.validation)):
             click.echo(f"note: {note}")
     click.echo(
@@ -277,9 +278,9 @@ def train_by_options(
     )
     for line in polygon_report(patches):
         click.echo(line)
-    if line := chosen.line(recipe.training.batch_size // recipe.training.parts):
+    if line := chosen.line(recipe.training.samples_at_a_time):
         click.echo(line)
-    recipe.run(recipe, patches, folder, resume, network, chosen)
+    train_recipe(recipe, patches, folder, resume, network, chosen)
 
 
 def _choose_devices(
@@ -303,4 +304,4 @@ def _choose_devices(
                 "--output, and name it with --store"
             )
         join(None if process == "auto" else process, coordinator)
-    return choose_devices(recipe.training.batch_size // recipe.training.parts, devices)
+    return choose_devices(recipe.training.samples_at_a_time, devices)

@@ -5,24 +5,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from jointnet.device_patches import DevicePatches
-from preprocessing.augmentation import Augmentation, Draws
-from preprocessing.image_operations import affine_colours
+from preprocessing.augmentation import Augmentation
 from preprocessing.patch_store import PatchSet
 
 
 class TrainingBatches(keras.utils.PyDataset):
     """The batches of one epoch.
 
-    An epoch walks through the patches in a new order, those without a valid pixel left out; where
-    it needs more samples than there are patches, it starts over in another order. With
-    ``target_weight`` above 0 the patches are drawn with replacement instead, that share of them
-    in proportion to the target they show and the rest evenly, for scenes that are mostly empty.
-    With ``source_shares`` every batch holds each source's share of samples, to the nearest whole
-    sample over the batches so far, however many patches the source has; within a source they are
-    drawn as above. Every sample is a random crop of its patch, augmented. Nothing depends on what
-    was drawn before, so a run that is resumed, or that loads with more workers, sees the same
-    batches.
+    An epoch walks through the patches that have a valid pixel, in a new order; where it needs
+    more samples than there are patches, it starts over in another order. With ``target_weight``
+    above 0 patches are drawn with replacement instead: that share of the draws in proportion to
+    the target that patches show, the rest evenly, for scenes that are mostly empty. With
+    ``source_shares`` every batch holds each source's share of samples, to the nearest whole
+    sample over the batches so far; within a source they are drawn as above. Every sample is a
+    random crop of its patch, augmented. No draw depends on an earlier one, so a run that is
+    resumed, or that loads with more workers, sees the same batches.
 
     Args:
         patches: the patches to draw from.
@@ -35,17 +32,14 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: share of the draws, 0..1, in proportion to the patches' target shares.
         source_shares: share of each batch by the name of the source, summing to 1; None for all
             patches alike.
-        micro_batch_size: samples that are given out at a time, a divisor of ``batch_size``: each
-            batch comes in that many equal parts, one after the other. None for whole batches.
-        share: number of this process, from 0, and the number of processes that share each part
-            equally; a process is given its own samples alone.
-        on_device: copies of the patches from which the samples are cut on the device; None to
-            cut and augment them on the processor.
+        micro_batch_size: samples of an item, a divisor of ``batch_size``; None for whole batches.
+        share: number of this process, from 0, and the number of processes that share each item
+            equally; a process gets its own samples only.
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
 
     Raises:
-        ValueError: no patches with valid pixels, a crop larger than a patch, or shares that do
-            not sum to 1 or name other sources than those of the patches.
+        ValueError: there are no patches with valid pixels, a crop is larger than a patch, or the
+            shares do not sum to 1 over the sources of the patches.
     """
 
     def __init__(
@@ -61,7 +55,6 @@ class TrainingBatches(keras.utils.PyDataset):
         source_shares: dict[str, float] | None = None,
         micro_batch_size: int | None = None,
         share: tuple[int, int] = (0, 1),
-        on_device: DevicePatches | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -78,11 +71,10 @@ class TrainingBatches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size or batch_size
         self.share = share
-        self.on_device = on_device
         self.crop_size = crop_size
         self.augmentation = augmentation
         self.steps = steps or max(1, len(self._usable) // batch_size)
-        generator = np.random.default_rng([self.seed, self.epoch])
+        generator = np.random.default_rng([seed, epoch])
         samples = self.steps * self.batch_size
         if source_shares is None:
             self._order = self._draw(self._usable, samples, target_weight, generator)
@@ -96,7 +88,7 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: float,
         generator: np.random.Generator,
     ) -> np.ndarray:
-        """Patch number of so many samples, out of the usable ones."""
+        """Return the patch numbers of so many samples, out of the usable ones."""
         patches = len(usable)
         if target_weight:
             shares = self.patches.target_shares[usable] + 1e-9
@@ -113,7 +105,7 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: float,
         generator: np.random.Generator,
     ) -> np.ndarray:
-        """Patch number of each sample, the sources mixed batch by batch."""
+        """Return the patch number of each sample, the sources mixed batch by batch."""
         sources = np.array(self.patches.sources)[self._usable]
         found = sorted({str(source) for source in sources})
         if sorted(shares) != found or abs(sum(shares.values()) - 1) > 1e-6:
@@ -131,69 +123,41 @@ class TrainingBatches(keras.utils.PyDataset):
             usable = self._usable[sources == name]
             drawn = self._draw(usable, int(share.sum()), target_weight, generator)
             first = counts[:, :number].sum(axis=1)
-            for batch, part in enumerate(np.split(drawn, np.cumsum(share)[:-1])):
-                order[batch, first[batch] : first[batch] + share[batch]] = part
+            for batch, numbers in enumerate(np.split(drawn, np.cumsum(share)[:-1])):
+                order[batch, first[batch] : first[batch] + share[batch]] = numbers
         return order.ravel()
 
     def __len__(self) -> int:
-        """Parts to be given out: the steps, where batches are given out whole."""
+        """Return the number of micro-batches in the epoch."""
         return self.steps * self.batch_size // self.micro_batch_size
 
     def names(self, index: int) -> list[str]:
-        """Scene names and patch numbers of one part, of all processes, for messages."""
+        """Name scene and patch of each sample of a micro-batch, of all processes."""
         size = self.micro_batch_size
         chosen = self._order[index * size : (index + 1) * size]
         return [f"{self.patches.scenes[number]} (patch {number})" for number in chosen]
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Part ``index`` of the epoch's batches.
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return micro-batch ``index`` of the epoch, of several processes this one's share.
 
         Returns:
-            ``micro_batch_size`` images ``(batch, crop, crop, bands)`` in the store's dtype, raw
-            pixels, and masks ``(batch, crop, crop, 1)`` uint8 of 0, 1 and 255; arrays, or the
-            same on the device. Of several processes each is given its share of them.
+            Images ``(samples, crop, crop, bands)`` in the store's dtype, raw pixels, and masks
+            ``(samples, crop, crop, 1)`` uint8 of 0, 1 and 255.
         """
         process, processes = self.share
         size = self.micro_batch_size // processes
         first = index * self.micro_batch_size + process * size
-        positions = range(first, first + size)
-        crops = [self._draw_crop(position) for position in positions]
-        if self.on_device is not None:
-            places = [[*crop, self._symmetry(drawn)] for *crop, drawn in crops]
-            return self.on_device.cut(
-                np.array(places, np.int32), *self._colours([drawn for *_, drawn in crops])
-            )
-        images, masks = zip(*(self._cut(*crop) for crop in crops), strict=True)
+        samples = [self._sample(position) for position in range(first, first + size)]
+        images, masks = zip(*samples, strict=True)
         return np.stack(images), np.stack(masks)[..., None]
 
-    def _draw_crop(self, position: int) -> tuple[int, int, int, Draws]:
-        """Patch number, row, column and augmentation of a sample."""
+    def _sample(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng([self.seed, self.epoch, position])
         number = int(self._order[position])
         row, column = (
             int(generator.integers(0, max(int(extent) - self.crop_size, 0) + 1))
             for extent in self.patches.extents[number]
         )
-        return number, row, column, Draws.from_generator(generator)
-
-    def _symmetry(self, drawn: Draws) -> int:
-        return drawn.symmetry if self.augmentation.dihedral else 0
-
-    def _colours(self, drawn: list[Draws]) -> tuple[np.ndarray, np.ndarray]:
-        """Matrices and exponents of samples' colours, see ``DevicePatches.cut``."""
-        bands, limits = self.patches.images.shape[-1], self.on_device.limits
-        matrices, exponents = np.empty((len(drawn), bands, bands + 1), np.float32), []
-        for matrix, one in zip(matrices, drawn, strict=True):
-            tones = self.augmentation.tones(one)
-            exponents.append(tones.pop("gamma"))
-            matrix[:, :bands], matrix[:, bands] = affine_colours(bands, *limits, **tones)
-        return matrices, np.array(exponents, np.float32)
-
-    def _cut(
-        self, number: int, row: int, column: int, drawn: Draws
-    ) -> tuple[np.ndarray, np.ndarray]:
-        rows = slice(row, row + self.crop_size)
-        columns = slice(column, column + self.crop_size)
-        image = np.asarray(self.patches.images[number, rows, columns])
-        mask = np.asarray(self.patches.masks[number, rows, columns])
-        return self.augmentation.apply_drawn(image, mask, drawn)
+        crop = number, slice(row, row + self.crop_size), slice(column, column + self.crop_size)
+        image, mask = np.asarray(self.patches.images[crop]), np.asarray(self.patches.masks[crop])
+        return self.augmentation.apply(image, mask, generator)

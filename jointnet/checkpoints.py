@@ -1,9 +1,8 @@
-"""Checkpoints from which a run goes on as if it had not stopped.
+"""Checkpoints: stop a run at any moment, and go on as if it had not stopped.
 
-After each epoch, and in the middle of one where ``jointnet.checkpoints`` asks for it, the network
-and its optimizer are written under the numbers of epoch and step, and then ``state.json`` is
-replaced, which names the file that counts. A run killed at any moment therefore leaves a state
-that is whole: the one before or the one after.
+A checkpoint is written after each epoch, every ten minutes, and on SIGINT or SIGTERM: network and
+optimizer into a file that epoch and step number, then ``state.json``, which names that file. A run
+that is killed at any moment leaves either the checkpoint before or the one after.
 """
 
 import gc
@@ -24,9 +23,8 @@ import numpy as np
 
 from jointnet import distribution
 from jointnet.batches import TrainingBatches
-from jointnet.distribution import alone, is_first
 from jointnet.runs import load_weights
-from preprocessing.errors import Interrupted, JointNetError, RunError
+from preprocessing.errors import Interrupted, JointNetError, RunError, first_line
 from preprocessing.output_files import replacing, write_json
 
 BEST = "best.weights.h5"
@@ -34,18 +32,18 @@ BEST = "best.weights.h5"
 
 @dataclass
 class TrainingState:
-    """What a resumed run must know beside the weights and the optimizer.
+    """What a resumed run must know besides the weights and the optimizer.
 
     Attributes:
         history: one record per finished epoch, in order: ``epoch`` (from 1), ``loss``,
             ``validation_loss``, ``validation_iou`` and others.
-        parts: parts of batches (``TrainingBatches``) that are done of the epoch after these.
-        sums: what the epoch's mean loss is computed from, where ``parts`` is not 0: the values of
-            the network's ``metrics_variables``.
+        micro_batches: micro-batches (``TrainingBatches``) of the next epoch that are done.
+        sums: values of the network's ``metrics_variables``, of which the epoch's mean loss is
+            made; empty where ``micro_batches`` is 0.
     """
 
     history: list[dict] = field(default_factory=list)
-    parts: int = 0
+    micro_batches: int = 0
     sums: list[float] = field(default_factory=list)
 
     @property
@@ -55,7 +53,7 @@ class TrainingState:
 
     @property
     def best(self) -> dict | None:
-        """The record of the first epoch with the highest validation IoU."""
+        """Record of the first epoch with the highest validation IoU."""
         return max(self.history, key=lambda record: record["validation_iou"], default=None)
 
     @property
@@ -64,19 +62,19 @@ class TrainingState:
         return self.epoch - self.best["epoch"] if self.history else 0
 
     def finish_epoch(self, record: dict) -> None:
-        """Add the record of an epoch whose parts are all done."""
+        """Add the record of an epoch that is done."""
         self.history.append(record)
-        self.parts, self.sums = 0, []
+        self.micro_batches, self.sums = 0, []
 
 
 class Checkpoints:
-    """The ``checkpoints`` folder of a run; of several processes the first writes into it.
+    """The ``checkpoints`` folder of a run; of several processes only the first writes into it.
 
     Args:
-        folder: where the files lie; made where it is missing.
+        folder: where the files lie; made if it is missing.
 
     Attributes:
-        saved: when this object last wrote or loaded a state, or was made, by ``time.monotonic``.
+        saved: ``time.monotonic`` when this object was made, or last wrote or loaded a state.
     """
 
     def __init__(self, folder: Path):
@@ -85,30 +83,31 @@ class Checkpoints:
         self.saved = time.monotonic()
 
     def exist(self) -> bool:
-        """Whether there is a state to go on from."""
+        """Return whether there is a state to resume from."""
         return (self.folder / "state.json").is_file()
 
     def save_best(self, model: keras.Model, state: TrainingState) -> None:
-        """Write the network if its epoch, the state's last, is the best so far."""
-        if is_first() and state.best == state.history[-1]:
+        """Write the network if the state's last epoch is the best so far."""
+        if distribution.is_first() and state.best == state.history[-1]:
             _save_weights(model, self.folder / BEST)
 
     def save(self, model: keras.Model, state: TrainingState) -> None:
-        """Write network, optimizer and state; older files go once the new ones count."""
+        """Write network, optimizer and state, then delete older files."""
         self.saved = time.monotonic()
-        if not is_first():
+        if not distribution.is_first():
             return
         content = {"history": state.history}
         last = f"epoch_{state.epoch:05d}.weights.h5"
-        if state.parts:
-            content |= {"parts": state.parts, "sums": state.sums}
-            last = f"epoch_{state.epoch:05d}_{state.parts:07d}.weights.h5"
+        if state.micro_batches:
+            # "parts" is what earlier versions call micro-batches in their files.
+            content |= {"parts": state.micro_batches, "sums": state.sums}
+            last = f"epoch_{state.epoch:05d}_{state.micro_batches:07d}.weights.h5"
         _save_weights(model, self.folder / last)
         write_json(self.folder / "state.json", {"last": last, **content})
         for path in self.folder.glob("epoch_*.weights.h5"):
             if path.name != last:
                 path.unlink()
-        # What a process that was killed while it wrote has left.
+        # Left by a process that was killed while it wrote.
         for pattern in (".*.weights.h5-*", ".state.json-*"):
             for folder in self.folder.glob(pattern):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +116,7 @@ class Checkpoints:
         """Load network and optimizer of the last state into a compiled model.
 
         Raises:
-            RunError: the files do not fit the model or are damaged.
+            RunError: the files do not fit the model, or are damaged.
         """
         try:
             content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
@@ -128,8 +127,7 @@ class Checkpoints:
                 content["history"], content.get("parts", 0), content.get("sums", [])
             )
         except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-            line = (str(error).strip() or repr(error)).splitlines()[0]
-            raise RunError(f"{self.folder} cannot be resumed: {line}") from None
+            raise RunError(f"{self.folder} cannot be resumed: {first_line(error)}") from None
 
     def load_best(self, model: keras.Model) -> None:
         """Load the weights of the best epoch."""
@@ -137,12 +135,12 @@ class Checkpoints:
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:
-    with alone(), replacing(path, overwrite=True) as beside:
+    with distribution.alone(), replacing(path, overwrite=True) as beside:
         model.save_weights(beside)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# What a kill without warning may cost; JointNet is written in less than a second.
+# At most so much work is lost by a kill without warning; writing JointNet takes under a second.
 SECONDS_BETWEEN_SAVES = 600.0
 
 
@@ -150,7 +148,7 @@ class Stop:
     """Whether a signal has asked a run to stop.
 
     Attributes:
-        signal: number of the signal, None while there was none.
+        signal: number of the signal; None before one came.
     """
 
     def __init__(self):
@@ -158,49 +156,42 @@ class Stop:
         self._process = os.getpid()
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: remember it. A second Ctrl-C ends the process as it always does.
+        """Handle a signal by remembering it; a second Ctrl-C interrupts as usual.
 
-        A second SIGTERM does not, as systems that stop a job may send it to both the process
-        and its group.
+        A second SIGTERM does not: systems that stop a job may send it to the process and to its
+        group.
         """
         if os.getpid() != self._process:
-            # A fork that loads batches: on Ctrl-C they are needed to the end of the step, and
-            # SIGTERM is how Python's pools end their processes.
+            # In a fork that loads batches. Its batches are needed to the end of the step, so it
+            # ignores Ctrl-C; Python's pools end their processes by SIGTERM.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
         if number == signal.SIGINT:
             if self.signal == signal.SIGINT:
                 raise KeyboardInterrupt
-            # Printing from a handler may fall into the middle of another print.
+            # Unlike print, this is safe inside a signal handler.
             os.write(2, b"\nstopping after this step; Ctrl-C once more stops at once\n")
         self.signal = number
 
     def asked(self) -> bool:
-        """Whether a signal came, to whichever process; all must ask at the same point."""
+        """Return whether a signal came to any process; all must ask at the same step."""
         self.signal = distribution.greatest(self.signal)
         return self.signal is not None
 
     def check(self, where: str) -> None:
-        """Stop here if a signal asked for it.
-
-        Args:
-            where: how far the run has come, for the message.
-
-        Raises:
-            Interrupted: a signal came.
-        """
+        """Raise ``Interrupted`` if a signal came; ``where`` says how far the run has come."""
         if self.asked():
             raise Interrupted(self.signal, where)
 
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """Let SIGTERM and Ctrl-C be noted in place of ending the process, while the block runs.
+    """Note SIGTERM and Ctrl-C while the block runs; they do not end the process.
 
-    A signal that the block did not answer is sent again when it ends. One that the process
-    ignores, as ``nohup`` and shells have it for what runs in the background, stays ignored.
-    Outside of the main thread, where Python handles no signals, nothing is noted.
+    A signal that the block did not act on is sent again at its end. Signals that the process
+    ignores, as under ``nohup``, stay ignored. Nothing is noted outside of the main thread, where
+    Python handles no signals.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -212,23 +203,23 @@ def noted_signals() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            # None is a handler that Python did not install, and cannot install again.
+            # None stands for a handler that Python did not install and cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if stop.signal is not None:
         signal.raise_signal(stop.signal)
 
 
 class ResumableEpoch(keras.callbacks.Callback):
-    """The steps of an epoch, which may stop after any of them and go on there.
+    """The steps of an epoch, which can stop after any of them and go on there.
 
     A checkpoint in the middle of an epoch holds the weights as the step left them (not their
     average), the optimizer with gradients that are still being added up, and the sums of which
-    the epoch's mean loss is made, so that what goes on from it equals what was not interrupted.
+    the mean loss is made, so a resumed run equals one that was not interrupted.
 
     Args:
         batches: the whole epoch's batches.
         checkpoints: where to save.
-        state: where the run stands; its ``parts`` are already done.
+        state: where the run stands; its ``micro_batches`` are done.
         stop: whether to stop.
     """
 
@@ -246,34 +237,31 @@ class ResumableEpoch(keras.callbacks.Callback):
         self.stop = stop
 
     def fit(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> float:
-        """Train what is left of the epoch, all of it as a rule.
+        """Train what is left of the epoch, and return the mean loss over all of it.
 
         Args:
-            model: a compiled network; where its optimizer averages the weights, they are the
-                average afterwards, as after Keras' ``fit``.
+            model: a compiled network; where its optimizer averages weights, it has the average
+                afterwards, as after Keras' ``fit``.
             callbacks: further callbacks, called before this one.
-
-        Returns:
-            The mean loss over the whole epoch.
 
         Raises:
             Interrupted: a signal came; the checkpoint is saved.
             OutputError: a checkpoint cannot be written.
         """
         every = [*callbacks, self]
-        if self.state.parts < len(self.batches):
-            # Keras would shuffle the batches, from a state that no checkpoint holds.
-            rest = Remaining(self.batches, self.state.parts)
+        if self.state.micro_batches < len(self.batches):
+            # Keras would shuffle the batches, by a state that no checkpoint holds.
+            rest = Remaining(self.batches, self.state.micro_batches)
             try:
                 model.fit(rest, shuffle=False, verbose=0, callbacks=every)
             except (Interrupted, JointNetError) as ended:
-                # The frames of fit hold TensorFlow's iterator over the batches. Kept with the
-                # exception it is still there when Python ends, which then hangs or complains.
+                # The frames of fit hold TensorFlow's iterator over the batches. If it were kept
+                # with the exception, Python would hang or complain when it ends.
                 ended.with_traceback(None)
                 gc.collect()
                 raise ended from None
         else:
-            # It was interrupted after the last step: what fit does from there on.
+            # It was interrupted after the last step: do what fit does from there on.
             ends = keras.callbacks.CallbackList(every, model=model)
             ends.on_epoch_begin(0)
             ends.on_epoch_end(0)
@@ -281,26 +269,22 @@ class ResumableEpoch(keras.callbacks.Callback):
         return float(model.get_metrics_result()["loss"])
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Put back the sums of the steps that are done."""
-        if self.state.parts:
+        """Restore the sums of the steps that are done."""
+        if self.state.micro_batches:
             for variable, value in zip(self._sums(), self.state.sums, strict=True):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Save if it is time or a signal came, which then ends the run."""
-        self.state.parts += 1
+        """Save if it is time or a signal came; stop in the latter case."""
+        self.state.micro_batches += 1
         late = time.monotonic() - self.checkpoints.saved > SECONDS_BETWEEN_SAVES
         if self.stop.asked() or late:
             self.save()
-            steps = f"step {self.state.parts} of {len(self.batches)}"
+            steps = f"step {self.state.micro_batches} of {len(self.batches)}"
             self.stop.check(f"in epoch {self.state.epoch + 1}, after {steps}")
 
     def save(self) -> None:
-        """Write a checkpoint in the middle of the epoch, of the weights that the network has.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write a checkpoint in the middle of the epoch, or raise ``OutputError``."""
         self.state.sums = [float(keras.ops.convert_to_numpy(value)) for value in self._sums()]
         self.checkpoints.save(self.model, self.state)
 
@@ -309,12 +293,7 @@ class ResumableEpoch(keras.callbacks.Callback):
 
 
 class Remaining(keras.utils.PyDataset):
-    """The batches of an epoch from one on.
-
-    Args:
-        batches: the whole epoch's batches.
-        first: index of the first to be given out.
-    """
+    """The batches of an epoch from number ``first`` on."""
 
     def __init__(self, batches: TrainingBatches, first: int):
         super().__init__(
@@ -326,9 +305,9 @@ class Remaining(keras.utils.PyDataset):
         self.first = first
 
     def __len__(self) -> int:
-        """Batches that are left."""
+        """Return the number of batches that are left."""
         return len(self.batches) - self.first
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch ``index`` of those that are left, as ``TrainingBatches`` gives it."""
+        """Return batch ``index`` of those that are left."""
         return self.batches[self.first + index]

@@ -1,4 +1,4 @@
-"""The few things that every Keras backend has its own name for."""
+"""Devices and processes that share a training, and what each backend has its own name for."""
 
 import contextlib
 import functools
@@ -12,15 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from preprocessing.errors import TrainingError
+from preprocessing.errors import TrainingError, first_line
 
 
 def compiled(function: Callable) -> Callable:
-    """A function of arrays, compiled by the backend; another than these computes step by step.
-
-    Args:
-        function: of arrays, and lists of arrays, by ``keras.ops`` alone.
-    """
+    """Compile a function of arrays that uses ``keras.ops`` alone, where the backend can."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -32,18 +28,11 @@ def compiled(function: Callable) -> Callable:
     return function
 
 
-def memory_errors() -> tuple[type[Exception], ...]:
-    """What the engines raise where memory is short; JAX's is a RuntimeError."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return (MemoryError, RuntimeError, tf.errors.ResourceExhaustedError)
-    return (MemoryError, RuntimeError)
-
-
-_HOSTS = (
-    "several hosts train with KERAS_BACKEND=jax and, on each, --process K/N --coordinator HOST:PORT"
+_VARIABLES = (
+    "KERAS_DISTRIBUTION_NUM_PROCESSES, KERAS_DISTRIBUTION_PROCESS_ID (from 0) and "
+    "KERAS_DISTRIBUTION_JOB_ADDRESSES (host:port of process 0)"
 )
+_HOSTS = f"several hosts train with KERAS_BACKEND=jax and, on each, {_VARIABLES}"
 
 
 @dataclass(frozen=True)
@@ -51,11 +40,11 @@ class Devices:
     """The devices that share each batch.
 
     Attributes:
-        names: such as ``("gpu:0", "gpu:1")``, those of all processes. Fewer than two: the device
-            that the engine takes by itself.
-        process: number of this process, from 0; that one alone writes.
+        names: such as ``("gpu:0", "gpu:1")``, those of all processes. Empty: one device, which
+            the engine chooses.
+        process: number of this process, from 0; process 0 writes.
         processes: number of processes.
-        note: why there are not more of them, for the user; empty where all are in use.
+        note: tells the user why not all devices are in use; else empty.
     """
 
     names: tuple[str, ...] = ()
@@ -63,28 +52,28 @@ class Devices:
     processes: int = 1
     note: str = ""
 
-    def described(self) -> dict[str, list[str] | int]:
-        """What an ``environment.json`` says of them; nothing of one device."""
+    def describe(self) -> dict[str, list[str] | int]:
+        """Return what ``environment.json`` says of them; nothing of one device."""
         if len(self.names) < 2:
             return {}
         return {"trained_on": list(self.names), "processes": self.processes}
 
-    def line(self, part: int) -> str:
-        """A line for the user on how ``part`` samples are shared; empty for one device."""
+    def line(self, samples: int) -> str:
+        """Tell the user how ``samples`` are shared, in a line; empty for one device."""
         if len(self.names) < 2:
             return self.note
         several = f" of {self.processes} processes" if self.processes > 1 else ""
         return (
             f"training on {len(self.names)} devices{several} ({', '.join(self.names)}), "
-            f"{part // len(self.names)} of {part} samples on each"
+            f"{samples // len(self.names)} of {samples} samples on each"
         )
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Where the network is to be built and trained.
+        """Build and train the network inside this context.
 
-        With several processes its end waits for all of them and parts them: what one of them does
-        afterwards is done on its own devices, and no scope can follow.
+        Its end waits for all processes and disconnects them: afterwards each works on its own
+        devices, and no other scope can follow.
         """
         if len(self.names) < 2:
             yield
@@ -94,7 +83,7 @@ class Devices:
             with tf.distribute.MirroredStrategy(list(self.names)).scope():
                 yield
         else:
-            # Each process feeds its own share, see ``share``.
+            # Each process feeds its own share of a batch.
             together = keras.distribution.DataParallel(
                 devices=list(self.names), auto_shard_dataset=False
             )
@@ -106,15 +95,11 @@ class Devices:
                 jax.distributed.shutdown()
 
 
-def join(process: tuple[int, int] | None = None, coordinator: str | None = None) -> None:
-    """Make this process one of several that train together, before anything is computed.
+def join() -> None:
+    """Join the processes that train together; call it before anything is computed.
 
-    Args:
-        process: number of this process, from 1, and the number of processes.
-        coordinator: host and port, such as ``"10.0.0.1:1234"``, at which all reach process 1.
-            Without both it is what the environment says: ``KERAS_DISTRIBUTION_JOB_ADDRESSES``,
-            ``_NUM_PROCESSES`` and ``_PROCESS_ID`` (from 0), or what JAX finds out by itself, as
-            under Slurm.
+    Which they are, the variables of ``keras.distribution.initialize`` say:
+    ``KERAS_DISTRIBUTION_NUM_PROCESSES``, ``_PROCESS_ID`` (from 0) and ``_JOB_ADDRESSES``.
 
     Raises:
         TrainingError: the backend is not JAX, or the processes do not find each other.
@@ -124,35 +109,31 @@ def join(process: tuple[int, int] | None = None, coordinator: str | None = None)
             f"several processes train on JAX alone, the backend is {keras.backend.backend()} (its "
             f"MultiWorkerMirroredStrategy fails under Keras 3, keras-team/keras#20585); {_HOSTS}"
         )
-    number, count = process or (None, None)
     try:
-        keras.distribution.initialize(coordinator, count, None if number is None else number - 1)
+        keras.distribution.initialize()
     except (RuntimeError, ValueError) as error:
-        line = (str(error).strip() or repr(error)).splitlines()[0]
         raise TrainingError(
-            f"the processes do not find each other: {line}; give each its own "
-            "--process K/N, and all the same --coordinator HOST:PORT, where process 1 runs"
+            f"the processes do not find each other: {first_line(error)}; give each {_VARIABLES}"
         ) from None
 
 
 def joins_by_environment() -> bool:
-    """Whether the variables that ``keras.distribution.initialize`` reads ask for processes."""
+    """Return whether the variables that ``join`` reads ask for several processes."""
     return int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or 1) > 1
 
 
-def choose_devices(part: int, wanted: int | None = None) -> Devices:
-    """The devices to train on; after ``join``, where that is called at all.
+def choose_devices(samples: int, wanted: int | None = None) -> Devices:
+    """Choose the devices to train on; after ``join``, if that is called at all.
 
     Args:
-        part: samples that are computed at a time, ``TrainingSettings.batch_size`` or its
-            ``micro_batch_size``; every device takes an equal share.
-        wanted: number of devices of this host. Where it has no accelerator, its CPU is divided
-            into so many. None for all accelerators, or for one where ``part`` cannot be shared
-            among them. Of several processes all devices take part.
+        samples: samples that are computed at a time; every device takes an equal share.
+        wanted: number of devices of this host. Without an accelerator, its CPU is divided into so
+            many. None for all accelerators, or for one where they cannot share ``samples``. Of
+            several processes all devices take part.
 
     Raises:
         TrainingError: ``TF_CONFIG`` asks for several workers; there are fewer devices than
-            ``wanted``; or they do not divide ``part``.
+            ``wanted``; or they cannot share ``samples`` equally.
     """
     process, processes = _place()
     workers = _tensorflow_workers()
@@ -163,37 +144,36 @@ def choose_devices(part: int, wanted: int | None = None) -> Devices:
         )
     if wanted is not None and wanted > 1:
         _divide_processor(wanted)
-    found = _found(wanted)
+    found = _find_devices(wanted)
     if wanted is not None and wanted > len(found):
         raise TrainingError(
             f"{wanted} devices are asked for, and there are {len(found)} ({', '.join(found)}); "
-            f"leave --devices out, or give up to {len(found)}"
+            f"ask for up to {len(found)}"
         )
     names = found if processes > 1 else found[:wanted]
-    if wanted is None and processes == 1 and part % max(len(names), 1):
+    if wanted is None and processes == 1 and samples % max(len(names), 1):
         note = (
-            f"training on 1 of {len(names)} devices, as {part} samples at a time cannot be shared "
-            f"equally among all; a batch size of {next_multiple(part, len(names))} can"
+            f"training on 1 of {len(names)} devices, as {samples} samples at a time cannot be "
+            f"shared equally among all; a batch size of {_next_multiple(samples, len(names))} can"
         )
         return Devices(note=note)
-    refuse_unequal(part, max(len(names), 1))
+    _refuse_unequal(samples, max(len(names), 1))
     return Devices(tuple(names), process, processes)
 
 
 def _place() -> tuple[int, int]:
-    """Number of this process and of all, as ``join`` left them."""
+    """Return the number of this process and of all, as ``join`` left them."""
     if keras.backend.backend() != "jax":
         return 0, 1
     import jax
 
-    # Without ``join`` the question would start the devices, which cannot be divided then.
+    # process_index() would start the devices, which cannot be divided afterwards.
     if not jax.distributed.is_initialized():
         return 0, 1
     return jax.process_index(), jax.process_count()
 
 
 def _tensorflow_workers() -> int:
-    """Number of workers in ``TF_CONFIG``."""
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
         return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
@@ -202,8 +182,8 @@ def _tensorflow_workers() -> int:
 
 
 def _divide_processor(count: int) -> None:
-    """Make so many devices of the CPU, where no accelerator is; of use to tests and trials."""
-    # Devices that run already cannot be divided: too few are refused afterwards.
+    """Divide the CPU into devices, where there is no accelerator; for tests and trials."""
+    # Devices that run already cannot be divided; the caller refuses if there are too few.
     with contextlib.suppress(RuntimeError):
         if keras.backend.backend() == "jax":
             import jax
@@ -217,27 +197,26 @@ def _divide_processor(count: int) -> None:
             tf.config.set_logical_device_configuration(processor, parts)
 
 
-def _found(wanted: int | None) -> list[str]:
-    """Names of the accelerators; of the parts of the CPU where there are none and some wanted."""
+def _find_devices(wanted: int | None) -> list[str]:
     names = keras.distribution.list_devices()
     processors = all(name.startswith("cpu") for name in names)
-    # Several processes on CPUs have joined for no other reason than to use them.
+    # Several processes on CPUs have joined in order to use them.
     return [] if processors and wanted is None and _place()[1] == 1 else names
 
 
 def share() -> tuple[int, int]:
-    """Number of this process, from 0, and the number of processes that share each batch."""
+    """Return the number of this process, from 0, and how many processes share each batch."""
     current = keras.distribution.distribution()
     return (0, 1) if current is None else (current.data_shard_id, current.num_processes)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Return whether this process is the one that writes and prints."""
     return share()[0] == 0
 
 
 def replicas() -> int:
-    """Number of devices, of all processes, that share each batch."""
+    """Return the number of devices, of all processes, that share each batch."""
     current = keras.distribution.distribution()
     if current is not None:
         return current.num_model_replicas
@@ -250,10 +229,10 @@ def replicas() -> int:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """For what processes do not do in step, such as writing a file of weights.
+    """Leave the distribution for what processes do not do in step, such as writing weights.
 
-    Keras makes variables even to write and to read a file, some of them once per process. In the
-    scope of several processes each would wait for the same variable in all others.
+    Keras makes variables even to write and read a file, some of them once per process. Within the
+    distribution each process would wait for the same variable in all others.
     """
     current = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
@@ -264,7 +243,7 @@ def alone() -> Iterator[None]:
 
 
 def wait_for_all(name: str) -> None:
-    """Go on once every process is here; ``name`` must be the same in all of them."""
+    """Wait until every process is here; ``name`` must be the same in all of them."""
     if share()[1] > 1:
         from jax.experimental import multihost_utils
 
@@ -272,7 +251,7 @@ def wait_for_all(name: str) -> None:
 
 
 def greatest(number: int | None) -> int | None:
-    """The greatest of all processes' positive numbers, None where none has one."""
+    """Return the greatest of all processes' positive numbers, None if none has one."""
     if share()[1] > 1:
         from jax.experimental import multihost_utils
 
@@ -284,40 +263,40 @@ def common_folder(path: Path) -> Path:
     """Make a folder that the first process writes and all read.
 
     Raises:
-        TrainingError: another process does not see it.
+        TrainingError: this process does not see it.
     """
     if is_first():
         path.mkdir(parents=True, exist_ok=True)
     wait_for_all(f"made {path.name}")
     if not path.is_dir():
         raise TrainingError(
-            f"process {share()[0] + 1} does not see {path}, which process 1 made; run all of them "
+            f"process {share()[0]} does not see {path}, which process 0 made; run all of them "
             "in a folder on a disk that they share"
         )
     return path
 
 
-def refuse_unfit(model: keras.Model, part: int, parts: int) -> None:
-    """Refuse a training that would not be that of one device.
+def refuse_unfit(model: keras.Model, samples: int, micro_batches: int) -> None:
+    """Refuse a training whose result would differ from that of one device.
 
     Args:
         model: the network.
-        part: samples that are computed at a time.
-        parts: such parts of a batch.
+        samples: samples that are computed at a time.
+        micro_batches: micro-batches of a batch.
 
     Raises:
-        TrainingError: the devices do not divide ``part``; the network was not built in the scope;
-            or TensorFlow is to add gradients up over parts.
+        TrainingError: the devices cannot share ``samples`` equally; the network was not built in
+            the scope; or TensorFlow would have to add up gradients of micro-batches.
     """
     count = replicas()
     if count == 1:
         return
-    refuse_unequal(part, count)
+    _refuse_unequal(samples, count)
     on_tensorflow = keras.backend.backend() == "tensorflow"
-    if on_tensorflow and parts > 1:
+    if on_tensorflow and micro_batches > 1:
         raise TrainingError(
-            f"micro batches on {count} devices fail under tf.distribute.MirroredStrategy; use "
-            "KERAS_BACKEND=jax, or leave --micro-batch-size out"
+            f"micro-batches on {count} devices fail under tf.distribute.MirroredStrategy; use "
+            "KERAS_BACKEND=jax, or leave micro_batch_size as it is"
         )
     value = model.variables[0].value
     held = len(getattr(value, "values", [0]) if on_tensorflow else value.sharding.device_set)
@@ -328,35 +307,22 @@ def refuse_unfit(model: keras.Model, part: int, parts: int) -> None:
         )
 
 
-def refuse_unequal(part: int, count: int) -> None:
-    """Refuse samples that devices cannot share equally.
-
-    Args:
-        part: samples that are computed at a time.
-        count: number of devices.
-
-    Raises:
-        TrainingError: ``count`` does not divide ``part``.
-    """
-    if part % count:
+def _refuse_unequal(samples: int, count: int) -> None:
+    if samples % count:
         raise TrainingError(
-            f"{count} devices cannot share {part} samples at a time equally; a batch size (micro "
-            f"batch size, where one is set) of {next_multiple(part, count)} works"
+            f"{count} devices cannot share {samples} samples at a time equally; a batch size "
+            f"(micro-batch size, where one is set) of {_next_multiple(samples, count)} works"
         )
 
 
-def next_multiple(number: int, of: int) -> int:
-    """The smallest multiple of ``of`` from ``number`` on."""
+def _next_multiple(number: int, of: int) -> int:
     return -(-number // of) * of
 
 
 class SpreadNetwork:
-    """A network whose predictions are computed by all devices, each for its share of a batch.
+    """A network built under ``Devices.scope`` whose devices each predict a share of a batch.
 
-    By itself Keras would let every device compute the whole batch.
-
-    Args:
-        model: a network built under ``Devices.scope``.
+    Keras itself would let every device compute the whole batch.
     """
 
     def __init__(self, model: keras.Model):
@@ -364,7 +330,7 @@ class SpreadNetwork:
         self._predict = (_tensorflow_prediction if on_tensorflow else _jax_prediction)(model)
 
     def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
-        """As ``keras.Model.predict_on_batch``; the same images must be given in all processes.
+        """Predict a batch, the same one in all processes.
 
         Args:
             images: ``(batch, height, width, bands)``; ``replicas()`` divides the batch.
@@ -376,7 +342,7 @@ class SpreadNetwork:
 
 
 def spread(model: keras.Model) -> keras.Model | SpreadNetwork:
-    """What is to predict in the place of ``model``: on one device the model itself."""
+    """Return what predicts in place of ``model``: on one device the model itself."""
     return model if replicas() == 1 else SpreadNetwork(model)
 
 

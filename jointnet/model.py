@@ -1,6 +1,6 @@
 """JointNet (Zhang and Wang 2019, Remote Sensing 11(6):696, figure 2 and table 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -17,8 +17,102 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+class PixelNetwork(keras.Model):
+    """What the networks share: raw pixels in, scaled by the first layer; probabilities out.
+
+    Args:
+        body: makes the features of the scaled pixels, ``(batch, height, width, channels)`` of the
+            given dtype policy; one 1x1 convolution and a sigmoid follow.
+        bands: bands of the input.
+        band_offset: subtracted from each band: one number or one per band.
+        band_scale: divides each band after that: one number or one per band.
+        band_limits: (low, high) that each band is clipped to first, one pair per band, or None.
+        name: name of the model.
+        dtype: dtype policy; scaling and the final sigmoid are float32 under each.
+
+    Raises:
+        ValueError: ``bands`` is not positive, or an argument does not fit it.
+    """
+
+    MULTIPLE = 1
+
+    def __init__(
+        self,
+        body: Callable[[keras.KerasTensor, keras.DTypePolicy], keras.KerasTensor],
+        bands: int,
+        band_offset: float | Sequence[float],
+        band_scale: float | Sequence[float],
+        band_limits: Sequence[tuple[float, float]] | None,
+        name: str,
+        dtype: str | dict[str, Any] | keras.DTypePolicy | None,
+    ):
+        if bands < 1:
+            raise ValueError(f"bands must be 1 or more; got {bands}")
+        offsets = _per_band("band_offset", band_offset, bands)
+        scales = _per_band("band_scale", band_scale, bands)
+        if 0 in scales:
+            raise ValueError(f"band_scale must not be 0; got {band_scale}")
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        inputs = keras.Input((None, None, bands), name="pixels")
+        scaling = BandScaling(offsets, scales, band_limits, dtype="float32", name="scaling")
+        x = body(scaling(inputs), policy)
+        x = keras.layers.Conv2D(1, 1, dtype=policy, name="logits")(x)
+        outputs = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(x)
+        super().__init__(inputs, outputs, name=name)
+        # Keras scales the loss of a model whose own policy is mixed_float16.
+        self.dtype_policy = policy
+        self.bands = bands
+        self.band_offset = offsets
+        self.band_scale = scales
+        self.band_limits = scaling.limits
+
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        mask: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
+        """Return the probabilities of raw pixels; see the class.
+
+        Raises:
+            ValueError: the height or width is not a multiple of ``MULTIPLE``.
+        """
+        sides = tuple(inputs.shape[1:3])
+        if any(side is not None and side % self.MULTIPLE for side in sides):
+            raise ValueError(
+                f"height and width must be multiples of {self.MULTIPLE}; got {sides[0]} x "
+                f"{sides[1]}; jointnet.prediction.predict_image takes images of any size"
+            )
+        return super().call(inputs, training=training, mask=mask)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, without those of subclasses."""
+        return {
+            "bands": self.bands,
+            "band_offset": self.band_offset,
+            "band_scale": self.band_scale,
+            "band_limits": self.band_limits,
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "PixelNetwork":
+        """Build a network from what ``get_config`` returned; its weights are random."""
+        return cls(**config)
+
+
+def _per_band(argument: str, value: float | Sequence[float], bands: int) -> list[float]:
+    values = [value] * bands if isinstance(value, Real) else list(value)
+    if len(values) != bands:
+        raise ValueError(f"{argument} must be one number or {bands}, one per band; got {value}")
+    return [float(number) for number in values]
+
+
 @keras.saving.register_keras_serializable(package="jointnet")
-class JointNet(keras.Model):
+class JointNet(PixelNetwork):
     """Encoder of dense atrous blocks, bridge, and decoder with fused skips.
 
     Three dense atrous blocks, each followed by a stride-2 1x1 convolution; a 1x1 bridge; then
@@ -48,7 +142,7 @@ class JointNet(keras.Model):
 
     Call arguments:
         inputs: ``(batch, height, width, bands)`` raw pixels of any numeric dtype; height and
-            width free multiples of 8 (see ``jointnet.padding``).
+            width free multiples of 8; ``jointnet.prediction.predict_image`` takes other sizes.
 
     Returns:
         ``(batch, height, width, 1)`` float32 probabilities of the target class, 0..1.
@@ -72,10 +166,6 @@ class JointNet(keras.Model):
         name: str = "jointnet",
         dtype: str | dict[str, Any] | keras.DTypePolicy | None = None,
     ):
-        if bands < 1:
-            raise ValueError(f"bands must be 1 or more; got {bands}")
-        offsets = per_band("band_offset", band_offset, bands)
-        scales = per_band("band_scale", band_scale, bands)
         if len(growth_rates) != 3:
             raise ValueError(f"growth_rates must hold three numbers; got {growth_rates}")
         if downsample_from not in ("block_output", "block_input"):
@@ -84,112 +174,62 @@ class JointNet(keras.Model):
             )
         if isinstance(groups, str) and groups != "doubling":
             raise ValueError(f'groups must be a number or "doubling"; got {groups!r}')
-        if 0 in scales:
-            raise ValueError(f"band_scale must not be 0; got {band_scale}")
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         by_depth = (8, 16, 32) if groups == "doubling" else (groups,) * 3
 
-        def convolution(filters: int, layer_name: str) -> keras.layers.Conv2D:
-            return keras.layers.Conv2D(filters, 1, activation="relu", dtype=policy, name=layer_name)
+        def body(x: keras.KerasTensor, policy: keras.DTypePolicy) -> keras.KerasTensor:
+            def convolution(filters: int, name: str) -> keras.layers.Conv2D:
+                return keras.layers.Conv2D(filters, 1, activation="relu", dtype=policy, name=name)
 
-        inputs = keras.Input((None, None, bands), name="pixels")
-        scaling = BandScaling(offsets, scales, band_limits, dtype="float32", name="scaling")
-        x = scaling(inputs)
-        skips = []
-        for depth, (growth, block_groups) in enumerate(
-            zip(growth_rates, by_depth, strict=True), start=1
-        ):
-            fused = DenseAtrousBlock(growth, block_groups, dtype=policy, name=f"encoder_{depth}")(x)
-            skips.append(fused)
-            x = fused if downsample_from == "block_output" else x
-            # Every second pixel, then a plain 1x1 convolution: the same function as a strided
-            # 1x1 convolution, whose training corrupts memory in TensorFlow on CPU (oneDNN).
-            # A pool of one pixel, as the gradient of x[:, ::2, ::2] takes ten times as long.
-            every_second = keras.layers.AveragePooling2D(
-                1, 2, dtype=policy, name=f"every_second_{depth}"
+            skips = []
+            for depth, (growth, block_groups) in enumerate(
+                zip(growth_rates, by_depth, strict=True), start=1
+            ):
+                block = DenseAtrousBlock(
+                    growth, block_groups, dtype=policy, name=f"encoder_{depth}"
+                )
+                skips.append(block(x))
+                x = skips[-1] if downsample_from == "block_output" else x
+                # Every second pixel, then a plain 1x1 convolution: the same function as a strided
+                # 1x1 convolution, whose training corrupts memory in TensorFlow on CPU (oneDNN).
+                # A pool of one pixel, as the gradient of x[:, ::2, ::2] takes ten times as long.
+                every_second = keras.layers.AveragePooling2D(
+                    1, 2, dtype=policy, name=f"every_second_{depth}"
+                )
+                x = convolution(growth, f"downsampling_{depth}")(every_second(x))
+            x = convolution(bridge_filters, "bridge")(x)
+            for depth in (3, 2, 1):
+                x = BilinearUpsampling(dtype=policy, name=f"upsampling_{depth}")(x)
+                skip = keras.layers.Concatenate(dtype=policy, name=f"skip_{depth}")
+                x = skip([x, skips[depth - 1]])
+                if depth > 1:
+                    x = convolution(growth_rates[depth - 1], f"decoder_{depth}")(x)
+            return DenseAtrousBlock(growth_rates[0], by_depth[-1], dtype=policy, name="decoder_1")(
+                x
             )
-            x = convolution(growth, f"downsampling_{depth}")(every_second(x))
-        x = convolution(bridge_filters, "bridge")(x)
-        for depth in (3, 2, 1):
-            x = BilinearUpsampling(dtype=policy, name=f"upsampling_{depth}")(x)
-            x = keras.layers.Concatenate(dtype=policy, name=f"skip_{depth}")([x, skips[depth - 1]])
-            if depth > 1:
-                x = convolution(growth_rates[depth - 1], f"decoder_{depth}")(x)
-        x = DenseAtrousBlock(growth_rates[0], by_depth[-1], dtype=policy, name="decoder_1")(x)
-        x = keras.layers.Conv2D(1, 1, dtype=policy, name="logits")(x)
-        outputs = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(x)
-        super().__init__(inputs, outputs, name=name)
-        # Keras scales the loss of a model whose own policy is mixed_float16.
-        self.dtype_policy = policy
-        self.bands = bands
+
+        super().__init__(body, bands, band_offset, band_scale, band_limits, name, dtype)
         self.growth_rates = tuple(int(growth) for growth in growth_rates)
         self.bridge_filters = bridge_filters
         self.groups = groups
         self.downsample_from = downsample_from
-        self.band_offset = offsets
-        self.band_scale = scales
-        self.band_limits = scaling.limits
-
-    def call(
-        self,
-        inputs: keras.KerasTensor,
-        training: bool | None = None,
-        mask: keras.KerasTensor | None = None,
-    ) -> keras.KerasTensor:
-        """Probabilities of raw pixels; see the class.
-
-        Raises:
-            ValueError: a height or width that is no multiple of 8.
-        """
-        sides = tuple(inputs.shape[1:3])
-        if any(side is not None and side % self.MULTIPLE for side in sides):
-            raise ValueError(
-                f"height and width must be multiples of {self.MULTIPLE}; got {sides[0]} x "
-                f"{sides[1]}; jointnet.padding.pad_to_multiple makes them so"
-            )
-        return super().call(inputs, training=training, mask=mask)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor's arguments."""
         return {
-            "bands": self.bands,
+            **super().get_config(),
             "growth_rates": self.growth_rates,
             "bridge_filters": self.bridge_filters,
             "groups": self.groups,
             "downsample_from": self.downsample_from,
-            "band_offset": self.band_offset,
-            "band_scale": self.band_scale,
-            "band_limits": self.band_limits,
-            "name": self.name,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
-    ) -> "JointNet":
-        """Inverse of ``get_config``; the graph is built anew from the arguments."""
-        return cls(**config)
-
-    @classmethod
     def from_variant(cls, variant: str, **overrides: Any) -> "JointNet":
-        """A named variant: one of ``VARIANTS``, with other arguments overridden.
+        """Build one of ``VARIANTS``, with other arguments overridden.
 
         Raises:
-            ValueError: an unknown name.
+            ValueError: the name is unknown.
         """
         if variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
         return cls(**{**VARIANTS[variant], **overrides})
-
-
-def per_band(argument: str, value: float | Sequence[float], bands: int) -> list[float]:
-    """A number for each band, from one for all or one for each.
-
-    Raises:
-        ValueError: another number of values than bands; names the argument.
-    """
-    values = [value] * bands if isinstance(value, Real) else list(value)
-    if len(values) != bands:
-        raise ValueError(f"{argument} must be one number or {bands}, one per band; got {value}")
-    return [float(number) for number in values]

@@ -1,11 +1,9 @@
-"""What a recipe is: a network, its data and its training."""
+"""A recipe, from scenes to a finished run folder."""
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -14,9 +12,8 @@ from jointnet.distribution import Devices, alone, common_folder, wait_for_all
 from jointnet.evaluation import evaluate_scenes, summarise, table
 from jointnet.figures import draw_curves, draw_scene
 from jointnet.metrics import threshold_mask
-from jointnet.model import JointNet
+from jointnet.model import JointNet, PixelNetwork
 from jointnet.prediction import predict_image
-from jointnet.resnet import ResNetUNet
 from jointnet.runs import (
     WEIGHTS,
     Run,
@@ -27,53 +24,19 @@ from jointnet.runs import (
     uses_xla,
 )
 from jointnet.training import train
-from jointnet.training_settings import TrainingSettings
+from jointnet.training_settings import Recipe
 from preprocessing.band_statistics import value_range
 from preprocessing.errors import RunError, StoreError
 from preprocessing.output_files import hash_file, write_json
-from preprocessing.patch_store import PatchSettings, PatchStore, open_store, validation_scenes
-from preprocessing.scenes import Scene
+from preprocessing.patch_store import PatchStore, open_store, validation_scenes
+from preprocessing.tiling import VOID
 
-Validation = Sequence[int | str] | None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A network, its data and its training.
-
-    Attributes:
-        name: name of the recipe.
-        scenes: lists the scenes under the data folder, given what is held back for validation
-            (tile indices or names; None for the recipe's own split).
-        variant: name of the network's variant, see ``jointnet.model.VARIANTS``; for a
-            ``ResNetUNet`` that of its encoder, see ``jointnet.resnet.BACKBONES``.
-        patches: how scenes are cut.
-        training: how the network is trained.
-        network: arguments of the network that differ from the variant's.
-        validation: tile indices or names held back, None for the recipe's own split.
-        initial: run folder whose network and weights the training begins with, in place of
-            ``variant``, ``network`` and random weights; None for none.
-        window: side of a window at prediction in pixels, of which neighbours share a quarter;
-            None for the training's crop size.
-    """
-
-    name: str
-    scenes: Callable[[Path, Validation], list[Scene]]
-    variant: str
-    patches: PatchSettings
-    training: TrainingSettings
-    network: dict[str, Any] = field(default_factory=dict)
-    validation: Validation = None
-    initial: Path | None = None
-    window: int | None = None
-
-    def with_training(self, **changes: Any) -> "Recipe":
-        """The recipe with some training settings replaced."""
-        return replace(self, training=replace(self.training, **changes))
+# Settings of earlier versions that changed nothing in what was learned.
+_FORMER_SETTINGS = ("store_on_device",)
 
 
-def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore) -> dict:
-    """Content of ``config.json``: what using and repeating the network depends on."""
+def describe_run(recipe: Recipe, model: PixelNetwork, store: PatchStore) -> dict:
+    """Return the content of ``config.json``: what using and repeating the network depends on."""
     window = recipe.window or recipe.training.crop_size
     return {
         "network": describe_network(model),
@@ -98,18 +61,14 @@ def describe_run(recipe: Recipe, model: JointNet | ResNetUNet, store: PatchStore
 
 
 def describe_data(store: PatchStore) -> dict:
-    """Content of ``data.json``: which scenes stood on which side, and hashes of all."""
+    """Return the content of ``data.json``: scenes, their split and hashes of their files."""
     return {
         "manifest_sha256": store.sha256,
         "patches": {"train": len(store.train), "validation": len(store.validation)},
         "scenes": [
             {
-                "name": scene["name"],
-                "split": scene["split"],
-                "height": scene["height"],
-                "width": scene["width"],
-                "where": scene.get("where"),
-                "buffer_m": scene.get("buffer_m"),
+                **{key: scene[key] for key in ("name", "split", "height", "width")},
+                **{key: scene.get(key) for key in ("where", "buffer_m")},
                 "white_border": scene.get("white_border", False),
                 "image_sha256": scene["image"]["sha256"],
                 "label_sha256": scene["label"]["sha256"],
@@ -120,20 +79,23 @@ def describe_data(store: PatchStore) -> dict:
 
 
 def refuse_others(folder: Path, config: dict, data: dict) -> None:
-    """Refuse to go on with a run of another configuration or on other scenes.
+    """Refuse to resume a run of another configuration or on other scenes.
 
     Args:
         folder: the run folder.
-        config: what ``describe_run`` gives now.
-        data: what ``describe_data`` gives now.
+        config: what ``describe_run`` returns now.
+        data: what ``describe_data`` returns now.
 
     Raises:
-        RunError: what the folder says differs, which is named, or cannot be read.
+        RunError: the folder's files differ, and the message says in what; or cannot be read.
     """
     # Through JSON and back, as the file was written: tuples are lists there.
     wanted = _stated(json.loads(json.dumps(config)))
     try:
-        found = _stated(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for name in _FORMER_SETTINGS:
+            found["recipe"]["training"].pop(name, None)
+        found = _stated(found)
         scenes = json.loads((folder / "data.json").read_text(encoding="utf-8"))["scenes"]
         differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
         if [_identity(scene) for scene in scenes] != [_identity(s) for s in data["scenes"]]:
@@ -148,13 +110,13 @@ def refuse_others(folder: Path, config: dict, data: dict) -> None:
 
 
 def _stated(content: dict) -> dict:
-    """Without what is None: an option that an earlier version did not know was not used."""
+    # A setting that an earlier version did not know was not used, which None says.
     inner = {k: _stated(v) if isinstance(v, dict) else v for k, v in content.items()}
     return {key: value for key, value in inner.items() if value is not None}
 
 
 def _identity(scene: dict) -> list:
-    """What makes a scene of ``data.json`` the same wherever it lies."""
+    # The same wherever the files lie.
     keys = ("name", "split", "image_sha256", "label_sha256", "where", "buffer_m")
     return [*(scene.get(key) for key in keys), scene.get("white_border", False)]
 
@@ -162,16 +124,16 @@ def _identity(scene: dict) -> list:
 def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
     """Open the recipe's patch store, or cut it from the scenes where there is none.
 
-    Only cutting reads rasters; a machine that is given a finished store needs no GDAL.
+    Only cutting reads rasters: a machine with a finished store needs no GDAL.
 
     Args:
         recipe: what to cut.
         data: folder of the data sets.
-        folder: where the store lies or comes to lie.
+        folder: folder of the store.
 
     Raises:
-        StoreError: the store there was cut with other settings, or is damaged or stale.
-        JointNetError: of other kinds, while the scenes are read.
+        StoreError: the store was cut with other settings, or is damaged or stale.
+        JointNetError: the scenes cannot be read.
     """
     if folder.exists():
         store = open_store(folder)
@@ -187,11 +149,11 @@ def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
 
 
 def refuse_other_scenes(store: PatchStore, recipe: Recipe, data: Path) -> None:
-    """Refuse a store that was cut before scenes came, went or changed sides.
+    """Refuse a store that was cut before scenes were added, removed or moved to another split.
 
     Raises:
-        StoreError: the data folder holds other scenes than the store; both are named.
-        JointNetError: of other kinds, where the data folder cannot be read.
+        StoreError: the data folder holds other scenes than the store; one is named.
+        JointNetError: the data folder cannot be read.
     """
     stored = {(scene["name"], scene["split"]) for scene in store.manifest["scenes"]}
     found = {(scene.name, scene.split) for scene in recipe.scenes(data, recipe.validation)}
@@ -203,12 +165,12 @@ def refuse_other_scenes(store: PatchStore, recipe: Recipe, data: Path) -> None:
         )
 
 
-def run(
+def train_recipe(
     recipe: Recipe,
     store: PatchStore,
     folder: Path,
     resume: bool = False,
-    network: type[JointNet] | type[ResNetUNet] = JointNet,
+    network: type[PixelNetwork] = JointNet,
     devices: Devices | None = None,
 ) -> Run:
     """Train a recipe and write its run folder (see ``jointnet.runs``).
@@ -217,20 +179,21 @@ def run(
         recipe: what to train.
         store: the patches, see ``prepare_store``.
         folder: the run folder; must not hold a run unless ``resume``.
-        resume: go on from the last checkpoint; a run that had finished is only written again.
-        network: class of the network; the recipe's ``variant`` and ``network`` must be of it.
-        devices: what to train on, see ``distribution.choose_devices``; None for the engine's own
-            choice, one. Of several processes, which must share the folder, the first writes.
+        resume: go on from the last checkpoint; a finished run is only written again.
+        network: class of the network; the recipe's ``variant`` and
+            ``network`` must be of it.
+        devices: what to train on, see ``distribution.choose_devices``; None for one device, which
+            the engine chooses. Several processes must share the folder; the first writes.
 
     Returns:
         The finished run, with the weights as written.
 
     Raises:
-        RunError: the folder holds a run already; or, with ``resume``, none, or one of another
-            configuration or other data; or the network cannot be built as the recipe has it.
-            Or the run that it is to begin with is none, or of another network or other bands.
+        RunError: the folder holds a run already; or, with ``resume``, no run, or one of another
+            configuration or other data; or the network cannot be built, or does not fit the run
+            that the recipe begins with.
         StoreError: no training pixel is target.
-        TrainingError: the loss is not finite; or the devices cannot share the batches.
+        TrainingError: the loss is not finite, or the devices cannot share the batches.
     """
     devices = devices or Devices()
     if not store.train.target_shares.any():
@@ -248,10 +211,9 @@ def _train(
     store: PatchStore,
     folder: Path,
     resume: bool,
-    network: type[JointNet] | type[ResNetUNet],
+    network: type[PixelNetwork],
     devices: Devices,
 ) -> TrainingState:
-    """Write what the run is, train, and write its weights."""
     keras.utils.set_random_seed(recipe.training.seed)
     recipe = _with_value_range(recipe, store)
     model = _build(recipe, store, network)
@@ -259,16 +221,16 @@ def _train(
     check_folder(folder, resume)
     if resume:
         refuse_others(folder, config, describe_data(store))
-    # The first process makes what the others would refuse.
+    # The first process makes a folder that the others would refuse.
     wait_for_all("checked")
     common_folder(folder)
     if devices.process == 0:
         write_json(folder / "config.json", config)
         if not resume:
-            said = environment() | {"xla": uses_xla(model)} | devices.described()
+            said = environment() | {"xla": uses_xla(model)} | devices.describe()
             write_json(folder / "environment.json", said)
         write_json(folder / "data.json", describe_data(store))
-    # A run that was killed before its first checkpoint begins again.
+    # A run that was killed before its first checkpoint starts again.
     begun = resume and Checkpoints(folder / "checkpoints").exist()
     state = train(model, store, recipe.training, folder, begun)
     if devices.process == 0:
@@ -277,12 +239,10 @@ def _train(
     return state
 
 
-def _build(
-    recipe: Recipe, store: PatchStore, network: type[JointNet] | type[ResNetUNet]
-) -> JointNet | ResNetUNet:
-    """The recipe's network with random or its initial weights, for the bands of the store."""
+def _build(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]) -> PixelNetwork:
+    """Build the recipe's network for the bands of the store, with its initial weights."""
     if recipe.initial is not None:
-        return _begun(recipe, store, network)
+        return _load_initial(recipe, store, network)
     sizes = {
         "crop_size": recipe.training.crop_size,
         "validation_size": recipe.patches.validation_size,
@@ -308,26 +268,24 @@ def _build(
         raise RunError(f"{network.__name__} cannot be built: {error}") from None
 
 
-def _begun(
-    recipe: Recipe, store: PatchStore, network: type[JointNet] | type[ResNetUNet]
-) -> JointNet | ResNetUNet:
-    """The network and weights of another run, the scaling of its bands included."""
-    begun = load_run(recipe.initial, recipe.training.precision)
-    if type(begun.model) is not network:
+def _load_initial(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]) -> PixelNetwork:
+    # The scaling of bands is that of the other run, as its weights were trained with it.
+    initial = load_run(recipe.initial, recipe.training.precision)
+    if type(initial.model) is not network:
         raise RunError(
-            f"{recipe.initial} holds a {type(begun.model).__name__}, this command trains "
+            f"{recipe.initial} holds a {type(initial.model).__name__}, this command trains "
             f"{network.__name__}; use the other training command"
         )
     takes, found = (
-        f"{of['bands']} bands of {of['dtype']}" for of in (begun.config, store.manifest)
+        f"{of['bands']} bands of {of['dtype']}" for of in (initial.config, store.manifest)
     )
     if takes != found:
         raise RunError(f"{recipe.initial} takes {takes}, {store.folder} has {found}")
-    return begun.model
+    return initial.model
 
 
 def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
-    """The recipe, with the range of the store's pixels for its augmentation if it states none."""
+    """Give the augmentation the range of the store's pixels if it states none."""
     augmentation = recipe.training.augmentation
     if augmentation.value_range is not None:
         return recipe
@@ -336,14 +294,10 @@ def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
 
 
 def check_folder(folder: Path, resume: bool) -> None:
-    """Refuse a run folder before any work is done for it.
-
-    Args:
-        folder: the run folder.
-        resume: whether a run in it shall go on.
+    """Check, before any work is done, that a run folder is free, or can be resumed.
 
     Raises:
-        RunError: it holds a run and none shall go on, or the other way round.
+        RunError: the folder holds a run and ``resume`` is not asked for, or the other way round.
     """
     begun = (folder / "config.json").exists()
     if begun and not resume:
@@ -360,7 +314,7 @@ def check_folder(folder: Path, resume: bool) -> None:
 
 
 def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
-    """Measure the weights as they were written, on whole validation scenes, and draw them."""
+    """Measure the weights as written on whole validation scenes, and draw curves and a picture."""
     trained = load_run(folder)
     config, predict = trained.config, trained.model.predict_on_batch
     sizes = {"window": config["window"], "overlap": config["overlap"]}
@@ -371,7 +325,7 @@ def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     )
     draw_curves(state.history, folder / "curves.png")
     scene = next(validation_scenes(store))
-    probabilities = predict_image(predict, scene.image, scene.mask != 255, **sizes)
+    probabilities = predict_image(predict, scene.image, scene.mask != VOID, **sizes)
     picture = folder / "pictures" / f"{scene.name}.png"
     prediction = threshold_mask(probabilities, config["threshold"])
     draw_scene(scene.image, scene.mask, prediction, f"{folder.name}: {scene.name}", picture)

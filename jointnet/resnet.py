@@ -13,8 +13,9 @@ from typing import Any
 
 import keras
 
-from jointnet.model import per_band
+from jointnet.model import PixelNetwork
 from layers import BandScaling, BilinearUpsampling
+from preprocessing.errors import first_line
 
 # Residual blocks of the encoder's four stages, by its name in ``keras.applications``.
 BACKBONES: dict[str, tuple[int, int, int, int]] = {
@@ -35,7 +36,7 @@ MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="jointnet")
-class ResNetUNet(keras.Model):
+class ResNetUNet(PixelNetwork):
     """ResNet encoder of ``keras.applications`` with a U-Net decoder; interface of ``JointNet``.
 
     The decoder has five stages: bilinear x2, concatenation with the encoder's output of that size
@@ -70,7 +71,7 @@ class ResNetUNet(keras.Model):
 
     Call arguments:
         inputs: ``(batch, height, width, bands)`` raw pixels of any numeric dtype; height and
-            width free multiples of 32 (see ``jointnet.padding``).
+            width free multiples of 32; ``jointnet.prediction.predict_image`` takes other sizes.
 
     Returns:
         ``(batch, height, width, 1)`` float32 probabilities of the target class, 0..1.
@@ -94,8 +95,6 @@ class ResNetUNet(keras.Model):
         name: str = "resnet_unet",
         dtype: str | dict[str, Any] | keras.DTypePolicy | None = None,
     ):
-        if bands < 1:
-            raise ValueError(f"bands must be 1 or more; got {bands}")
         if backbone not in BACKBONES:
             raise ValueError(f"unknown backbone {backbone!r}; known: {', '.join(BACKBONES)}")
         if len(decoder_filters) != 5:
@@ -104,92 +103,53 @@ class ResNetUNet(keras.Model):
             band_offset = IMAGENET_MEAN if bands == 3 else 127.5
         if band_scale is None:
             band_scale = IMAGENET_STD if bands == 3 else 127.5
-        offsets = per_band("band_offset", band_offset, bands)
-        scales = per_band("band_scale", band_scale, bands)
-        if 0 in scales:
-            raise ValueError(f"band_scale must not be 0; got {band_scale}")
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
 
-        inputs = keras.Input((None, None, bands), name="pixels")
-        scaling = BandScaling(offsets, scales, band_limits, dtype="float32", name="scaling")
-        x = scaling(inputs)
-        if bands == 3:
-            x = _as_pretrained(x, backbone)
-        encoder = _encoder(backbone, weights, x, policy)
-        for layer in encoder.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = MOMENTUM
-        *skips, x = [encoder.get_layer(level).output for level in _levels(backbone)]
-        for depth, filters in zip((5, 4, 3, 2, 1), decoder_filters, strict=True):
-            x = BilinearUpsampling(dtype=policy, name=f"upsampling_{depth}")(x)
-            if skips:
-                skip = keras.layers.Concatenate(dtype=policy, name=f"skip_{depth}")
-                x = skip([x, skips.pop()])
-            for number in (1, 2):
-                x = _convolution(x, filters, policy, f"decoder_{depth}_{number}")
-        x = keras.layers.Conv2D(1, 1, dtype=policy, name="logits")(x)
-        outputs = keras.layers.Activation("sigmoid", dtype="float32", name="probabilities")(x)
-        super().__init__(inputs, outputs, name=name)
-        # Keras scales the loss of a model whose own policy is mixed_float16.
-        self.dtype_policy = policy
-        self.bands = bands
+        def body(x: keras.KerasTensor, policy: keras.DTypePolicy) -> keras.KerasTensor:
+            if bands == 3:
+                x = _as_pretrained(x, backbone)
+            encoder = _encoder(backbone, weights, x, policy)
+            for layer in encoder.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.momentum = MOMENTUM
+            *skips, x = [encoder.get_layer(level).output for level in _levels(backbone)]
+            for depth, filters in zip((5, 4, 3, 2, 1), decoder_filters, strict=True):
+                x = BilinearUpsampling(dtype=policy, name=f"upsampling_{depth}")(x)
+                if skips:
+                    skip = keras.layers.Concatenate(dtype=policy, name=f"skip_{depth}")
+                    x = skip([x, skips.pop()])
+                for number in (1, 2):
+                    x = _convolution(x, filters, policy, f"decoder_{depth}_{number}")
+            return x
+
+        super().__init__(body, bands, band_offset, band_scale, band_limits, name, dtype)
         self.backbone = backbone
-        self.initial_weights = _described(weights)
+        self.initial_weights = _describe_weights(weights)
         self.decoder_filters = tuple(decoder_filters)
-        self.band_offset = offsets
-        self.band_scale = scales
-        self.band_limits = scaling.limits
-
-    def call(
-        self,
-        inputs: keras.KerasTensor,
-        training: bool | None = None,
-        mask: keras.KerasTensor | None = None,
-    ) -> keras.KerasTensor:
-        """Probabilities of raw pixels; see the class.
-
-        Raises:
-            ValueError: a height or width that is no multiple of 32.
-        """
-        sides = tuple(inputs.shape[1:3])
-        if any(side is not None and side % self.MULTIPLE for side in sides):
-            raise ValueError(
-                f"height and width must be multiples of {self.MULTIPLE}; got {sides[0]} x "
-                f"{sides[1]}; jointnet.padding.pad_to_multiple makes them so"
-            )
-        return super().call(inputs, training=training, mask=mask)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, with ``initial_weights`` in place of ``weights``."""
+        """Return the constructor's arguments, with ``initial_weights`` in place of ``weights``."""
         return {
-            "bands": self.bands,
+            **super().get_config(),
             "backbone": self.backbone,
             "initial_weights": self.initial_weights,
             "decoder_filters": self.decoder_filters,
-            "band_offset": self.band_offset,
-            "band_scale": self.band_scale,
-            "band_limits": self.band_limits,
-            "name": self.name,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "ResNetUNet":
-        """The network of a configuration with random weights; nothing is read or downloaded."""
-        arguments = dict(config)
-        initial_weights = arguments.pop("initial_weights", None)
-        model = cls(**arguments)
-        model.initial_weights = initial_weights
+        """Build a network with random weights; nothing is read or downloaded."""
+        model = cls(**{key: value for key, value in config.items() if key != "initial_weights"})
+        model.initial_weights = config.get("initial_weights")
         return model
 
     @classmethod
     def from_variant(cls, variant: str, **overrides: Any) -> "ResNetUNet":
-        """The network of a backbone, one of ``BACKBONES``, with other arguments as given.
+        """Build the network of a backbone, one of ``BACKBONES``, with other arguments as given.
 
         Raises:
-            ValueError: an unknown name.
+            ValueError: the name is unknown.
         """
         return cls(**{"backbone": variant, **overrides})
 
@@ -241,7 +201,7 @@ def _encoder(
             warnings.filterwarnings("error", "Skipping")
             return build(include_top=False, weights=str(weights), input_tensor=x)
     except Exception as error:  # noqa: BLE001 (a failed download raises a plain Exception)
-        line = (str(error).strip() or repr(error)).splitlines()[0]
+        line = first_line(error)
         name = f"{backbone.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
         if weights == "imagenet":
             raise ValueError(
@@ -277,8 +237,8 @@ def _convolution(
     return keras.layers.Activation("relu", dtype=policy, name=f"{name}_relu")(x)
 
 
-def _described(weights: str | Path | None) -> str | None:
-    """Initial weights as the configuration names them: a file without its folder, by content."""
+def _describe_weights(weights: str | Path | None) -> str | None:
+    # A file is named without its folder, and by its content.
     if weights is None or weights == "imagenet":
         return weights
     with Path(weights).open("rb") as file:

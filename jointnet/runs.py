@@ -1,4 +1,4 @@
-"""The run folder: everything that is needed to use, repeat and judge a trained network.
+"""The run folder: what is needed to use, repeat and judge a trained network.
 
 ``results/<run>/`` holds ``config.json`` (network, bands, dtype, GSD, window, threshold, target,
 recipe), ``environment.json``, ``data.json`` (manifest hash, scenes and split), ``history.csv``,
@@ -25,18 +25,18 @@ import numpy as np
 from jointnet.distribution import alone
 from jointnet.model import JointNet
 from jointnet.resnet import ResNetUNet
-from preprocessing.errors import RunError
+from preprocessing.errors import RunError, first_line
 from preprocessing.output_files import replacing
 
 NETWORKS = {"JointNet": JointNet, "ResNetUNet": ResNetUNet}
 WEIGHTS = "weights.weights.h5"
-# What using a network depends on.
+# Keys of config.json that every use of the network needs.
 CONFIG_KEYS = ("network", "bands", "dtype", "gsd", "target", "window", "overlap", "threshold")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network with what its use depends on.
+    """A trained network with its configuration.
 
     Attributes:
         folder: the run folder.
@@ -55,7 +55,7 @@ class Run:
 
 
 def describe_network(model: keras.Model) -> dict[str, Any]:
-    """Class and constructor arguments of a network, for ``config.json``.
+    """Return class and constructor arguments of a network, for ``config.json``.
 
     The dtype policy is left out: it belongs to a use of the weights, not to the network.
     """
@@ -64,10 +64,10 @@ def describe_network(model: keras.Model) -> dict[str, Any]:
 
 
 def build_network(described: dict[str, Any], dtype: str = "float32") -> keras.Model:
-    """Inverse of ``describe_network``.
+    """Build the network that ``describe_network`` described.
 
     Raises:
-        RunError: a class that this version does not have.
+        RunError: this version has no such class.
     """
     name = described["class"]
     if name not in NETWORKS:
@@ -76,12 +76,11 @@ def build_network(described: dict[str, Any], dtype: str = "float32") -> keras.Mo
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Write the weights as float16 in Keras' own HDF5 layout, beside and then renamed.
+    """Write the weights as float16 in Keras' own HDF5 layout.
 
-    ``model.load_weights(path)`` reads the file. The rounding is part of what is measured. What
-    stays float32: statistics of batch normalisation, where a mean can be far larger than the
-    deviation it is compared with and a variance can exceed float16's range, and any array
-    with a value beyond that range.
+    ``model.load_weights(path)`` reads the file. Figures are measured after the rounding. Arrays
+    with a value beyond float16's range stay float32, and so do statistics of batch normalisation,
+    where a mean can be far larger than the deviation it is compared with.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
@@ -110,7 +109,6 @@ def _halved(values: np.ndarray) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Rounded to numbers that float16 has; as they are where one is beyond its range."""
     halved = _halved(values)
     return halved.astype(values.dtype) if np.isfinite(halved).all() else values
 
@@ -128,14 +126,14 @@ def _repack(source: Path, path: Path) -> None:
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Load weights, and the optimizer's state where there is one, all of them.
+    """Load weights, and the optimizer's state where the model has one.
 
     Raises:
         ValueError, KeyError, OSError, RuntimeError: the file is damaged or does not fit the
             network.
     """
     with alone(), warnings.catch_warnings():
-        # Where parts do not fit, Keras may only warn, and leave them as they were initialised.
+        # Keras only warns of some layers that do not fit, and leaves their weights random.
         warnings.filterwarnings("error", "Skipping")
         try:
             model.load_weights(path)
@@ -144,14 +142,14 @@ def load_weights(model: keras.Model, path: Path) -> None:
 
 
 def load_run(folder: Path, dtype: str = "float32") -> Run:
-    """Network and configuration of a run folder.
+    """Load network and configuration of a run folder.
 
     Args:
         folder: the run folder.
         dtype: dtype policy to compute in.
 
     Raises:
-        RunError: not a run folder, or its weights do not fit its configuration.
+        RunError: it is not a run folder, or its weights do not fit its configuration.
     """
     folder = Path(folder)
     config_path, weights = folder / "config.json", folder / WEIGHTS
@@ -170,16 +168,15 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
         load_weights(model, weights)
         model.compile(jit_compile=jit_setting())
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise RunError(f"{folder} cannot be loaded: {line}") from None
+        raise RunError(f"{folder} cannot be loaded: {first_line(error)}") from None
     return Run(folder, model, config)
 
 
 def jit_setting() -> bool | str:
-    """What to give ``compile(jit_compile=...)`` on this machine.
+    """Return what to give ``compile(jit_compile=...)`` on this machine.
 
-    With TensorFlow on a CPU, XLA compiles for long and then takes more than twice the time of the
-    other engine (``benchmark.py training``); elsewhere Keras decides.
+    With TensorFlow on a CPU, XLA compiles for long, and then computes at less than half the speed
+    (``benchmark.py training``); elsewhere Keras decides.
     """
     devices = keras.distribution.list_devices()
     on_cpu = all(device.startswith("cpu") for device in devices)
@@ -187,15 +184,15 @@ def jit_setting() -> bool | str:
 
 
 def uses_xla(model: keras.Model) -> bool:
-    """Whether XLA compiles a network here; compiles it to see what Keras decides."""
-    # Asked by the process that writes, and compiling makes variables.
+    """Return whether XLA compiles a network here; compiles it to see what Keras decides."""
+    # Only the process that writes asks, and compiling makes variables.
     with alone():
         model.compile(jit_compile=jit_setting())
     return bool(model.jit_compile)
 
 
 def environment() -> dict[str, Any]:
-    """Versions, backend, devices, processor and commit of this process."""
+    """Return versions, backend, devices, processor, commit and command of this process."""
     packages = ("keras", "tensorflow", "jax", "numpy", "opencv-python-headless", "rasterio")
     versions = {}
     for package in packages:
@@ -212,7 +209,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "commit": _commit(),
-        # Folders by their last name: where they lay on this machine helps nobody.
+        # Folders by their last name; where they lie on this machine is private.
         "command": " ".join(Path(word).name if "/" in word else word for word in sys.argv),
     }
 

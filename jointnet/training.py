@@ -1,4 +1,4 @@
-"""TensorBoard event files, where tensorboard is importable; no TensorFlow needed."""
+"""Training: train, validate after each epoch, and log."""
 
 import math
 import os
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import keras
@@ -16,7 +15,6 @@ from tqdm import tqdm
 from jointnet import distribution
 from jointnet.batches import TrainingBatches
 from jointnet.checkpoints import Checkpoints, ResumableEpoch, TrainingState, noted_signals
-from jointnet.device_patches import DevicePatches, refuse_other_changes
 from jointnet.distribution import compiled
 from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.runs import jit_setting
@@ -25,12 +23,14 @@ from layers import DenseAtrousBlock
 from preprocessing.errors import Interrupted, RunError, TrainingError
 from preprocessing.output_files import write_csv
 from preprocessing.patch_store import PatchSet, PatchStore
+from preprocessing.tiling import VOID
 
 
 class EventLog:
-    """Writes one scalar per column of the history and epoch.
+    """TensorBoard event files: a scalar for each column of the history and epoch.
 
-    Without the package ``tensorboard`` nothing is written; ``history.csv`` holds the same.
+    Keras' own callback needs TensorFlow; this one needs ``tensorboard``, and writes nothing
+    without it.
 
     Args:
         folder: folder of the event files.
@@ -48,7 +48,7 @@ class EventLog:
         self._writer = EventFileWriter(str(folder))
 
     def write(self, epoch: int, record: dict[str, float]) -> None:
-        """Add a record of an epoch, counted from 1."""
+        """Write the record of an epoch, counted from 1."""
         if self._writer is None:
             return
         values = [
@@ -61,21 +61,21 @@ class EventLog:
 
 
 class RunLog:
-    """Progress of a run, on the terminal and in its folder; of several processes the first's.
+    """Progress bar, a line for each epoch, ``history.csv`` and TensorBoard events.
 
-    A context manager, which closes the bar.
+    Of several processes only the first writes and prints. A context manager, which closes the bar.
 
     Args:
-        folder: the run folder, for ``history.csv`` and ``events/``.
+        folder: the run folder.
         epochs: epochs of the whole run.
-        steps: steps of an epoch, as the bar counts them.
+        steps: micro-batches of an epoch, which the bar counts.
         state: where the run begins.
 
     Attributes:
-        bar: progress bar over the steps of the whole run.
+        bar: progress bar of the whole run.
 
     Raises:
-        OutputError: the history of a run that goes on cannot be written.
+        OutputError: the history of a resumed run cannot be written.
     """
 
     def __init__(self, folder: Path, epochs: int, steps: int, state: TrainingState):
@@ -83,28 +83,24 @@ class RunLog:
         self.epochs = epochs
         self.writes = distribution.is_first()
         if self.writes and state.history:
-            # A run that was killed between the two has its last epoch in the checkpoint only.
+            # A run that was killed between the two has its last epoch only in the checkpoint.
             write_csv(folder / "history.csv", state.history)
         self._events = EventLog(folder / "events") if self.writes else None
         # The validation counts as a step: it may be all that is left of the epoch.
-        self._first, self._started = state.epoch + state.parts / (steps + 1), time.monotonic()
+        self._first = state.epoch + state.micro_batches / (steps + 1)
+        self._started = time.monotonic()
         self.bar = tqdm(
             total=steps * epochs,
-            initial=steps * state.epoch + state.parts,
+            initial=steps * state.epoch + state.micro_batches,
             unit="step",
-            # The bar is for terminals; in a log file the line per epoch says the same.
+            # None shows the bar on terminals only; in a log file the lines of epochs are enough.
             disable=None if self.writes else True,
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
     def say(self, line: str) -> None:
@@ -113,7 +109,7 @@ class RunLog:
             self.bar.write(line)
 
     def record(self, state: TrainingState) -> None:
-        """Write the last epoch of a state down, and say it with the time that is left.
+        """Write the last epoch of a state, and print it with the time that is left.
 
         Raises:
             OutputError: a file cannot be written.
@@ -131,12 +127,12 @@ class RunLog:
 
 
 class StepWatch(keras.callbacks.Callback):
-    """Advances the progress bar, and stops a run whose loss or weights are no numbers.
+    """Advance the progress bar, and stop a run whose loss or weights are not finite.
 
     Args:
         batches: the epoch's batches, to name the one that failed.
-        bar: progress bar over the steps of the whole run, whose time left is the run's.
-        done: how many of the epoch's steps were done before, and are not among those watched.
+        bar: progress bar of the whole run.
+        done: micro-batches of the epoch that were done before this call of ``fit``.
     """
 
     def __init__(self, batches: TrainingBatches, bar: tqdm, done: int = 0):
@@ -148,10 +144,10 @@ class StepWatch(keras.callbacks.Callback):
         self._sum = compiled(_sum)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Check the running mean of the loss, which no later batch can make finite again.
+        """Check the running mean of the loss, and the weights.
 
-        And the weights: TensorFlow's ReLU on a CPU makes 0 of NaN, so that a network of such
-        weights has a loss like any other.
+        TensorFlow's ReLU on a CPU makes 0 of NaN, so a network with NaN in its weights may have a
+        finite loss.
         """
         loss = float((logs or {}).get("loss", 0.0))
         weights = [weight.value for weight in self.model.trainable_variables]
@@ -169,10 +165,10 @@ class StepWatch(keras.callbacks.Callback):
 
 
 class LastWeights(keras.callbacks.Callback):
-    """Remembers the weights that the last step left.
+    """Keep the weights that the last step left.
 
-    Where the optimizer averages the weights, ``fit`` ends by putting the average in their place;
-    the next epoch goes on from the weights themselves.
+    Where the optimizer averages weights, ``fit`` ends by putting the average in their place; the
+    next epoch goes on from the weights themselves.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -194,13 +190,13 @@ def validate(
     settings: TrainingSettings,
     before_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Loss and pooled pixel metrics over the validation patches.
+    """Measure loss and pooled pixel metrics over the validation patches.
 
     Args:
         model: a compiled network.
         patches: validation patches; void pixels count in nothing.
         settings: batch size and threshold.
-        before_batch: called before each batch; what it raises ends the validation.
+        before_batch: called before each batch; may raise to end the validation.
 
     Returns:
         ``validation_loss`` (mean over patches with valid pixels), and ``validation_iou``,
@@ -209,7 +205,7 @@ def validate(
     """
     loss_of = settings.make_loss()
     counts, losses = Counts(), []
-    size = settings.batch_size // settings.parts
+    size = settings.samples_at_a_time
     for first in range(0, len(patches), size):
         before_batch()
         images = np.asarray(patches.images[first : first + size])
@@ -220,7 +216,7 @@ def validate(
         probabilities = np.asarray(model.predict_on_batch(filled))[: len(images)]
         counts += count(masks, threshold_mask(probabilities[..., 0], settings.threshold))
         per_sample = loss_of.call(masks[..., None], probabilities)
-        has_valid = (masks != 255).any(axis=(1, 2))
+        has_valid = (masks != VOID).any(axis=(1, 2))
         losses.extend(keras.ops.convert_to_numpy(per_sample)[has_valid].tolist())
     metrics = {f"validation_{name}": value for name, value in counts.metrics().items()}
     return {"validation_loss": float(np.mean(losses)) if losses else 0.0, **metrics}
@@ -236,39 +232,36 @@ def train(
     """Train a network, validate after each epoch, and leave it with the best epoch's weights.
 
     Writes ``history.csv``, ``checkpoints/`` and, where tensorboard is importable, ``events/``
-    into the run folder. A first Ctrl-C, or SIGTERM, ends it after the step it is at, with a
-    checkpoint to go on from; there is one every ten minutes as well (``jointnet.checkpoints``).
-    Under ``distribution.Devices.scope`` each batch is shared among the devices; of several
-    processes the first writes, and all must see the folder.
+    into the run folder. A first Ctrl-C, or SIGTERM, ends the run after the current step, with a
+    checkpoint to go on from; another is written every ten minutes (``jointnet.checkpoints``).
+    Under ``distribution.Devices.scope`` the devices share each batch; of several processes the
+    first writes, and all must see the folder.
 
     Args:
         model: a network from raw pixels to probabilities, built under ``settings.precision``,
-            and in the scope in which it trains.
+            in the scope in which it trains.
         store: an open patch store.
         settings: how to train.
         folder: the run folder.
-        resume: go on from the last checkpoint in ``folder``, with the weights that an
-            uninterrupted run would have.
+        resume: go on from the last checkpoint in ``folder``; the weights at the end equal those
+            of a run that was not interrupted.
 
     Returns:
         The state after the last epoch, with the history.
 
     Raises:
-        RunError: ``resume`` without checkpoints, or checkpoints that do not fit.
-        TrainingError: the loss or the weights are not finite; the message names epoch, step and
-            patches. The checkpoint stays the one before. Or the network has no
-            block that could be rematerialised, and shall. Or the patches shall lie on the
-            device and do not fit there, or be changed in other ways than there. Or the devices
-            cannot share the batches (``distribution.refuse_unfit``).
+        RunError: there is no checkpoint to resume from, or it does not fit the network.
+        TrainingError: the loss or the weights are not finite (the message names epoch, step and
+            patches, and the checkpoint before is kept); or the network has no blocks to
+            rematerialise; or the devices cannot share the batches
+            (``distribution.refuse_unfit``).
         OutputError: a file cannot be written.
         Interrupted: a signal came; ``resume`` goes on there.
     """
-    distribution.refuse_unfit(model, settings.batch_size // settings.parts, settings.parts)
+    distribution.refuse_unfit(model, settings.samples_at_a_time, settings.micro_batches)
     checkpoints = Checkpoints(distribution.common_folder(Path(folder) / "checkpoints"))
     set_rematerialisation(model, settings.rematerialise)
-    batches_of = partial(
-        _batches, store.train, settings, on_device=_device_patches(store.train, settings)
-    )
+    batches_of = partial(_batches, store.train, settings)
     first_batches = batches_of(epoch=0)
     model.compile(
         optimizer=settings.make_optimizer(first_batches.steps * settings.epochs),
@@ -293,7 +286,7 @@ def train(
             batches = batches_of(epoch=epoch, share=distribution.share())
             last = LastWeights()
             steps = ResumableEpoch(batches, checkpoints, state, stop)
-            loss = steps.fit(model, [StepWatch(batches, log.bar, state.parts), last])
+            loss = steps.fit(model, [StepWatch(batches, log.bar, state.micro_batches), last])
             check = partial(stop.check, f"in the validation after epoch {epoch + 1}")
             try:
                 if settings.weight_average is not None:
@@ -306,7 +299,7 @@ def train(
                 steps.save()
                 raise
             if not math.isfinite(validated["validation_loss"]):
-                # Its pixels would count as void, and the epoch as the best of all.
+                # NaN counts as void: the epoch would be the best of all.
                 raise TrainingError(
                     f"the validation loss is {validated['validation_loss']} after epoch "
                     f"{epoch + 1}; lower the learning rate"
@@ -326,14 +319,10 @@ def train(
 
 
 def set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
-    """Set what the dense atrous blocks of a network compute twice in training.
-
-    Args:
-        model: the network.
-        wanted: see ``TrainingSettings.rematerialise``.
+    """Set what the dense atrous blocks compute again, see ``TrainingSettings.rematerialise``.
 
     Raises:
-        TrainingError: something is wanted, and the network has no such blocks.
+        TrainingError: ``wanted`` is not None, and the network has no such blocks.
     """
     blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
     if wanted and not blocks:
@@ -348,10 +337,10 @@ def set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
 def _settle_statistics(
     model: keras.Model, batches: TrainingBatches, before_batch: Callable[[], None] = lambda: None
 ) -> None:
-    """Let batch normalisations replace the statistics of other weights than the averaged ones."""
+    """Give the batch normalisations the statistics that belong to the averaged weights."""
     momentum = max((layer.momentum for layer in _batch_normalisations(model)), default=None)
     if momentum is not None:
-        # As many as leave one part in twenty of the old.
+        # As many steps as leave a twentieth of the old statistics.
         for index in range(math.ceil(math.log(0.05) / math.log(momentum))):
             before_batch()
             model(batches[index % len(batches)][0], training=True)
@@ -365,22 +354,11 @@ def _batch_normalisations(model: keras.Model) -> Iterator[keras.layers.BatchNorm
             yield layer
 
 
-def _device_patches(patches: PatchSet, settings: TrainingSettings) -> DevicePatches | None:
-    if not settings.store_on_device:
-        return None
-    refuse_other_changes(settings.augmentation)
-    if distribution.replicas() > 1:
-        raise TrainingError("--store-on-device is for one device; leave it, or use --devices 1")
-    limits = settings.augmentation.limits(patches.images.dtype)
-    return DevicePatches(patches, settings.crop_size, limits)
-
-
 def _batches(
     patches: PatchSet,
     settings: TrainingSettings,
     epoch: int,
     share: tuple[int, int] = (0, 1),
-    on_device: DevicePatches | None = None,
 ) -> TrainingBatches:
     return TrainingBatches(
         patches,
@@ -394,11 +372,10 @@ def _batches(
         source_shares=settings.source_shares,
         micro_batch_size=settings.micro_batch_size,
         share=share,
-        on_device=on_device,
         workers=loading_threads(),
     )
 
 
 def loading_threads() -> int:
-    """Threads that make batches: one beside a training that takes all of a few cores."""
+    """Return the number of threads that make batches; one where the training needs all cores."""
     return min(max(1, (os.cpu_count() or 1) // 2), 8)

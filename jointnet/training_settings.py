@@ -1,13 +1,18 @@
-"""What a training run is made of: plain values that are written to its ``config.json``."""
+"""A recipe: a network, its data and how it is trained, as plain values."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
-
-from layers.dense_atrous_block import REMATERIALISATIONS
-from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
 from preprocessing.augmentation import Augmentation
+from preprocessing.patch_store import PatchSettings
+from preprocessing.scenes import Scene
+
+if TYPE_CHECKING:
+    # Commands list recipes in their --help, which is not to wait for Keras.
+    import keras
 
 LOSSES = ("dice", "focal", "cross_entropy+dice")
 SCHEDULES = ("constant", "cosine")
@@ -23,14 +28,13 @@ class TrainingSettings:
             recipe has another.
         batch_size: samples in a batch.
         micro_batch_size: samples that are in memory at a time, a divisor of ``batch_size``; the
-            gradients of a batch are added up over its parts before the weights change. The same
-            training, as normalisation and losses are per sample (of a ``ResNetUNet`` not quite:
-            its batch normalisation sees the parts). None for whole batches.
-        rematerialise: ``"concatenations"`` or ``"blocks"``: what of the dense atrous blocks is
-            computed again for the gradients in place of being held (``layers.DenseAtrousBlock``),
-            for less memory in more time. None for nothing.
-        store_on_device: hold the training patches in the memory of the device and crop, turn and
-            recolour them there (``DevicePatches``); for augmentations that do no more than that.
+            gradients of a batch are added up over its micro-batches before the weights change.
+            The training is the same, as normalisation and losses are per sample (of a
+            ``ResNetUNet`` not quite: its batch normalisation sees micro-batches). None for whole
+            batches.
+        rematerialise: what of the dense atrous blocks is computed again for the gradients and
+            not held, for less memory in more time: ``"concatenations"`` or ``"blocks"``, see
+            ``layers.DenseAtrousBlock``. None for nothing.
         epochs: number of epochs; validation and checkpoints come after each.
         steps_per_epoch: batches in an epoch, None for one pass over the patches.
         learning_rate: of Adam, after the warm-up.
@@ -58,14 +62,13 @@ class TrainingSettings:
         seed: seed of initial weights, batches and augmentation.
 
     Raises:
-        ValueError: an unknown loss or schedule, or a number that makes no sense.
+        ValueError: a setting has no such value; the message says which it may have.
     """
 
     crop_size: int = 512
     batch_size: int = 4
     micro_batch_size: int | None = None
     rematerialise: str | None = None
-    store_on_device: bool = False
     epochs: int = 100
     steps_per_epoch: int | None = None
     learning_rate: float = 1e-4
@@ -85,15 +88,15 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
-        """Refuse what cannot be trained."""
-        for name, known in (
-            ("loss", LOSSES),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-            ("rematerialise", REMATERIALISATIONS),
-        ):
-            if getattr(self, name) not in known:
-                named = ", ".join(map(str, known))
+        """Check all values."""
+        known = {"loss": LOSSES, "schedule": SCHEDULES, "precision": PRECISIONS}
+        if self.rematerialise is not None:
+            from layers.dense_atrous_block import REMATERIALISATIONS
+
+            known["rematerialise"] = REMATERIALISATIONS
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                named = ", ".join(map(str, values))
                 raise ValueError(f"{name} must be one of {named}; got {getattr(self, name)!r}")
         counts = ("crop_size", "batch_size", "micro_batch_size")
         counts += ("epochs", "steps_per_epoch", "early_stopping")
@@ -120,16 +123,23 @@ class TrainingSettings:
                 raise ValueError(f"{name} must lie in 0..1; got {getattr(self, name)}")
 
     @property
-    def parts(self) -> int:
-        """Parts that a batch is computed in."""
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
+    def micro_batches(self) -> int:
+        """Number of micro-batches in a batch."""
+        return self.batch_size // self.samples_at_a_time
+
+    @property
+    def samples_at_a_time(self) -> int:
+        """Samples of a micro-batch."""
+        return self.micro_batch_size or self.batch_size
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return dataclasses.asdict(self)
 
-    def make_loss(self) -> keras.losses.Loss:
-        """The loss object named by ``loss``."""
+    def make_loss(self) -> "keras.losses.Loss":
+        """Make the loss object that ``loss`` names."""
+        from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
+
         if self.loss == "dice":
             return DiceLoss()
         if self.loss == "focal":
@@ -138,17 +148,15 @@ class TrainingSettings:
         cross_entropy = BinaryFocalLoss(gamma=0.0, alpha=self.cross_entropy_alpha)
         return WeightedSumLoss([cross_entropy, DiceLoss()], [2.0, 1.0])
 
-    def make_optimizer(self, total_steps: int) -> keras.optimizers.Optimizer:
-        """Adam with the schedule over ``total_steps`` batches, and the average of the weights.
+    def make_optimizer(self, total_steps: int) -> "keras.optimizers.Optimizer":
+        """Make Adam with the schedule over ``total_steps`` batches, and the average of weights."""
+        import keras
 
-        It counts parts of batches (``micro_batch_size``).
-        """
         rate = self.learning_rate
         if self.schedule == "cosine":
-            decay = max(total_steps - self.warmup_steps, 1)
             rate = keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=0.0 if self.warmup_steps else rate,
-                decay_steps=decay,
+                decay_steps=max(total_steps - self.warmup_steps, 1),
                 warmup_target=rate if self.warmup_steps else None,
                 warmup_steps=self.warmup_steps,
             )
@@ -156,44 +164,60 @@ class TrainingSettings:
             rate = keras.optimizers.schedules.PolynomialDecay(0.0, self.warmup_steps, rate)
         options = {"use_ema": self.weight_average is not None}
         if options["use_ema"]:
-            # The average moves after each part, so each moves it by its share.
-            options["ema_momentum"] = self.weight_average ** (1 / self.parts)
-        if self.parts > 1:
-            options["gradient_accumulation_steps"] = self.parts
-            if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-                rate = ScheduleOfUpdates(rate, self.parts)
+            # The average moves after each micro-batch, so each moves it by its share.
+            options["ema_momentum"] = self.weight_average ** (1 / self.micro_batches)
+        if self.micro_batches > 1:
+            options["gradient_accumulation_steps"] = self.micro_batches
+        if self.micro_batches > 1 and callable(rate):
+            # Keras gives a schedule the number of micro-batches; it counts updates of the weights.
+            schedule = rate
+            rate = lambda: schedule(optimizer.iterations)
         if self.weight_decay:
             optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **options)
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-            return optimizer
-        return keras.optimizers.Adam(rate, **options)
+        else:
+            optimizer = keras.optimizers.Adam(rate, **options)
+        return optimizer
 
 
-@keras.saving.register_keras_serializable(package="jointnet")
-class ScheduleOfUpdates(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that counts updates of the weights, where an optimizer counts parts of batches.
+Validation = Sequence[int | str] | None
 
-    Args:
-        schedule: learning rate by number of updates.
-        parts: parts of a batch, whose gradients make one update.
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network, its data and its training.
+
+    Attributes:
+        name: name of the recipe.
+        scenes: lists the scenes under the data folder, given what is held back for validation
+            (tile indices or names; None for the recipe's own split).
+        variant: name of the network's variant, see ``jointnet.model.VARIANTS``; for a
+            ``ResNetUNet`` that of its encoder, see ``jointnet.resnet.BACKBONES``.
+        patches: how scenes are cut.
+        training: how the network is trained.
+        network: arguments of the network that differ from the variant's.
+        validation: tile indices or names held back, None for the recipe's own split.
+        initial: run folder whose network and weights the training begins with, in place of
+            ``variant``, ``network`` and random weights; None for none.
+        window: side of a window at prediction in pixels, of which neighbours share a quarter;
+            None for the training's crop size.
     """
 
-    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, parts: int):
-        super().__init__()
-        self.schedule = schedule
-        self.parts = parts
+    name: str
+    scenes: Callable[[Path, Validation], list[Scene]]
+    variant: str
+    patches: PatchSettings
+    training: TrainingSettings
+    network: dict[str, Any] = field(default_factory=dict)
+    validation: Validation = None
+    initial: Path | None = None
+    window: int | None = None
 
-    def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
-        """Learning rate of the update that part ``step`` belongs to."""
-        return self.schedule(keras.ops.floor_divide(step, self.parts))
+    def with_training(self, **changes: Any) -> "Recipe":
+        """Return the recipe with some training settings replaced.
 
-    def get_config(self) -> dict:
-        """Constructor arguments."""
-        schedule = keras.optimizers.schedules.serialize(self.schedule)
-        return {"schedule": schedule, "parts": self.parts}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "ScheduleOfUpdates":
-        """Inverse of ``get_config``."""
-        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
-        return cls(schedule, config["parts"])
+        Raises:
+            TypeError: there is no such setting.
+            ValueError: a setting has no such value.
+        """
+        return replace(self, training=replace(self.training, **changes))

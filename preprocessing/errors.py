@@ -62,6 +62,11 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its type where the text is empty."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 def listed(names: Iterable[object], shown: int = 5) -> str:
     """Return names with commas between them, and ", ..." in place of those after the first few.
 

@@ -1,6 +1,6 @@
 """Trainings for ``test_distribution``, run in processes of their own as devices start only once.
 
-``python -m tests.distributed_training FOLDER JOBS DEVICES [K/N HOST:PORT]``: each job of the JSON
+``python -m tests.distributed_training FOLDER JOBS DEVICES``: each job of the JSON
 list is one call of ``train``, whose weights and history are written to ``FOLDER/<name>.npz``;
 ``"recipe"`` is a whole run.
 """
@@ -15,7 +15,8 @@ import numpy as np
 
 from jointnet import JointNet
 from jointnet.batches import TrainingBatches
-from jointnet.distribution import Devices, choose_devices, join
+from jointnet.distribution import Devices, choose_devices, join, joins_by_environment
+from jointnet.recipe import train_recipe
 from jointnet.training import train
 from jointnet.training_settings import TrainingSettings
 from preprocessing.patch_store import PatchStore, open_store
@@ -87,7 +88,7 @@ def run(job: dict, folder: Path, devices: Devices) -> None:
             state = train(model, store(), replace(settings, **job["resumed"]), into, True)
     finally:
         TrainingBatches.__getitem__ = plain
-    name = job["name"] if devices.processes == 1 else f"{job['name']}-{devices.process + 1}"
+    name = job["name"] if devices.processes == 1 else f"{job['name']}-{devices.process}"
     arrays = {f"weight_{n:03}": weight for n, weight in enumerate(model.get_weights())}
     arrays |= {f"start_{n:03}": weight for n, weight in enumerate(start)}
     np.savez(folder / f"{name}.npz", history=json.dumps(state.history), **arrays)
@@ -96,17 +97,16 @@ def run(job: dict, folder: Path, devices: Devices) -> None:
 def run_recipe(folder: Path, devices: Devices) -> None:
     """A whole run of the tiny recipe, from a store that lies in the folder."""
     recipe = tiny_recipe(batch_size=2)
-    finished = recipe.run(recipe, open_store(folder / "store"), folder / "run", devices=devices)
+    finished = train_recipe(recipe, open_store(folder / "store"), folder / "run", devices=devices)
     print("finished", finished.name, flush=True)
 
 
 def main() -> None:
     """Run the jobs of the command line."""
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
-    wanted, process = int(sys.argv[3]) or None, sys.argv[4:]
-    if process:
-        number, count = map(int, process[0].split("/"))
-        join((number, count), process[1])
+    wanted = int(sys.argv[3]) or None
+    if joins_by_environment():
+        join()
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

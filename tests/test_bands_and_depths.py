@@ -13,8 +13,8 @@ from rasterio.enums import ColorInterp
 from jointnet import recipe as recipe_module
 from jointnet.network_input import check_raster
 from jointnet.raster_prediction import predict_raster
-from jointnet.recipe import Recipe
 from jointnet.runs import Run
+from jointnet.training_settings import Recipe
 from layers import BandScaling
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import StoreError
@@ -52,7 +52,7 @@ def recipe_of(bands: int, numbers: tuple[int, ...] | None = None, **training) ->
 def train(folder: Path, recipe: Recipe) -> tuple[PatchStore, Run]:
     """Cut ``<folder>/data`` and train on it, on the way that the command goes."""
     store = recipe_module.prepare_store(recipe, folder / "data", folder / "store")
-    return store, recipe_module.run(recipe, store, folder / "run")
+    return store, recipe_module.train_recipe(recipe, store, folder / "run")
 
 
 def predict(run: Run, image: Path, folder: Path, **options) -> tuple[np.ndarray, np.ndarray]:

@@ -333,11 +333,11 @@ def test_shares_that_do_not_fit_the_sources_are_refused(shares):
         batches(two_sources(), source_shares=shares)
 
 
-# Parts
+# Micro-batches
 
 
 @pytest.mark.parametrize("shares", [None, {"a": 0.5, "b": 0.5}])
-def test_parts_are_the_batches_cut_up(shares):
+def test_micro_batches_are_the_batches_cut_up(shares):
     patches = replace(numbered(), sources=("a", "b") * 5)
     settings = {"augmentation": Augmentation(), "steps": 3, "source_shares": shares}
     whole = batches(patches, **settings)

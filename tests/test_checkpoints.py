@@ -120,10 +120,10 @@ def test_a_state_in_the_middle_of_an_epoch_makes_way_for_the_next(tmp_path):
     # Not numbers that few digits have.
     sums = [0.1 + 0.2, 1 / 3]
     for state in (
-        TrainingState(parts=1, sums=[0.5, 1.0]),
-        TrainingState(parts=12, sums=sums),
+        TrainingState(micro_batches=1, sums=[0.5, 1.0]),
+        TrainingState(micro_batches=12, sums=sums),
         TrainingState(history(0.1)),
-        TrainingState(history(0.1), parts=3, sums=sums),
+        TrainingState(history(0.1), micro_batches=3, sums=sums),
     ):
         step(model)
         checkpoints.save(model, state)

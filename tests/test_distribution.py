@@ -93,19 +93,21 @@ def begin(folder: Path, backend: str, jobs: object, wanted: int = 0, processes: 
         "TF_NUM_INTEROP_THREADS": "1",
     }
     call = [sys.executable, "-m", "tests.distributed_training", folder, json.dumps(jobs), wanted]
-    together, port = processes > 1, free_port()
+    if processes > 1:
+        environment["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = f"127.0.0.1:{free_port()}"
+        environment["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(processes)
     return Group(
         folder,
         [
             subprocess.Popen(
-                [*map(str, call), *([f"{k}/{processes}", f"127.0.0.1:{port}"] if together else [])],
+                [*map(str, call)],
                 cwd=ROOT,
-                env=environment,
+                env=environment | {"KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for k in range(1, processes + 1)
+            for number in range(processes)
         ],
     )
 
@@ -184,7 +186,7 @@ def test_two_processes_learn_as_two_devices(one_and_two, processes):
     group, _ = processes
     if not (two.folder / "parts.npz").exists():
         pytest.skip("several processes are for JAX")
-    for number in (1, 2):
+    for number in (0, 1):
         assert_sgd_agrees(one, group.training(f"sgd-{number}"))
         assert_adam_agrees(one, group.training(f"adam-{number}"))
         assert_adam_agrees(one, group.training(f"parts-{number}"), "parts")
@@ -194,7 +196,7 @@ def test_two_processes_learn_as_two_devices(one_and_two, processes):
 def test_processes_hold_the_same_network(processes):
     group, _ = processes
     for name in ("sgd", "adam", "parts", "whole", "halves", "normalised"):
-        first, second = (group.training(f"{name}-{number}") for number in (1, 2))
+        first, second = (group.training(f"{name}-{number}") for number in (0, 1))
         assert np.isfinite(first["weight"]).all()
         assert np.array_equal(first["weight"], second["weight"]), name
         assert first["history"] == second["history"], name
@@ -203,7 +205,7 @@ def test_processes_hold_the_same_network(processes):
 @pytest.mark.slow
 def test_processes_go_on_as_if_they_had_not_stopped(processes):
     group, _ = processes
-    whole, halves = (group.training(f"{name}-2") for name in ("whole", "halves"))
+    whole, halves = (group.training(f"{name}-1") for name in ("whole", "halves"))
     assert len(halves["history"]) == 2
     assert halves["history"] == whole["history"]
     assert np.array_equal(halves["weight"], whole["weight"])
@@ -274,7 +276,7 @@ def test_shares_of_a_batch_make_the_batch(sizes):
 
 def test_one_device_is_left_to_the_engine(tmp_path):
     chosen = choose_devices(4)
-    assert chosen == Devices() and chosen.line(4) == "" and chosen.described() == {}
+    assert chosen == Devices() and chosen.line(4) == "" and chosen.describe() == {}
     with chosen.scope():
         assert distribution.share() == (0, 1) and distribution.replicas() == 1
     network = object()
@@ -329,20 +331,12 @@ def test_one_worker_is_no_cluster(monkeypatch, text):
 def test_processes_of_tensorflow_are_refused(monkeypatch):
     monkeypatch.setattr(distribution.keras.backend, "backend", lambda: "tensorflow")
     with pytest.raises(TrainingError, match="the backend is tensorflow .* KERAS_BACKEND=jax"):
-        join((1, 2), "127.0.0.1:1")
+        join()
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--process", "1/2"], "go together"),
-        (["--coordinator", "a:1"], "go together"),
-        (["--process", "1/2", "--coordinator", "a:1"], "train from a store that exists"),
-        (["--process", "3/2", "--coordinator", "a:1"], "is no part"),
-        (["--process", "auto", "--devices", "2"], "--devices is for one process"),
-    ],
-)
-def test_options_that_do_not_go_together(tmp_path, monkeypatch, options, said):
+def test_processes_train_from_a_store_that_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert said in error(CliRunner().invoke(main, ["--recipe", "sample", *options]))
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    said = error(CliRunner().invoke(main, ["--recipe", "sample"]))
+    assert "train from a store that exists" in said
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jointnet.recipe import train_recipe
 from jointnet.resnet import ResNetUNet
 from jointnet.runs import WEIGHTS
 from preprocessing.errors import RunError
@@ -17,7 +18,7 @@ from tests.training_fixtures import tiny_recipe, trained
 
 def begun(folder: Path, store: PatchStore, **training):
     recipe = replace(tiny_recipe(**training), initial=trained().folder)
-    return recipe.run(recipe, store, folder)
+    return train_recipe(recipe, store, folder)
 
 
 @pytest.mark.slow
@@ -37,8 +38,8 @@ def test_it_begins_with_all_of_the_other_run(tmp_path, eager):
 def test_a_network_of_another_class_or_other_bands_is_refused(tmp_path):
     recipe = replace(tiny_recipe(), initial=trained().folder)
     with pytest.raises(RunError, match="holds a JointNet, this command trains ResNetUNet"):
-        recipe.run(recipe, trained().store, tmp_path / "run", network=ResNetUNet)
+        train_recipe(recipe, trained().store, tmp_path / "run", network=ResNetUNet)
     two = replace(trained().store, manifest=trained().store.manifest | {"bands": 2})
     with pytest.raises(RunError, match="takes 3 bands of uint8, .* has 2 bands of uint8"):
-        recipe.run(recipe, two, tmp_path / "run")
+        train_recipe(recipe, two, tmp_path / "run")
     assert not (tmp_path / "run").exists()

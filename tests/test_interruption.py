@@ -205,7 +205,7 @@ def test_it_saves_in_the_middle_of_an_epoch_when_it_is_time(
     save, saved = Checkpoints.save, []
 
     def note_and_save(self, model, state):
-        saved.append(state.parts)
+        saved.append(state.micro_batches)
         save(self, model, state)
 
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_SAVES", seconds)
@@ -300,7 +300,7 @@ def saved(folder: Path, settings: TrainingSettings) -> tuple[int, int]:
     model = network(1)
     model.compile(settings.make_optimizer(1), settings.make_loss())
     state = checkpoints.restore(model)
-    return state.epoch, state.parts
+    return state.epoch, state.micro_batches
 
 
 @pytest.mark.slow

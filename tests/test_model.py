@@ -190,7 +190,7 @@ def test_free_multiples_of_eight_in_graph_mode():
 
 
 def test_other_sizes_are_refused_with_what_would_work():
-    with pytest.raises(ValueError, match="multiples of 8; got 12 x 16; .*pad_to_multiple"):
+    with pytest.raises(ValueError, match="multiples of 8; got 12 x 16; .*predict_image takes"):
         tiny()(random_pixels(1, 12, 16, 3))
 
 

@@ -267,7 +267,9 @@ def test_the_recipe_of_polygons_takes_lines_for_roads_as_training_does(
     # The command opens the store by settings that fit it, and trains roads.
     trained = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recipe_module, "run", lambda recipe, *_, **__: trained.append(recipe))
+    monkeypatch.setattr(
+        recipe_module, "train_recipe", lambda recipe, *_, **__: trained.append(recipe)
+    )
     result = CliRunner().invoke(train_jointnet, command.split()[2:])
     assert result.exit_code == 0, result.output
     assert trained[0].training.target_weight == recipes.open_roads().training.target_weight

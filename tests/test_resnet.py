@@ -12,7 +12,7 @@ import tensorflow as tf
 from jointnet import ResNetUNet
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.metrics import count, threshold_mask
-from jointnet.padding import pad_to_multiple, predict_padded
+from jointnet.prediction import predict_image
 from jointnet.resnet import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
 from jointnet.runs import WEIGHTS, build_network, describe_network, load_weights, save_weights
 from jointnet.training import train
@@ -20,6 +20,7 @@ from jointnet.training_settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
 from preprocessing.patch_store import PatchStore
 from preprocessing.sample_scenes import render_scene
+from preprocessing.tiling import Window, cut
 from tests import shallow_resnet
 from tests.training_fixtures import patch_set, run_python
 
@@ -124,15 +125,16 @@ def test_free_multiples_of_32_in_graph_mode(network):
 
 
 def test_other_sizes_are_refused_with_what_would_work(network):
-    with pytest.raises(ValueError, match="multiples of 32; got 48 x 64; .*pad_to_multiple"):
+    with pytest.raises(ValueError, match="multiples of 32; got 48 x 64; .*predict_image takes"):
         network(random_pixels(1, 48, 64, 3))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (40, 33)])
-def test_an_image_of_any_size_is_predicted_padded(network, height, width):
+def test_an_image_of_any_size_is_predicted(network, height, width):
     image = random_pixels(height, width, 3)
-    probabilities = predict_padded(network, image, network.MULTIPLE)
-    whole = np.asarray(network(pad_to_multiple(image, 32)[None]))[0, ..., 0]
+    probabilities = predict_image(network, image, window=64, overlap=0)
+    padded = cut(image, Window(0, 0, 64, 64))
+    whole = np.asarray(network(padded[None]))[0, ..., 0]
     np.testing.assert_allclose(probabilities, whole[:height, :width], atol=1e-6)
 
 
@@ -387,11 +389,11 @@ def test_a_strided_convolution_of_that_many_channels_has_the_gradient_of_a_plain
     kernel = tf.constant(random.normal(size=(1, 1, 256, 128)).astype(np.float32))
     weights = random.normal(size=(2, 8, 8, 128)).astype(np.float32)
     gradients = []
-    for strides, cut in ((2, x), (1, x[:, ::2, ::2])):
+    for strides, seen in ((2, x), (1, x[:, ::2, ::2])):
         with tf.GradientTape() as tape:
-            tape.watch([cut, kernel])
-            value = tf.reduce_sum(tf.nn.conv2d(cut, kernel, strides, "VALID") * weights)
-        of_x, of_kernel = tape.gradient(value, [cut, kernel])
+            tape.watch([seen, kernel])
+            value = tf.reduce_sum(tf.nn.conv2d(seen, kernel, strides, "VALID") * weights)
+        of_x, of_kernel = tape.gradient(value, [seen, kernel])
         gradients.append((of_x[:, ::2, ::2] if strides == 2 else of_x, of_kernel))
     for one, other in zip(*gradients, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.recipes import PIXELS_PER_BATCH, open_buildings, open_roads, stored_recipe
 from jointnet.batches import TrainingBatches
+from jointnet.recipe import prepare_store, train_recipe
 from jointnet.training_settings import TrainingSettings
 from preprocessing.errors import DatasetError
 from preprocessing.inria import inria_scenes
@@ -96,7 +97,7 @@ def test_other_depths_have_a_value_range(tmp_path):
 def test_the_recipe_fits_its_store(tmp_path):
     store = tiny_store(tmp_path)
     recipe = stored_recipe(store)
-    assert recipe.prepare_store(recipe, Path("nowhere"), store.folder).folder == store.folder
+    assert prepare_store(recipe, Path("nowhere"), store.folder).folder == store.folder
 
 
 def test_a_store_of_an_earlier_version_can_be_trained_on(tmp_path):
@@ -121,7 +122,7 @@ def test_a_store_is_trained_on_without_its_data(two_sources, tmp_path, eager):
     store = open_store(two_sources.folder)
     recipe = replace(stored_recipe(store), variant="jointnet", network=NETWORK)
     recipe = recipe.with_training(epochs=1, steps_per_epoch=2, batch_size=2, precision="float32")
-    run = recipe.run(recipe, store, tmp_path / "run")
+    run = train_recipe(recipe, store, tmp_path / "run")
     assert run.config["recipe"]["name"] == "store"
     assert run.config["window"] == 16
     found = run.model.predict_on_batch(np.zeros((1, 16, 16, 3), np.uint8))

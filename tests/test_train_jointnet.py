@@ -27,7 +27,7 @@ from jointnet import recipe as recipe_module
 from jointnet.distribution import Devices
 from jointnet.metrics import threshold_mask
 from jointnet.prediction import predict_image
-from jointnet.recipe import prepare_store, refuse_other_scenes, run
+from jointnet.recipe import prepare_store, refuse_other_scenes, train_recipe
 from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError, StoreError
 from preprocessing.patch_store import open_store, validation_scenes
@@ -196,7 +196,7 @@ def test_the_run_is_what_its_folder_loads(eager):
 def refusal(folder: Path, resume: bool, recipe=None, store=None) -> str:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     with pytest.raises(RunError) as caught:
-        run(recipe or trained().recipe, store or trained().store, folder, resume)
+        train_recipe(recipe or trained().recipe, store or trained().store, folder, resume)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -243,7 +243,7 @@ def test_a_run_moved_with_its_store_can_be_resumed(copy, monkeypatch):
     monkeypatch.setattr(recipe_module, "train", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
     monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
-    run(trained().recipe, replace(trained().store, manifest=manifest), copy, resume=True)
+    train_recipe(trained().recipe, replace(trained().store, manifest=manifest), copy, resume=True)
     assert called[0][-1] is True
 
 
@@ -265,7 +265,7 @@ def test_a_run_begun_before_an_option_existed_can_be_resumed(copy, monkeypatch):
     monkeypatch.setattr(recipe_module, "train", lambda *arguments: None)
     monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
     monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: "done")
-    assert run(trained().recipe, trained().store, copy, resume=True) == "done"
+    assert train_recipe(trained().recipe, trained().store, copy, resume=True) == "done"
 
 
 def test_a_run_killed_in_its_first_epoch_begins_again(copy, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_run_killed_in_its_first_epoch_begins_again(copy, monkeypatch):
     monkeypatch.setattr(recipe_module, "train", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
     monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
-    run(trained().recipe, trained().store, copy, resume=True)
+    train_recipe(trained().recipe, trained().store, copy, resume=True)
     assert called[0][-1] is False
 
 
@@ -284,7 +284,7 @@ def test_a_finished_run_is_only_written_again(copy):
     before = {name: (copy / name).read_bytes() for name in ("metrics.json", "history.csv")}
     (copy / "metrics.json").unlink()
     (copy / WEIGHTS).unlink()
-    again = run(trained().recipe, trained().store, copy, resume=True)
+    again = train_recipe(trained().recipe, trained().store, copy, resume=True)
     assert {name: (copy / name).read_bytes() for name in before} == before
     for one, other in zip(
         again.model.get_weights(), trained().run.model.get_weights(), strict=True
@@ -463,7 +463,7 @@ def test_a_store_of_another_recipe_is_refused(here):
 def test_options_reach_the_recipe(here, monkeypatch):
     """All the way to what is trained, with everything else as the recipe has it."""
     called, opened = [], trained().store
-    monkeypatch.setattr(recipe_module, "run", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr(recipe_module, "train_recipe", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(
         recipe_module, "prepare_store", lambda *arguments: called.append(arguments) or opened
     )

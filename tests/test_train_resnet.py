@@ -83,7 +83,7 @@ def test_weights_that_cannot_be_downloaded_are_refused_before_patches_are_cut(he
 
 def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
     opened, called = trained().store, []
-    monkeypatch.setattr(recipe_module, "run", lambda *arguments: called.append(arguments))
+    monkeypatch.setattr(recipe_module, "train_recipe", lambda *arguments: called.append(arguments))
     monkeypatch.setattr(recipe_module, "prepare_store", lambda *arguments: opened)
     monkeypatch.setattr(recipe_module, "refuse_other_scenes", lambda *arguments: None)
     (here / "w.h5").touch()
@@ -104,10 +104,12 @@ def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
 @pytest.mark.parametrize("sizes", [{"crop_size": 16}, {"crop_size": 48}])
 def test_crops_that_cannot_be_halved_five_times_are_refused(tmp_path, sizes):
     with pytest.raises(RunError, match="crop_size must be a multiple of 32 for ResNetUNet"):
-        recipe_module.run(recipe(**sizes), trained().store, tmp_path / "run", network=ResNetUNet)
+        recipe_module.train_recipe(
+            recipe(**sizes), trained().store, tmp_path / "run", network=ResNetUNet
+        )
     other = replace(recipe(), patches=replace(PATCHES, validation_size=16))
     with pytest.raises(RunError, match="validation_size must be a multiple of 32"):
-        recipe_module.run(other, trained().store, tmp_path / "run", network=ResNetUNet)
+        recipe_module.train_recipe(other, trained().store, tmp_path / "run", network=ResNetUNet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,7 +123,7 @@ def test_crops_that_cannot_be_halved_five_times_are_refused(tmp_path, sizes):
 def test_a_network_that_cannot_be_built_is_one_error(tmp_path, variant, arguments, message):
     wrong = replace(recipe(), variant=variant, network=arguments)
     with pytest.raises(RunError, match=message):
-        recipe_module.run(wrong, trained().store, tmp_path / "run", network=ResNetUNet)
+        recipe_module.train_recipe(wrong, trained().store, tmp_path / "run", network=ResNetUNet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,7 +135,7 @@ def test_a_run_of_one_network_is_not_resumed_with_the_other(tmp_path):
         (folder / name).write_bytes((trained().folder / name).read_bytes())
     resnet = replace(recipe(), variant="ResNet50", network={"decoder_filters": (8, 8, 8, 8, 8)})
     with pytest.raises(RunError, match="was begun with another network, overlap, parameters"):
-        recipe_module.run(resnet, trained().store, folder, resume=True, network=ResNetUNet)
+        recipe_module.train_recipe(resnet, trained().store, folder, resume=True, network=ResNetUNet)
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from jointnet.recipe import Recipe
+from jointnet.recipe import train_recipe
 from jointnet.runs import Run
-from jointnet.training_settings import TrainingSettings
+from jointnet.training_settings import Recipe, TrainingSettings
 from layers import DenseAtrousBlock
 from preprocessing.inria import inria_scenes
 from preprocessing.patch_store import PatchSet, PatchSettings, PatchStore
@@ -191,5 +191,5 @@ def trained() -> Trained:
     recipe, store = tiny_recipe(), tiny_store(base)
     with contextlib.redirect_stdout(io.StringIO()) as printed, eagerly():
         # A name that a shell would take apart.
-        finished = recipe.run(recipe, store, base / "results" / "tiny run")
+        finished = train_recipe(recipe, store, base / "results" / "tiny run")
     return Trained(finished.folder, base / "data", store, recipe, finished, printed.getvalue())
