@@ -1,12 +1,19 @@
+"""Files of vector layers and their styles, read back by GDAL and, where it is there, by QGIS."""
+
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import geopandas
 import numpy as np
 import pyogrio
 import pytest
 import shapely
+from geopandas.testing import assert_geodataframe_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -14,7 +21,21 @@ from hypothesis.extra.numpy import arrays
 from preprocessing import vector_writers
 from preprocessing.errors import OutputError
 from preprocessing.mask_outlines import polygonise
-from preprocessing.vector_writers import DRIVERS, check_layers, style, write_layer, write_layers
+from preprocessing.raster_access import raster_info
+from preprocessing.raster_writers import MaskWriter
+from preprocessing.tiling import Window
+from preprocessing.vector_writers import (
+    DRIVERS,
+    LayerFile,
+    check_layers,
+    rows_in,
+    style,
+    style_path,
+    write_layer,
+    write_layers,
+)
+from preprocessing.vectorising import centre_line_layer, footprint_layer
+from tests.helpers import write_image
 from tests.mask_files import UTM, burn
 
 pytest.importorskip("pyarrow")
@@ -203,3 +224,215 @@ def test_one_layer_may_have_any_ending_and_no_style(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
     with pytest.raises(OutputError, match="exists already"):
         write_layer(footprints(), tmp_path / "a.json", "Polygon", "GeoJSON")
+
+
+pytest.importorskip("pyarrow")
+
+
+def layer(count, crs="EPSG:32633"):
+    left = 500_000.0 + 3 * np.arange(count)
+    columns = {
+        "id": np.arange(1, count + 1),
+        "area_m2": np.full(count, 2.0),
+        "mean_probability": np.where(np.arange(count) % 3, 0.75, np.nan),
+    }
+    boxes = shapely.box(left, 5e6, left + 2, 5e6 + 1)
+    return geopandas.GeoDataFrame(columns, geometry=boxes, crs=crs)
+
+
+def layer_files_read(path):
+    is_parquet = path.suffix == ".parquet"
+    frame = geopandas.read_parquet(path) if is_parquet else pyogrio.read_dataframe(path)
+    return frame.sort_values("id").reset_index(drop=True)
+
+
+@pytest.mark.parametrize("ending", DRIVERS)
+@pytest.mark.parametrize("crs", ["EPSG:32633", None])
+def test_batches_make_the_file_of_the_whole(tmp_path, ending, crs):
+    whole = layer(25, crs)
+    batches = [whole[:10], whole[10:11], whole[11:11], whole[11:]]
+    paths = [tmp_path / f"{name}{ending}" for name in ("a", "b")]
+    write_layers(whole, paths[:1], "Polygon")
+    write_layers(iter(batches), paths[1:], "Polygon")
+    one, other = map(layer_files_read, paths)
+    assert_geodataframe_equal(one, other)
+    assert len(other) == 25 and other.id.tolist() == whole.id.tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [f"a{ending}", "a.qml", f"b{ending}", "b.qml"]
+    )
+
+
+def test_geojson_in_batches_keeps_its_rows_in_order(tmp_path):
+    whole = layer(25)
+    write_layers([whole[:20], whole[20:]], [tmp_path / "a.geojson"], "Polygon")
+    text = (tmp_path / "a.geojson").read_text()
+    features = json.loads(text)["features"]
+    assert [feature["properties"]["id"] for feature in features] == whole.id.tolist()
+    assert features[0]["properties"]["mean_probability"] is None and "crs" not in json.loads(text)
+    assert shapely.geometry.shape(features[0]["geometry"]).exterior.is_ccw
+
+
+def test_geoparquet_in_batches_tells_of_the_whole(tmp_path):
+    from pyarrow import parquet
+
+    whole = layer(25)
+    write_layers([whole[:20], whole[20:]], [tmp_path / "a.parquet"], "Polygon")
+    file = parquet.ParquetFile(tmp_path / "a.parquet")
+    assert file.num_row_groups == 2
+    column = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
+    assert column["bbox"] == whole.total_bounds.tolist()
+    assert column["geometry_types"] == ["Polygon"]
+    box = 500_000, 5e6, 500_004, 5e6 + 1
+    assert len(geopandas.read_parquet(tmp_path / "a.parquet", bbox=box)) == 2
+
+
+def test_a_geopackage_in_batches_is_indexed_as_one_in_one_piece(tmp_path):
+    whole = layer(25)
+    write_layers([whole[:20], whole[20:]], [tmp_path / "a.gpkg"], "Polygon")
+    write_layers(whole, [tmp_path / "b.gpkg"], "Polygon")
+    # Where TensorFlow was loaded first, its SQLite is GDAL's, and knows no index of places.
+    one, other = (pyogrio.read_info(tmp_path / name) for name in ("a.gpkg", "b.gpkg"))
+    assert one["features"] == 25 and one["capabilities"] == other["capabilities"]
+    found = pyogrio.read_dataframe(tmp_path / "a.gpkg", bbox=(500_060, 5e6, 500_070, 5e6 + 1))
+    assert found.id.tolist() == [21, 22, 23, 24]
+
+
+@pytest.mark.parametrize("ending", DRIVERS)
+def test_rows_are_counted(tmp_path, ending):
+    for count in (0, 7):
+        write_layers(layer(count), [tmp_path / f"{count}{ending}"], "Polygon")
+        assert rows_in(tmp_path / f"{count}{ending}", DRIVERS[ending]) == count
+
+
+@pytest.mark.parametrize("ending", DRIVERS)
+def test_what_is_given_up_leaves_nothing_open(tmp_path, ending):
+    (tmp_path / "drafts").mkdir()
+    with (
+        pytest.raises(RuntimeError),
+        LayerFile(tmp_path / "drafts" / f"a{ending}", "Polygon", DRIVERS[ending]) as file,
+    ):
+        file.write(layer(3))
+        raise RuntimeError
+    for path in (tmp_path / "drafts").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("geometry_type", "symbol", "layer", "number", "colour"),
+    [
+        ("Polygon", "fill", "SimpleFill", "2", "outline_color"),
+        ("LineString", "line", "SimpleLine", "1", "line_color"),
+    ],
+)
+def test_a_style_is_one_symbol_of_the_right_kind(geometry_type, symbol, layer, number, colour):
+    text = style(geometry_type)
+    # QGIS parses it as a document of this type.
+    assert text.startswith("<!DOCTYPE qgis PUBLIC")
+    root = ET.fromstring(text)
+    assert root.tag == "qgis" and root.findtext("layerGeometryType") == number
+    assert root.find("renderer-v2").get("type") == "singleSymbol"
+    (drawn,) = root.findall("renderer-v2/symbols/symbol")
+    assert (drawn.get("type"), drawn.get("name")) == (symbol, "0")
+    (inside,) = drawn.findall("layer")
+    assert inside.get("class") == layer
+    props = {prop.get("k"): prop.get("v") for prop in inside.findall("prop")}
+    assert props[colour] == "255,0,200,255"
+
+
+def test_the_fill_lets_the_image_through():
+    root = ET.fromstring(style("Polygon"))
+    (fill,) = [prop.get("v") for prop in root.iter("prop") if prop.get("k") == "color"]
+    assert 0 < int(fill.split(",")[3]) < 128
+
+
+def test_the_style_has_the_name_of_the_layer():
+    assert style_path(Path("a/town.v2.gpkg")) == Path("a/town.v2.qml")
+
+
+# QGIS brings its own modules, for the Python of the system.
+PYTHON = "/usr/bin/python3"
+SCRIPT = """
+import json, sys
+from qgis.core import QgsApplication, QgsVectorLayer, QgsWkbTypes
+application = QgsApplication([], False)
+application.initQgis()
+found = []
+for path in sys.argv[1:]:
+    layer = QgsVectorLayer(path, "layer", "ogr")
+    shapes = [feature.geometry() for feature in layer.getFeatures()]
+    symbol = layer.renderer().symbol().symbolLayer(0)
+    found.append({
+        "valid": layer.isValid(),
+        "crs": layer.crs().authid(),
+        "features": len(shapes),
+        "sound": all(shape.isGeosValid() for shape in shapes),
+        "size": sum(shape.area() or shape.length() for shape in shapes),
+        "fields": [field.name() for field in layer.fields() if field.name() != "fid"],
+        "kind": QgsWkbTypes.displayString(layer.wkbType()),
+        "symbol": symbol.layerType(),
+        "colour": symbol.color().name(),
+    })
+print(json.dumps(found))
+sys.stdout.flush()
+# Its own clearing up crashes in some versions.
+import os
+os._exit(0)
+"""
+
+
+def in_qgis(*paths: Path) -> list[dict]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    environment |= {"QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run(
+        [PYTHON, "-c", SCRIPT, *map(str, paths)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def mask(tmp_path_factory):
+    """A block with a yard, and a crossing of two roads of 6 m."""
+    pixels = np.zeros((200, 300), np.uint8)
+    pixels[20:60, 20:80] = 1
+    pixels[30:40, 30:40] = 0
+    pixels[100:120, 10:290] = 1
+    pixels[70:190, 150:170] = 1
+    folder = tmp_path_factory.mktemp("mask")
+    image = write_image(folder / "image.tif", np.ones((*pixels.shape, 3), np.uint8))
+    with MaskWriter(folder / "mask.tif", raster_info(image)) as writer:
+        writer.write(Window(0, 0, *pixels.shape), pixels)
+    return folder / "mask.tif"
+
+
+@pytest.mark.slow
+def test_layers_open_with_their_style(mask, tmp_path):
+    probe = [PYTHON, "-c", "import qgis.core"]
+    missing = shutil.which(PYTHON) is None
+    if missing or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("no QGIS for the system's Python")
+    footprints, lines = footprint_layer(mask), centre_line_layer(mask)
+    written = []
+    for layer, name in ((footprints, "footprints"), (lines, "lines")):
+        paths = [tmp_path / f"{name}{ending}" for ending in (".gpkg", ".fgb", ".geojson")]
+        write_layers(layer.frame, paths, layer.geometry_type)
+        written += paths
+    found = in_qgis(*written)
+    assert all(one["valid"] and one["sound"] for one in found)
+    assert [one["crs"] for one in found] == ["EPSG:32633", "EPSG:32633", "EPSG:4326"] * 2
+    assert [one["features"] for one in found] == [2] * 3 + [4] * 3
+    assert [one["kind"] for one in found] == ["Polygon"] * 3 + ["LineString"] * 3
+    assert [one["symbol"] for one in found] == ["SimpleFill"] * 3 + ["SimpleLine"] * 3
+    # The colour of the style, not the one that QGIS draws by lot.
+    assert len({one["colour"] for one in found[:3]}) == 1
+    assert found[0]["fields"] == ["id", "area_m2"]
+    assert found[3]["fields"] == ["id", "length_m"]
+    # 2,300 pixels of the block, 280 x 20 + 120 x 20 - 20 x 20 of the crossing, of 0.09 m2 each.
+    for one in found[:2]:
+        assert one["size"] == pytest.approx((2300 + 7600) * 0.09)
+    # The arms of the crossing, to half a road's width at their ends.
+    assert found[3]["size"] == pytest.approx((280 + 120) * 0.3, abs=4 * 10 * 0.3 + 1)
