@@ -1,5 +1,6 @@
-"""White areas that stand for missing imagery, in rasters that do not say so otherwise."""
+"""A raster seen otherwise: at another resolution, on another grid, or with white areas as void."""
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import rasterio.shutil
+from affine import Affine
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
 
 from preprocessing.errors import RasterError
 from preprocessing.raster_access import (
@@ -24,17 +27,24 @@ from preprocessing.rasters import RasterReader
 from preprocessing.tiling import Window
 
 SIDE = 31
-"""Pixels a side of the smallest white square that is missing imagery, and no roof or car; odd."""
+"""Side in pixels of the smallest white square that counts as missing imagery; odd.
+
+Smaller white areas are roofs and cars.
+"""
+# A resampled pixel is imagery where at least this share of what it covers is.
+_LEAST_VALID = 0.5
+# GDAL wants a CRS on both sides of a warp; with the same one only pixels are transformed.
+_ANY_CRS = "EPSG:3857"
 
 
 def white_areas(image: np.ndarray) -> np.ndarray:
-    """Where an image is white over areas in which a square of ``SIDE`` pixels fits.
+    """Return where an image is white over areas in which a square of ``SIDE`` pixels fits.
 
     Args:
-        image: ``(height, width, bands)`` uint8.
+        image: ``(height, width, bands)`` uint8. What lies outside of it counts as white.
 
     Returns:
-        ``(height, width)`` bool. What lies outside of the image counts as white.
+        ``(height, width)`` bool.
     """
     import cv2
 
@@ -45,15 +55,13 @@ def white_areas(image: np.ndarray) -> np.ndarray:
 
 
 class WhiteIsVoid(ClosedOnExit):
-    """A raster of which white areas are void; otherwise as ``RasterReader``, which it closes.
-
-    A context manager. Attributes: ``height`` and ``width``.
+    """A ``RasterReader`` whose white areas are void; it closes the reader that it is given.
 
     Args:
-        reader: the raster.
+        reader: the raster, of uint8.
 
     Raises:
-        RasterError: pixels of another dtype than uint8, of which no value is white for certain.
+        RasterError: another dtype, in which no value is white for certain.
     """
 
     def __init__(self, reader: RasterReader) -> None:
@@ -71,95 +79,34 @@ class WhiteIsVoid(ClosedOnExit):
         self._reader.close()
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Read one window; a pixel is void or not whichever window it is read in.
+        """Read one window, as ``RasterReader.read`` does.
 
-        Args:
-            window: inside the raster.
-
-        Returns:
-            As ``RasterReader.read``.
-
-        Raises:
-            RasterError: the file is corrupt there.
+        Whether a pixel is void does not depend on the window that it is read in.
         """
-        height, width = window.height + 2 * SIDE, window.width + 2 * SIDE
-        wide = Window(window.row - SIDE, window.column - SIDE, height, width)
-        wide = wide.clipped(self.height, self.width)
+        wide = _grown(window, SIDE, self.height, self.width)
         image, valid = self._reader.read(wide)
         top, left = window.row - wide.row, window.column - wide.column
         inside = np.s_[top : top + window.height, left : left + window.width]
         return image[inside], valid[inside] & ~white_areas(image)[inside]
 
 
-# A pixel is imagery where at least this share of what it covers is.
-_LEAST_VALID = 0.5
-# Weights are a matrix, mostly of zeros; so many columns at once keep it small.
-_COLUMNS = 512
-
-
 def size_at(height: int, width: int, steps: tuple[float, float], wanted: float) -> tuple[int, int]:
-    """Rows and columns of a raster at another ground resolution; one at least.
+    """Return the rows and columns, one at least, of a raster at another ground resolution.
 
     Args:
         height: rows.
         width: columns.
         steps: metres of ground from a row to the next, and from a column to the next.
-        wanted: those that both shall be.
+        wanted: what both shall be.
     """
-    rows, columns = (
-        max(1, round(side * step / wanted))
-        for side, step in zip((height, width), steps, strict=True)
-    )
-    return rows, columns
-
-
-def axis_weights(first: int, count: int, length: int, new: int) -> tuple[int, np.ndarray]:
-    """What pixels of a resampled axis are made of.
-
-    Args:
-        first: first pixel wanted, on the new axis.
-        count: how many.
-        length: pixels of the axis.
-        new: pixels that it shall have over the same ground.
-
-    Returns:
-        The first pixel needed of the axis, and the weights ``(count, needed)`` float32 of those
-        needed; each row sums to 1.
-    """
-    scale = length / new
-    wanted = np.arange(first, first + count)
-    if scale >= 1:
-        low, high = wanted * scale, np.minimum((wanted + 1) * scale, length)
-        start, end = int(low[0]), int(np.ceil(high[-1] - 1e-9))
-        source = np.arange(start, end)
-        shared = np.minimum(high[:, None], source + 1) - np.maximum(low[:, None], source)
-        weights = np.clip(shared, 0, None)
-    else:
-        centre = np.clip((wanted + 0.5) * scale - 0.5, 0, length - 1)
-        start, end = int(centre[0]), min(int(centre[-1]) + 2, length)
-        weights = np.clip(1 - np.abs(centre[:, None] - np.arange(start, end)), 0, None)
-    return start, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def resample(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Weighted means over rows and columns.
-
-    Args:
-        values: ``(height, width)`` or ``(height, width, channels)``, numbers.
-        rows: weights ``(new height, height)``.
-        columns: weights ``(new width, width)``.
-
-    Returns:
-        float32 ``(new height, new width[, channels])``.
-    """
-    along = np.tensordot(rows, values.astype(np.float32), axes=(1, 0))
-    return np.moveaxis(np.tensordot(columns, along, axes=(1, 1)), 0, 1)
+    return max(1, round(height * steps[0] / wanted)), max(1, round(width * steps[1] / wanted))
 
 
 class ResampledReader(ClosedOnExit):
-    """A raster read at another size; otherwise as ``RasterReader``, which it closes.
+    """A reader of a raster at another size; it closes the reader that it is given.
 
-    A context manager. Attributes: ``height`` and ``width``.
+    Larger pixels are means of what they cover, smaller ones are interpolated bilinearly (GDAL's
+    "average" and "bilinear"). Void takes no part in either.
 
     Args:
         reader: the raster.
@@ -178,9 +125,6 @@ class ResampledReader(ClosedOnExit):
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window of the resampled raster.
 
-        Args:
-            window: inside it.
-
         Returns:
             The image ``(height, width, bands)`` in the file's dtype, and where it is imagery,
             ``(height, width)`` bool: where at least half of what a pixel covers is.
@@ -188,13 +132,11 @@ class ResampledReader(ClosedOnExit):
         Raises:
             RasterError: the file is corrupt there.
         """
-        row, rows = axis_weights(window.row, window.height, self._reader.height, self.height)
-        column, columns = axis_weights(window.column, window.width, self._reader.width, self.width)
-        source = Window(row, column, rows.shape[1], columns.shape[1])
+        size = self._reader.height, self._reader.width
+        source = _source(window, size, (self.height, self.width))
         image, valid = self._reader.read(source)
-        share = resample(valid, rows, columns)
-        sums = resample(np.where(valid[..., None], image, 0), rows, columns)
-        means = sums / np.maximum(share, 1e-6)[..., None]
+        scale = size[0] / self.height, size[1] / self.width
+        means, share = _means(image, valid, source, window, scale)
         if image.dtype.kind in "iu":
             limits = np.iinfo(image.dtype)
             means = np.clip(np.rint(means), limits.min, limits.max)
@@ -207,7 +149,7 @@ def resampled_strips(
     wanted: tuple[int, int],
     rows: int = 256,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Probabilities at another size, strip by strip; some strips are held in memory.
+    """Resample probabilities strip by strip; memory holds some strips.
 
     Args:
         strips: first row and ``(rows, width)`` float32, NaN where void, of consecutive strips that
@@ -219,33 +161,84 @@ def resampled_strips(
     Yields:
         First row and ``(rows, width)`` float32; NaN where all that a pixel is made of is void.
     """
-    starts = range(0, wanted[1], _COLUMNS)
-    columns = [axis_weights(c, min(_COLUMNS, wanted[1] - c), size[1], wanted[1]) for c in starts]
     remaining = iter(strips)
     held, top = np.empty((0, size[1]), np.float32), 0
+    scale = size[0] / wanted[0], size[1] / wanted[1]
     for first in range(0, wanted[0], rows):
-        start, weights = axis_weights(first, min(rows, wanted[0] - first), size[0], wanted[0])
-        parts = [held[start - top :]]
-        while sum(map(len, parts)) < weights.shape[1]:
+        window = Window(first, 0, min(rows, wanted[0] - first), wanted[1])
+        source = _source(window, size, wanted)
+        parts = [held[source.row - top :]]
+        while sum(map(len, parts)) < source.height:
             parts.append(next(remaining)[1])
-        held, top = np.concatenate(parts), start
-        part = held[: weights.shape[1]]
-        known = ~np.isnan(part)
-        layers = np.stack([known, np.where(known, part, 0)], axis=2)
-        made = [
-            resample(layers[:, start : start + across.shape[1]], weights, across)
-            for start, across in columns
-        ]
-        share, sums = np.moveaxis(np.concatenate(made, axis=1), 2, 0)
-        yield first, np.divide(sums, share, out=np.full_like(sums, np.nan), where=share > 1e-6)
+        held, top = np.concatenate(parts), source.row
+        values = held[: source.height, :, None]
+        means, share = _means(values, ~np.isnan(values[..., 0]), source, window, scale)
+        yield first, np.where(share > 1e-6, means[..., 0], np.float32(np.nan))
+
+
+def _grown(window: Window, margin: int, height: int, width: int) -> Window:
+    """Return a window with a margin around it, clipped to a raster."""
+    top, left = window.row - margin, window.column - margin
+    return Window(top, left, window.height + 2 * margin, window.width + 2 * margin).clipped(
+        height, width
+    )
+
+
+def _source(window: Window, size: tuple[int, int], resampled: tuple[int, int]) -> Window:
+    """Return the pixels of a raster that a window of the resampled one is made of."""
+    spans = []
+    for first, count, side, new in zip(
+        (window.row, window.column), (window.height, window.width), size, resampled, strict=True
+    ):
+        # Bilinear interpolation reaches as far as two pixels of the coarser side.
+        margin = 1 + math.ceil(max(side / new, 1))
+        start = max(first * side // new - margin, 0)
+        spans.append((start, min(-(-(first + count) * side // new) + margin, side) - start))
+    (row, height), (column, width) = spans
+    return Window(row, column, height, width)
+
+
+def _means(
+    image: np.ndarray, valid: np.ndarray, source: Window, window: Window, scale: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resample the valid pixels of a window.
+
+    Args:
+        image: ``(height, width, bands)`` of ``source``, numbers.
+        valid: ``(height, width)`` bool.
+        source: the window of the raster.
+        window: that of the resampled raster.
+        scale: rows and columns of the raster in one of the resampled raster.
+
+    Returns:
+        Means float32 ``(height, width, bands)``, and the share that is valid of what each pixel is
+        made of, float32 ``(height, width)``.
+    """
+    bands = np.moveaxis(np.where(valid[..., None], image, 0), -1, 0)
+    layers = np.concatenate([bands, valid[None]]).astype(np.float32)
+    made = np.zeros((len(layers), window.height, window.width), np.float32)
+    with gdal_quiet():
+        reproject(
+            layers,
+            made,
+            src_transform=Affine.translation(source.column, source.row),
+            dst_transform=Affine.scale(scale[1], scale[0])
+            @ Affine.translation(window.column, window.row),
+            src_crs=_ANY_CRS,
+            dst_crs=_ANY_CRS,
+            resampling=Resampling.average if scale[0] * scale[1] > 1 else Resampling.bilinear,
+            tolerance=0,
+        )
+    share = made[-1]
+    return np.moveaxis(made[:-1] / np.maximum(share, 1e-6), 0, -1), share
 
 
 @contextmanager
 def aligned(path: str | os.PathLike, onto: RasterInfo) -> Iterator[Path]:
-    """A virtual raster of a mask, or of probabilities, on the grid of another raster.
+    """Make a virtual raster (VRT) of a mask, or of probabilities, on the grid of another raster.
 
     Each pixel gets the value of the pixel that its centre lies in, to an eighth of a pixel; values
-    are never mixed. What the source does not cover, and what is void in it, is void. No pixel is
+    are never mixed. What the source does not cover, and what is void in it, is void. Nothing is
     read before it is asked for.
 
     Args:
@@ -253,7 +246,7 @@ def aligned(path: str | os.PathLike, onto: RasterInfo) -> Iterator[Path]:
         onto: the other raster, which has both too.
 
     Yields:
-        Path of a VRT file, gone when the block ends.
+        The path of the VRT, which is deleted when the block ends.
 
     Raises:
         RasterError: no such file, no raster, one of the two has no place on the ground, or there

@@ -20,8 +20,6 @@ from preprocessing.resampling import (
     ResampledReader,
     WhiteIsVoid,
     aligned,
-    axis_weights,
-    resample,
     resampled_strips,
     size_at,
     white_areas,
@@ -44,45 +42,71 @@ def test_sizes_by_hand():
     assert size_at(3, 1, (0.01, 0.01), 0.3) == (1, 1)
 
 
-def test_weights_by_hand():
-    first, weights = axis_weights(0, 2, 3, 2)
-    assert first == 0
-    np.testing.assert_allclose(weights, [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
+class Held:
+    """An array as a reader has it."""
+
+    def __init__(self, image, valid=None):
+        self.image, (self.height, self.width) = image, image.shape[:2]
+        self.valid = np.ones(image.shape[:2], bool) if valid is None else valid
+
+    def read(self, window):
+        assert window.clipped(self.height, self.width) == window
+        return self.image[window.slices], self.valid[window.slices]
+
+
+def at_size(values, size):
+    """Values of one band at another size, read as a whole."""
+    image, valid = ResampledReader(Held(np.float32(values)[..., None]), *size).read(
+        Window(0, 0, *size)
+    )
+    assert valid.all()
+    return image[..., 0]
+
+
+def test_pixels_by_hand():
+    np.testing.assert_allclose(at_size([[3, 6, 9]], (1, 2)), [[4, 8]])
     # Twice as many: centres lie at -1/4 (held at 0), 1/4, 3/4 and 5/4 (held at 1).
-    first, weights = axis_weights(0, 4, 2, 4)
-    np.testing.assert_allclose(weights, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
-    np.testing.assert_array_equal(axis_weights(2, 3, 9, 9)[1], np.eye(3))
+    np.testing.assert_allclose(at_size([[0], [1]], (4, 1)), [[0], [0.25], [0.75], [1]])
+    np.testing.assert_array_equal(at_size(np.eye(9), (9, 9)), np.eye(9))
+    np.testing.assert_allclose(at_size(np.arange(8).reshape(4, 2), (2, 1)), [[1.5], [5.5]])
 
 
 @settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.data())
-def test_a_part_of_an_axis_is_made_as_in_the_whole(length, new, data):
-    first = data.draw(st.integers(0, new - 1))
-    count = data.draw(st.integers(1, new - first))
-    values = np.random.default_rng(length).random(length)
-    start, weights = axis_weights(first, count, length, new)
-    _, whole = axis_weights(0, new, length, new)
-    assert 0 <= start and start + weights.shape[1] <= length
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
-    part = weights @ values[start : start + weights.shape[1]]
-    np.testing.assert_allclose(
-        part, (whole @ values[: whole.shape[1]])[first : first + count], rtol=1e-5
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 60), st.integers(1, 9), st.data())
+def test_a_window_is_made_as_in_the_whole(height, width, new_height, new_width, data):
+    image = np.random.default_rng(height).random((height, width, 1)).astype(np.float32)
+    valid = np.random.default_rng(width).random((height, width)) < 0.8
+    reader = ResampledReader(Held(image, valid), new_height, new_width)
+    row, column = (
+        data.draw(st.integers(0, new_height - 1)),
+        data.draw(st.integers(0, new_width - 1)),
     )
+    sides = (
+        data.draw(st.integers(1, new_height - row)),
+        data.draw(st.integers(1, new_width - column)),
+    )
+    window = Window(row, column, *sides)
+    found, imagery = reader.read(window)
+    whole, everywhere = reader.read(Window(0, 0, new_height, new_width))
+    np.testing.assert_allclose(found, whole[window.slices], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(imagery, everywhere[window.slices])
 
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_means_keep_the_mean(length, factor):
     """Where pixels become larger by a whole factor, every old pixel counts alike."""
-    values = np.random.default_rng(factor).random(length * factor)
-    _, weights = axis_weights(0, length, length * factor, length)
-    assert (weights @ values).mean() == pytest.approx(values.mean(), rel=1e-5)
+    values = np.random.default_rng(factor).random((length * factor, 1))
+    assert at_size(values, (length, 1)).mean() == pytest.approx(values.mean(), rel=1e-5)
 
 
-def test_rows_and_columns_have_weights_of_their_own():
-    values = np.arange(8.0).reshape(4, 2)
-    rows, columns = axis_weights(0, 2, 4, 2)[1], axis_weights(0, 1, 2, 1)[1]
-    np.testing.assert_allclose(resample(values, rows, columns), [[1.5], [5.5]])
+def test_one_axis_up_and_the_other_down_is_smoother_than_each_axis_by_itself():
+    """GDAL resamples both axes alike; doing one after the other would differ by so much."""
+    image = blotches(60, 80).astype(np.float32)[..., :1].mean(axis=2)
+    apart = at_size(at_size(image, (40, 80)), (40, 100))
+    together = at_size(image, (40, 100))
+    assert 0 < np.abs(together - apart).mean() < 2
+    assert together.mean() == pytest.approx(apart.mean(), rel=0.01)
 
 
 def test_larger_pixels_are_means(tmp_path):
