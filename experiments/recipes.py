@@ -1,22 +1,34 @@
-"""Recipes with the published settings, on the data sets that others report on; for GPUs."""
+"""The recipes, each with its source, data, command, time and score; and the scenes of a run.
 
+``--set NAME=VALUE`` of the training commands, and ``Recipe.with_training`` in Python, change a
+setting of a recipe; ``jointnet.training_settings`` says what they mean.
+"""
+
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from jointnet.training_settings import Recipe, TrainingSettings, Validation
 from preprocessing.augmentation import Augmentation, Change
 from preprocessing.band_statistics import value_range
-from preprocessing.errors import DatasetError
+from preprocessing.errors import DatasetError, RunError
 from preprocessing.inria import OFFICIAL_VALIDATION, inria_scenes
 from preprocessing.layouts import folder_scenes
-from preprocessing.output_files import folder_beside
+from preprocessing.output_files import folder_beside, hash_file
 from preprocessing.patch_store import PatchSettings, PatchStore
 from preprocessing.scenes import Scene
 
+if TYPE_CHECKING:
+    from jointnet.runs import Run
+
+# The public implementation of JointNet chooses its loss by target.
 LOSS_OF_TARGET = {"buildings": "dice", "roads": "focal"}
-"""Losses of the public implementation, which switches them by target."""
+# Name of the recipe of stores, and of its run folders.
+STORED = "store"
+# Of open_buildings: what two CPU cores and 4 GB of memory can do.
+PIXELS_PER_BATCH = 4 * 256**2
 
 
 def inria_buildings() -> Recipe:
@@ -111,7 +123,7 @@ def _massachusetts(target: str) -> Recipe:
 
 
 def open_buildings() -> Recipe:
-    """Buildings at 0.3 m from open imagery; ``open_buildings_on`` goes on with it.
+    """Buildings at 0.3 m from open imagery, the first of three steps to the building weights.
 
     Source: architecture of Zhang and Wang 2019 at half width; training set up for two CPU cores.
     Data: ``aerial_buildings`` (16 tiles of five places, Inria layout) and ``inria_patches``
@@ -157,7 +169,7 @@ def open_buildings() -> Recipe:
 
 
 def open_buildings_on() -> Recipe:
-    """Buildings at 0.3 m: goes on with the weights of ``open_buildings``, for other places.
+    """Buildings at 0.3 m, the second step: for places that nobody trained on.
 
     Source: as ``open_buildings``. Batches are mixed by place, as two thirds of the patches are
     of one town; light changes more, and patches are rotated, scaled and sheared; target pixels
@@ -207,11 +219,11 @@ def open_buildings_on() -> Recipe:
 
 
 def open_buildings_recall() -> Recipe:
-    """Buildings at 0.3 m: goes on with the weights of ``open_buildings_on``, for recall at 0.6.
+    """Buildings at 0.3 m, the third step: for recall at the threshold of 0.6.
 
-    Source: as ``open_buildings_on``, whose weights are too careful: on the validation scenes the
-    threshold that is best for them is 0.19. Target pixels count 9 : 1 in the cross-entropy, so
-    that 0.6 is nearer to the best threshold.
+    Source: as ``open_buildings_on``, whose probabilities are too low: on the validation scenes
+    its best threshold is 0.19. Target pixels count 9 : 1 in the cross-entropy, which brings the
+    best threshold nearer to 0.6.
     Data: as ``open_buildings``.
     Command: ``python experiments/train_jointnet.py --recipe open_buildings_recall --data DATA
     --from RUN``, where RUN is a run of ``open_buildings_on``.
@@ -221,8 +233,7 @@ def open_buildings_recall() -> Recipe:
     return replace(
         second,
         name="open_buildings_recall",
-        # Better on the validation scenes than the crops' 256, at the same cost on large rasters:
-        # experiments/benchmark.py windows.
+        # Scores better on the validation scenes than 256, the crops' size, at the same cost.
         window=512,
         training=replace(second.training, cross_entropy_alpha=0.9),
     )
@@ -238,7 +249,7 @@ def open_roads() -> Recipe:
     the tiles, half from the crops. The loss is that of ``open_buildings``: with the focal loss
     few pixels reach the threshold of 0.6 (results/README.md).
     Command: ``python experiments/train_jointnet.py --recipe open_roads --data DATA``
-    Time: 114 minutes on 2 cores that were busy with other work too. Score: see README.md.
+    Time: 114 minutes on 2 busy cores. Score: see README.md.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
@@ -273,7 +284,7 @@ def sample() -> Recipe:
     """Generated scenes, to see everything work in minutes on a CPU.
 
     Source: ``preprocessing.sample_scenes``; the network is JointNet at a quarter of its width.
-    Data: 12 scenes of 512 x 512 pixels, generated into ``<data>/sample_scenes`` where they are
+    Data: 12 scenes of 512 x 512 pixels, generated into ``<data>/sample_scenes`` if they are
     missing; scene 1 of both places is held back.
     Command: ``python experiments/train_jointnet.py --recipe sample``
     Time: under 8 minutes on 2 cores. Score: validation IoU above 0.75 at 0.6.
@@ -284,7 +295,7 @@ def sample() -> Recipe:
         if not folder.exists():
             from preprocessing.sample_scenes import write_sample_scenes
 
-            # All scenes or none: a folder with some of them would pass for the whole.
+            # All scenes or none: a folder with some of them would pass for complete.
             with folder_beside(folder) as beside:
                 write_sample_scenes(beside / "scenes", scenes=12, size=512, seed=0)
                 (beside / "scenes").rename(folder)
@@ -353,21 +364,14 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 }
 
 
-STORED = "store"
-"""Name of the recipe, and of its run folders."""
-
-PIXELS_PER_BATCH = 4 * 256**2
-"""Of ``open_buildings``: what two CPU cores and 4 GB of memory can do."""
-
-
 def stored_recipe(store: PatchStore) -> Recipe:
-    """What to train on a store, as ``experiments/prepare.py`` makes them.
+    """Any store that ``experiments/prepare.py`` wrote.
 
-    Source: settings of ``open_roads`` where the target is roads, else of ``open_buildings``.
-    Crops have the size of the validation patches, a batch as many pixels as there. Several
-    sources have equal shares of each batch, however many patches they have, but for those of
-    which no pixel is valid. The strengths of the
-    augmentation refer to the values that the store holds, where these are not of 8 bits.
+    Source: settings of ``open_roads`` if the target is roads, else of ``open_buildings``. Crops
+    have the size of the validation patches, and a batch has as many pixels as there. Several
+    sources have equal shares of each batch, however many patches they have; a source without a
+    valid pixel has none. If pixels are not of 8 bits, the strengths of the augmentation refer to
+    the values that the store holds.
     Data: the store alone.
     Command: ``python experiments/train_jointnet.py --store STORE``
     Time: about 100 minutes on 2 cores. Score: depends on the data.
@@ -383,7 +387,7 @@ def stored_recipe(store: PatchStore) -> Recipe:
     return replace(
         base,
         name=STORED,
-        scenes=_no_scenes,
+        scenes=_refuse_to_list,
         patches=settings,
         training=replace(
             base.training,
@@ -397,5 +401,48 @@ def stored_recipe(store: PatchStore) -> Recipe:
     )
 
 
-def _no_scenes(data: Path, validation: Validation) -> NoReturn:
+def _refuse_to_list(data: Path, validation: Validation) -> NoReturn:
     raise DatasetError("a run on a store takes its scenes from there; give it by --store")
+
+
+def scenes_of(run: "Run", data: Path) -> list[Scene]:
+    """Return the scenes that were held back when a run was trained, found in the data folder.
+
+    Raises:
+        RunError: the run does not say what was held back, its recipe is unknown, or a scene is
+            missing or not the same.
+        DatasetError: the data folder has not the layout that the recipe reads.
+    """
+    recipe = run.config["recipe"]
+    name = recipe["name"]
+    if name == STORED:
+        raise RunError(
+            f"{run.folder} was trained on a patch store, which does not say where its scenes lie "
+            "now; predict them with infer.py and compare with --predictions and --labels"
+        )
+    if name not in RECIPES:
+        raise RunError(f"{run.folder} was trained by an unknown recipe {name!r}")
+    try:
+        described = json.loads((run.folder / "data.json").read_text(encoding="utf-8"))
+        held_back = {s["name"]: s for s in described["scenes"] if s["split"] == "validation"}
+    except (OSError, ValueError, KeyError):
+        raise RunError(
+            f"{run.folder} has no readable data.json, which says what was held back"
+        ) from None
+    scenes = {s.name: s for s in RECIPES[name]().scenes(data, recipe.get("validation"))}
+    missing = sorted(set(held_back) - set(scenes))
+    if missing:
+        raise RunError(
+            f"{len(missing)} validation scene(s) of {run.folder} are not in {data}, such as "
+            f"{missing[0]}; give the folder it was trained on by --data"
+        )
+    found = []
+    for name, entry in held_back.items():
+        scene = scenes[name]
+        for path, kind in ((scene.image, "image"), (scene.label, "label")):
+            if hash_file(path) != entry[f"{kind}_sha256"]:
+                raise RunError(f"{path} is not the {kind} that {run.folder} held back under {name}")
+        # Older runs do not say what is void.
+        labelled = {key: entry.get(key) for key in ("where", "buffer_m")}
+        found.append(replace(scene, white_border=entry.get("white_border", False), **labelled))
+    return found

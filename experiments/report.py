@@ -6,14 +6,20 @@ from pathlib import Path
 import click
 import numpy as np
 
-from experiments.evaluate import evaluate_run, notes
 from experiments.options import (
     Command,
     check_evaluation_options,
     evaluation_options,
     overwrite_option,
 )
-from jointnet.evaluation import LabelledImage, SceneCounts, describe_evaluation
+from experiments.recipes import scenes_of
+from jointnet.evaluation import (
+    LabelledImage,
+    SceneCounts,
+    describe_evaluation,
+    evaluate_run,
+    evaluation_notes,
+)
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, mask_scenes
 from jointnet.report import (
     Origin,
@@ -71,7 +77,14 @@ def report_run(
             writer.add(scene.name, scene.info, predicted_strips(scene, probabilities, shown))
 
         records = evaluate_run(
-            run, data, thresholds, relaxed_buffer, augment, histogram, objects, watch
+            run,
+            scenes_of(run, data),
+            thresholds,
+            relaxed_buffer,
+            augment,
+            histogram,
+            objects,
+            watch,
         )
         names = list(dict.fromkeys(record.name for record in records))
         origin = run_origin(run, shown, names, augment)
@@ -117,7 +130,7 @@ def report_masks(
             strips = mask_strips(scene, measures.align, shown.get(scene.name))
             writer.add(scene.name, raster_info(grid), strips)
         origin = mask_origin(
-            predictions, labels, [scene.name for scene in scenes], list(notes(records))
+            predictions, labels, [scene.name for scene in scenes], evaluation_notes(records)
         )
         return _complete(made, writer, records, measures.histogram, origin)
 
@@ -130,8 +143,7 @@ def _complete(
     origin: Origin,
 ) -> dict:
     """Write the page and the figures on it; what they hold."""
-    known = histogram if histogram is not None and histogram.pixels else None
-    content = describe_evaluation(records, known)
+    content = describe_evaluation(records, histogram)
     write_page(folder, content, writer.finish(), origin)
     write_json(folder / "evaluation.json", content)
     return content

@@ -1,15 +1,19 @@
-"""Pixel metrics of many scenes: pooled over everything, and per place."""
+"""Metrics of many scenes: counted, pooled over everything and per place, written and printed."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from jointnet.metrics import (
+    BUFFER_PX,
+    METRICS,
     PATCH,
+    RELAXED_METRICS,
     SHARE,
     Counts,
     PatchCounts,
@@ -19,20 +23,42 @@ from jointnet.metrics import (
     count_relaxed,
     threshold_mask,
 )
-from jointnet.prediction import Predict, predict_image
+from jointnet.prediction import Predict, mean_over_symmetries, predict_image
 from jointnet.thresholds import ProbabilityHistogram, threshold_lines
 from preprocessing.objects import MATCH_IOU, ObjectCounts, count_objects
 from preprocessing.output_files import write_csv, write_json
+from preprocessing.scenes import Scene
 from preprocessing.tiling import VOID
 
 if TYPE_CHECKING:
+    from jointnet.runs import Run
     from preprocessing.raster_access import RasterInfo
 
-
 OVERALL = "overall"
-COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
-RELAXED_COLUMNS = ("completeness", "correctness", "quality")
 THRESHOLDS = (0.5, 0.6)
+EVALUATION_FILES = ("evaluation.json", "evaluation.csv")
+# Of the targets that are measured with a buffer where the user names none.
+RELAXED_BUFFERS = {"roads": BUFFER_PX}
+
+PROTOCOLS = {
+    "pooled": "pooled over full scenes, as the Inria contest scores",
+    "mean": "mean over scenes",
+    "patches": f"pooled over {PATCH} px patches with more than {SHARE:.0%} target (BuildFormer's)",
+}
+UNITS = {"pooled": "scenes", "mean": "scenes", "patches": "patches"}
+OBJECT_METRICS = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "f1",
+    "ap50": "ap50",
+    "boundary_iou": "boundary iou",
+    "polis_px": "polis px",
+    "polis_m": "polis m",
+    "count_error": "count error",
+    "area_error": "area error",
+}
+"""The metrics of objects, in the order of tables, and what tables call them."""
+_SIGNED = ("count_error", "area_error")
 
 
 class LabelledImage(NamedTuple):
@@ -91,13 +117,16 @@ class SceneCounts:
     objects: ObjectCounts | None = None
     aligned: str | None = None
 
-    def figures(self) -> dict[str, float | int]:
-        """Metrics in 0..1 and the counts behind them, the relaxed ones where there are such."""
+    def metrics(self) -> dict[str, float | int]:
+        """Return the metrics and the counts behind them, the relaxed ones where there are such."""
         strict = {**self.counts.metrics(), **vars(self.counts)}
         if self.relaxed_buffer_px is None:
             return strict
         buffer = {"relaxed_buffer_px": self.relaxed_buffer_px}
-        return {**strict, **buffer, **self.relaxed.measures(), **vars(self.relaxed)}
+        return {**strict, **buffer, **self.relaxed.metrics(), **vars(self.relaxed)}
+
+
+# Counting
 
 
 def evaluate_scenes(
@@ -119,7 +148,7 @@ def evaluate_scenes(
         window: side of a prediction window in pixels.
         overlap: pixels that neighbouring windows share.
         thresholds: probabilities from which a pixel is target.
-        relaxed_buffer_px: pixels within which the relaxed measures match; None for none of them.
+        relaxed_buffer_px: pixels within which the relaxed metrics match; None for none of them.
         histogram: gets the probabilities of all scenes.
         objects: count objects too (``preprocessing.objects``), scored by probability.
         watch: called once a scene, with what was counted in it.
@@ -139,22 +168,93 @@ def evaluate_scenes(
             watch(LabelledImage(name, place, image, truth, valid, info), probabilities)
         for threshold in thresholds:
             found = threshold_mask(probabilities, threshold)
-            grid = PatchGrid(*truth.shape)
-            grid.add(0, truth, found)
-            counted = SceneCounts(name, place, threshold, count(truth, found))
-            counted = replace(counted, patches=grid.counts())
-            if objects:
-                found_objects = count_objects(truth, found, probabilities, info)
-                counted = replace(counted, objects=found_objects)
+            patches, relaxed = PatchGrid(*truth.shape), RelaxedCounts()
+            patches.add(0, truth, found)
             if relaxed_buffer_px is not None:
                 relaxed = count_relaxed(truth, found, relaxed_buffer_px, label)
-                counted = replace(counted, relaxed=relaxed, relaxed_buffer_px=relaxed_buffer_px)
-            records.append(counted)
+            records.append(
+                SceneCounts(
+                    name,
+                    place,
+                    threshold,
+                    count(truth, found),
+                    relaxed,
+                    relaxed_buffer_px,
+                    patches=patches.counts(),
+                    objects=count_objects(truth, found, probabilities, info) if objects else None,
+                )
+            )
     return records
 
 
+def evaluate_run(
+    run: "Run",
+    scenes: Iterable[Scene],
+    thresholds: Sequence[float] = THRESHOLDS,
+    relaxed_buffer: int | None = None,
+    augment: bool = False,
+    histogram: ProbabilityHistogram | None = None,
+    objects: bool = False,
+    watch: Watch | None = None,
+) -> list[SceneCounts]:
+    """Predict scenes with a trained network and count.
+
+    Args:
+        run: the trained network.
+        scenes: what it is measured on, such as ``experiments.recipes.scenes_of(run, data)``.
+        thresholds: probabilities from which a pixel is target.
+        relaxed_buffer: pixels within which the relaxed metrics match; None for 3 where the target
+            is roads, and for no relaxed metrics elsewhere.
+        augment: take the mean over the eight flips and rotations of every window.
+        histogram: gets the probabilities, for the metrics of all thresholds.
+        objects: count objects too.
+        watch: called once a scene, see ``evaluate_scenes``.
+
+    Raises:
+        JointNetError: of the kind that says what is wrong.
+    """
+    from preprocessing.patches import load_pair
+    from preprocessing.raster_access import raster_info
+
+    # Named in training where the files' own order or marks were not to be trusted.
+    numbers = run.config["recipe"].get("patches", {}).get("band_numbers")
+    if relaxed_buffer is None:
+        relaxed_buffer = RELAXED_BUFFERS.get(run.config["target"])
+
+    def load(scene: Scene) -> LabelledImage:
+        image, label, valid, _ = load_pair(scene, run.config["bands"], numbers)
+        info = raster_info(scene.image)
+        return LabelledImage(scene.name, scene.place, image, label, valid, info)
+
+    predict = run.model.predict_on_batch
+    return evaluate_scenes(
+        mean_over_symmetries(predict) if augment else predict,
+        map(load, scenes),
+        window=run.config["window"],
+        overlap=run.config["overlap"],
+        thresholds=thresholds,
+        relaxed_buffer_px=relaxed_buffer,
+        histogram=histogram,
+        objects=objects,
+        watch=watch,
+    )
+
+
+# Adding up
+
+
+def _groups(
+    records: Sequence[SceneCounts],
+) -> Iterator[tuple[float | None, str, list[SceneCounts]]]:
+    """Yield the records of every threshold and place, the places sorted and ``OVERALL`` last."""
+    for threshold in sorted({record.threshold for record in records}, key=lambda t: t or 0):
+        here = [record for record in records if record.threshold == threshold]
+        for place in [*sorted({record.place for record in here}), OVERALL]:
+            yield threshold, place, [r for r in here if place in (r.place, OVERALL)]
+
+
 def summarise(records: Sequence[SceneCounts]) -> list[dict]:
-    """Rows of a table: counts added per place and over everything, then divided once.
+    """Return rows of a table: counts added per place and over everything, then divided once.
 
     Args:
         records: of at least one scene, all with the same relaxed buffer.
@@ -162,7 +262,7 @@ def summarise(records: Sequence[SceneCounts]) -> list[dict]:
     Returns:
         A row per threshold and place, the places sorted and ``"overall"`` last, with
         ``threshold``, ``place``, ``scenes`` (how many), ``pixels`` (valid ones) and the
-        ``SceneCounts.figures`` of the added counts.
+        ``SceneCounts.metrics`` of the added counts.
 
     Raises:
         ValueError: records of different relaxed buffers, whose counts cannot be added.
@@ -171,124 +271,42 @@ def summarise(records: Sequence[SceneCounts]) -> list[dict]:
     if len(buffers) > 1:
         raise ValueError(f"records must have one relaxed buffer; got {buffers}")
     rows = []
-    for threshold in sorted({record.threshold for record in records}, key=lambda t: t or 0):
-        here = [record for record in records if record.threshold == threshold]
-        for place in [*sorted({record.place for record in here}), OVERALL]:
-            members = [record for record in here if place in (record.place, OVERALL)]
-            pooled = SceneCounts(
-                name=place,
-                place=place,
-                threshold=threshold,
-                counts=sum((record.counts for record in members), Counts()),
-                relaxed=sum((record.relaxed for record in members), RelaxedCounts()),
-                relaxed_buffer_px=members[0].relaxed_buffer_px,
-            )
-            rows.append(
-                {
-                    "threshold": threshold,
-                    "place": place,
-                    "scenes": len(members),
-                    "pixels": pooled.counts.pixels,
-                    **pooled.figures(),
-                }
-            )
+    for threshold, place, members in _groups(records):
+        counts = sum((record.counts for record in members), Counts())
+        relaxed = sum((record.relaxed for record in members), RelaxedCounts())
+        pooled = SceneCounts(place, place, threshold, counts, relaxed, *buffers)
+        head = {"threshold": threshold, "place": place, "scenes": len(members)}
+        rows.append({**head, "pixels": counts.pixels, **pooled.metrics()})
     return rows
 
 
-def table(rows: Sequence[dict]) -> str:
-    """The rows as text for a screen, three decimals; the relaxed columns where there are such."""
-    buffer = rows[0].get("relaxed_buffer_px")
-    columns = COLUMNS if buffer is None else COLUMNS + RELAXED_COLUMNS
-    widths = [max(9, len(column)) for column in columns]
-    names = max(len(row["place"]) for row in rows)
-    head = f"{'threshold':>9}  {'place':<{names}}  {'scenes':>6}  {'pixels':>11}"
-    lines = [head + "".join(f"  {c:>{w}}" for c, w in zip(columns, widths, strict=True))]
-    for row in rows:
-        threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
-        lines.append(
-            f"{threshold:>9}  {row['place']:<{names}}  {row['scenes']:>6}  {row['pixels']:>11,}"
-            + "".join(f"  {row[c]:>{w}.3f}" for c, w in zip(columns, widths, strict=True))
-        )
-    if buffer is not None:
-        lines.append(f"completeness, correctness and quality: within {buffer} px")
-    return "\n".join(lines)
-
-
-OBJECT_COLUMNS = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "f1",
-    "ap50": "ap50",
-    "boundary_iou": "boundary iou",
-    "polis_px": "polis px",
-    "polis_m": "polis m",
-    "count_error": "count error",
-    "area_error": "area error",
-}
-_SIGNED = ("count_error", "area_error")
-
-
 def object_rows(records: Sequence[SceneCounts]) -> list[dict]:
-    """Rows of a table of objects.
+    """Return rows of a table of objects.
 
     Args:
         records: of at least one scene, all with objects.
 
     Returns:
-        A row per threshold and place, the places sorted and ``"overall"`` last, with
-        ``threshold``, ``place``, ``scenes`` and what ``ObjectCounts.measures`` gives.
+        A row per threshold and place as in ``summarise``, with ``threshold``, ``place``,
+        ``scenes`` and the ``ObjectCounts.metrics``.
     """
-    rows = []
-    for threshold in sorted({record.threshold for record in records}, key=lambda t: t or 0):
-        here = [record for record in records if record.threshold == threshold]
-        for place in [*sorted({record.place for record in here}), OVERALL]:
-            members = [record.objects for record in here if place in (record.place, OVERALL)]
-            added = sum(members, ObjectCounts())
-            head = {"threshold": threshold, "place": place, "scenes": len(members)}
-            rows.append({**head, **added.measures()})
-    return rows
-
-
-def object_table(rows: Sequence[dict]) -> str:
-    """The rows as text for a screen, and what the columns mean."""
-    names = max(len(row["place"]) for row in rows)
-    head = f"{'threshold':>9}  {'place':<{names}}  {'true':>7}  {'found':>7}"
-    lines = [head + "".join(f"  {title:>12}" for title in OBJECT_COLUMNS.values())]
-    for row in rows:
-        threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
-        lines.append(
-            f"{threshold:>9}  {row['place']:<{names}}  {row['true_objects']:>7,}  "
-            f"{row['predicted_objects']:>7,}"
-            + "".join(f"  {_cell(row[name], name in _SIGNED):>12}" for name in OBJECT_COLUMNS)
-        )
-    lines.append(
-        f"objects: pieces connected by edges, matched one to one from an IoU of {MATCH_IOU:g}; "
-        f"boundaries {rows[0]['boundary_px']} px wide; PoLiS of matched pairs"
-    )
-    return "\n".join(lines)
-
-
-def _cell(value: float | None, signed: bool) -> str:
-    if value is None:
-        return "-"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
-
-
-PROTOCOLS = {
-    "pooled": "pooled over full scenes, as the Inria contest scores",
-    "mean": "mean over scenes",
-    "patches": f"pooled over {PATCH} px patches with more than {SHARE:.0%} target (BuildFormer's)",
-}
-UNITS = {"pooled": "scenes", "mean": "scenes", "patches": "patches"}
-PROTOCOL_COLUMNS = ("iou", "f1", "precision", "recall", "accuracy")
+    return [
+        {
+            "threshold": threshold,
+            "place": place,
+            "scenes": len(members),
+            **sum((record.objects for record in members), ObjectCounts()).metrics(),
+        }
+        for threshold, place, members in _groups(records)
+    ]
 
 
 def protocol_rows(records: Sequence[SceneCounts]) -> list[dict]:
-    """The figures of every protocol, threshold and place.
+    """Return the metrics of every protocol, threshold and place.
 
     Scenes without a valid pixel do not enter the mean. A scene where neither truth nor prediction
     has target enters it with an IoU of 1, one where only one of them has with 0
-    (``metrics.Counts.metrics``).
+    (``metrics.ratios``).
 
     Args:
         records: of at least one scene; those without patch counts have none kept.
@@ -296,20 +314,15 @@ def protocol_rows(records: Sequence[SceneCounts]) -> list[dict]:
     Returns:
         A row per threshold, protocol and place, the places sorted and ``"overall"`` last, with
         ``threshold``, ``protocol``, ``place``, ``units`` (scenes or patches that entered), and
-        IoU, F1, precision, recall and accuracy in 0..1, None where nothing entered.
+        ``METRICS`` in 0..1, None where nothing entered.
     """
-    rows = []
-    for threshold in sorted({record.threshold for record in records}, key=lambda t: t or 0):
-        here = [record for record in records if record.threshold == threshold]
-        places = [*sorted({record.place for record in here}), OVERALL]
-        for protocol in PROTOCOLS:
-            for place in places:
-                members = [record for record in here if place in (record.place, OVERALL)]
-                units, figures = _FIGURES[protocol](members)
-                head = {"threshold": threshold, "protocol": protocol, "place": place}
-                figures = {name: figures[name] if units else None for name in PROTOCOL_COLUMNS}
-                rows.append({**head, "units": units, **figures})
-    return rows
+    groups, rows = list(_groups(records)), []
+    for protocol, measure in _MEASURED.items():
+        for threshold, place, members in groups:
+            units, metrics = measure(members)
+            head = {"threshold": threshold, "protocol": protocol, "place": place, "units": units}
+            rows.append(head | {name: metrics[name] if units else None for name in METRICS})
+    return sorted(rows, key=lambda row: row["threshold"] or 0)
 
 
 def _pooled(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
@@ -320,7 +333,7 @@ def _pooled(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
 def _mean(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
     each = [record.counts.metrics() for record in records if record.counts.pixels]
     number = max(len(each), 1)
-    return len(each), {name: sum(one[name] for one in each) / number for name in PROTOCOL_COLUMNS}
+    return len(each), {name: sum(one[name] for one in each) / number for name in METRICS}
 
 
 def _patches(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
@@ -328,42 +341,27 @@ def _patches(records: Sequence[SceneCounts]) -> tuple[int, dict[str, float]]:
     return added.kept, added.counts.metrics()
 
 
-_FIGURES = {"pooled": _pooled, "mean": _mean, "patches": _patches}
+_MEASURED = {"pooled": _pooled, "mean": _mean, "patches": _patches}
 
 
-def protocol_table(rows: Sequence[dict]) -> str:
-    """The overall rows as text for a screen, every protocol in words."""
-    overall = [row for row in rows if row["place"] == OVERALL]
-    words = max(map(len, PROTOCOLS.values()))
-    columns = ("iou", "accuracy")
-    head = f"{'threshold':>9}  {'protocol':<{words}}  {'over':>14}"
-    lines = [head + "".join(f"  {column:>8}" for column in columns)]
-    for row in overall:
-        threshold = "-" if row["threshold"] is None else f"{row['threshold']:g}"
-        units = f"{row['units']:,} {UNITS[row['protocol']]}"
-        figures = ("-" if row[c] is None else f"{row[c]:.3f}" for c in columns)
-        lines.append(
-            f"{threshold:>9}  {PROTOCOLS[row['protocol']]:<{words}}  {units:>14}"
-            + "".join(f"  {figure:>8}" for figure in figures)
-        )
-    return "\n".join(lines)
+# Writing
 
 
 def describe_evaluation(
     records: Sequence[SceneCounts], histogram: ProbabilityHistogram | None = None
 ) -> dict:
-    """The content of ``evaluation.json``.
+    """Return the content of ``evaluation.json``.
 
     Args:
         records: of at least one scene.
-        histogram: the probabilities of these scenes; None for finished masks.
+        histogram: the probabilities of these scenes; None or an empty one for finished masks.
 
     Returns:
-        ``summary``, the pooled counts and figures per threshold and place
-        (``summarise``); ``protocols``, the same scenes by every protocol
-        (``protocol_rows``), and ``protocol_names``, these in words; ``scenes``, each of
-        them; ``objects`` (``object_rows``) where objects were counted; and
-        ``thresholds`` (``ProbabilityHistogram.report``) where there are probabilities.
+        ``summary``, the pooled counts and metrics per threshold and place (``summarise``);
+        ``protocols``, the same scenes by every protocol (``protocol_rows``), and
+        ``protocol_names``, these in words; ``scenes``, each of them; ``objects``
+        (``object_rows``) where objects were counted; and ``thresholds``
+        (``ProbabilityHistogram.describe``) where there are probabilities.
     """
     content = {
         "summary": summarise(records),
@@ -372,32 +370,25 @@ def describe_evaluation(
     }
     if all(record.objects is not None for record in records):
         content["objects"] = object_rows(records)
-    if histogram is not None:
-        thresholds = dict.fromkeys(record.threshold for record in records)
-        pooled = [
-            (at, sum((r.counts for r in records if r.threshold == at), Counts()))
-            for at in thresholds
-        ]
-        content["thresholds"] = histogram.report(pooled)
-    content["scenes"] = [_scene(record) for record in records]
+    if histogram is not None and histogram.pixels:
+        overall = [group for group in _groups(records) if group[1] == OVERALL]
+        pooled = [(at, sum((r.counts for r in members), Counts())) for at, _, members in overall]
+        content["thresholds"] = histogram.describe(pooled)
+    content["scenes"] = [_describe_scene(record) for record in records]
     return content
 
 
-def _scene(record: SceneCounts) -> dict:
-    """The entry of one scene at one threshold."""
+def _describe_scene(record: SceneCounts) -> dict:
     described = {"name": record.name, "place": record.place, "threshold": record.threshold}
-    described |= record.figures()
+    described |= record.metrics()
     for key in ("polygons", "aligned"):
         if getattr(record, key) is not None:
             described[key] = getattr(record, key)
     if record.patches is not None:
-        described["patches"] = {
-            "kept": record.patches.kept,
-            "of": record.patches.patches,
-            **vars(record.patches.counts),
-        }
+        kept = {"kept": record.patches.kept, "of": record.patches.patches}
+        described["patches"] = kept | vars(record.patches.counts)
     if record.objects is not None:
-        described["objects"] = record.objects.measures()
+        described["objects"] = record.objects.metrics()
     return described
 
 
@@ -417,20 +408,119 @@ def write_evaluation(
     """
     content = describe_evaluation(records, histogram)
     rows = [{**row, "protocol": "pooled", "units": row["scenes"]} for row in content["summary"]]
-    for row in content["protocols"]:
-        if row["protocol"] != "pooled":
-            rows.append(dict.fromkeys(rows[0], "") | row)
+    others = [row for row in content["protocols"] if row["protocol"] != "pooled"]
+    rows += [dict.fromkeys(rows[0], "") | row for row in others]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", content)
-    write_csv(folder / "evaluation.csv", rows)
+    for name, write, what in zip(
+        EVALUATION_FILES, (write_json, write_csv), (content, rows), strict=True
+    ):
+        write(folder / name, what)
     return content
 
 
+# Printing
+
+
+def text_table(rows: Sequence[Sequence[Any]], left: int = 1, width: int = sys.maxsize) -> str:
+    """Return rows of equal length as aligned text, the first of them the heading.
+
+    Args:
+        rows: cells; floats get three decimals, integers commas, and None is ``-``.
+        left: how many columns, from the first, are words and aligned to the left. They are
+            repeated where the others do not fit on one line.
+        width: characters of a line, after which columns go on below.
+    """
+    text = [[_cell(value) for value in row] for row in rows]
+    sizes = [max(map(len, column)) for column in zip(*text, strict=True)]
+    heads, blocks = list(range(left)), [[]]
+    for column in range(left, len(sizes)):
+        used = sum(sizes[c] + 2 for c in [*heads, *blocks[-1], column]) - 2
+        if blocks[-1] and used > width:
+            blocks.append([])
+        blocks[-1].append(column)
+
+    def line(row: Sequence[str], columns: Sequence[int]) -> str:
+        cells = [row[c].ljust(sizes[c]) if c < left else row[c].rjust(sizes[c]) for c in columns]
+        return "  ".join(cells).rstrip()
+
+    return "\n\n".join(
+        "\n".join(line(row, [*heads, *block]) for row in text).lstrip("\n") for block in blocks
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _at(threshold: float | None) -> str | None:
+    return None if threshold is None else f"{threshold:g}"
+
+
+def summary_text(rows: Sequence[dict]) -> str:
+    """Return the rows of ``summarise`` as a table, the relaxed metrics where there are such."""
+    buffer = rows[0].get("relaxed_buffer_px")
+    columns = ["place", "scenes", "pixels", *METRICS]
+    columns += RELAXED_METRICS if buffer is not None else ()
+    cells = [[_at(row["threshold"]), *(row[name] for name in columns)] for row in rows]
+    text = text_table([["threshold", *columns], *cells], left=2)
+    if buffer is None:
+        return text
+    return f"{text}\ncompleteness, correctness and quality: within {buffer} px"
+
+
+def protocol_text(rows: Sequence[dict]) -> str:
+    """Return the overall rows of ``protocol_rows`` as a table, every protocol in words."""
+    cells = [
+        [
+            _at(row["threshold"]),
+            PROTOCOLS[row["protocol"]],
+            f"{row['units']:,} {UNITS[row['protocol']]}",
+            row["iou"],
+            row["accuracy"],
+        ]
+        for row in rows
+        if row["place"] == OVERALL
+    ]
+    return text_table([["threshold", "protocol", "over", "iou", "accuracy"], *cells], left=2)
+
+
+def object_text(rows: Sequence[dict]) -> str:
+    """Return the rows of ``object_rows`` as a table, and what the columns mean."""
+    cells = []
+    for row in rows:
+        cells.append([_at(row["threshold"]), row["place"]])
+        cells[-1] += [row["true_objects"], row["predicted_objects"]]
+        for name in OBJECT_METRICS:
+            signed = name in _SIGNED and row[name] is not None
+            cells[-1].append(f"{row[name]:+.3f}" if signed else row[name])
+    heading = ["threshold", "place", "true", "found", *OBJECT_METRICS.values()]
+    return (
+        f"{text_table([heading, *cells], left=2)}\n"
+        f"objects: pieces connected by edges, matched one to one from an IoU of {MATCH_IOU:g}; "
+        f"boundaries {rows[0]['boundary_px']} px wide; PoLiS of matched pairs"
+    )
+
+
 def evaluation_text(content: dict) -> str:
-    """All that a command prints of ``describe_evaluation``; the pooled table comes first."""
-    parts = [table(content["summary"]), protocol_table(content["protocols"])]
+    """Return all that a command prints of ``describe_evaluation``; the pooled table comes first."""
+    parts = [summary_text(content["summary"]), protocol_text(content["protocols"])]
     if "thresholds" in content:
         parts.append(threshold_lines(content["thresholds"]))
     if "objects" in content:
-        parts.append(object_table(content["objects"]))
+        parts.append(object_text(content["objects"]))
     return "\n\n".join(parts)
+
+
+def evaluation_notes(records: Iterable[SceneCounts]) -> list[str]:
+    """Say what became of the polygons of each label, and which predictions were aligned."""
+    from preprocessing.polygons import PolygonCounts
+
+    notes = []
+    for record in records:
+        if record.polygons is not None:
+            notes.append(f"{record.name}: {PolygonCounts(**record.polygons)}")
+        if record.aligned is not None:
+            notes.append(f"{record.name}: {record.aligned}")
+    return notes

@@ -1,15 +1,42 @@
-"""Pixel metrics from integer counts: counts are added over everything, and divided once."""
+"""Metrics of masks from integer counts: counts are added over everything, then divided once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Self
 
 import numpy as np
 
 from preprocessing.tiling import VOID
 
+METRICS = ("iou", "f1", "precision", "recall", "accuracy")
+"""The metrics of pixels, in the order of tables."""
+RELAXED_METRICS = ("completeness", "correctness", "quality")
+BUFFER_PX = 3
+PATCH = 512
+SHARE = 0.05
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+SEED = 0
+ENOUGH = 6
+"""Below, no verdict: five scenes all fall on one side by chance once in 16 times (sign test)."""
+# Weights of 10,000 scenes at once, 8 bytes each, are 80 MB.
+_CHUNK_ELEMENTS = 10_000_000
+
+
+class _Added:
+    """Counts that are added field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return type(self)(*(one + more for one, more in pairs))
+
+
+# Pixels
+
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(_Added):
     """The binary confusion matrix in pixels.
 
     Attributes:
@@ -24,44 +51,53 @@ class Counts:
     false_negative: int = 0
     true_negative: int = 0
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.true_positive + other.true_positive,
-            self.false_positive + other.false_positive,
-            self.false_negative + other.false_negative,
-            self.true_negative + other.true_negative,
-        )
-
     @property
     def pixels(self) -> int:
         """All pixels counted."""
-        return self.true_positive + self.false_positive + self.false_negative + self.true_negative
+        return sum(vars(self).values())
 
     def metrics(self) -> dict[str, float]:
-        """Accuracy, precision, recall, F1 and IoU of the target class, each in 0..1.
+        """Return accuracy, precision, recall, F1 and IoU of the target class, see ``ratios``."""
+        return {name: float(ratio) for name, ratio in ratios(*vars(self).values()).items()}
 
-        A ratio without a denominator is 1 where neither truth nor prediction has target (they
-        agree), and 0 otherwise. Accuracy without any pixel is 1.
-        """
-        positive = self.true_positive + self.false_positive
-        actual = self.true_positive + self.false_negative
-        empty = 1.0 if positive == actual == 0 else 0.0
 
-        def ratio(part: int, whole: int) -> float:
-            return part / whole if whole else empty
+def ratios(
+    true_positive: np.ndarray | int,
+    false_positive: np.ndarray | int,
+    false_negative: np.ndarray | int,
+    true_negative: np.ndarray | int,
+) -> dict[str, np.ndarray]:
+    """Divide the counts of one or many confusion matrices.
 
-        correct = self.true_positive + self.true_negative
-        return {
-            "accuracy": correct / self.pixels if self.pixels else 1.0,
-            "precision": ratio(self.true_positive, positive),
-            "recall": ratio(self.true_positive, actual),
-            "f1": ratio(2 * self.true_positive, positive + actual),
-            "iou": ratio(self.true_positive, positive + actual - self.true_positive),
-        }
+    A ratio without a denominator is 1 where neither truth nor prediction has target (they agree),
+    and 0 otherwise. Accuracy without any pixel is 1.
+
+    Args:
+        true_positive: integers; all four of one shape.
+        false_positive: as above.
+        false_negative: as above.
+        true_negative: as above.
+
+    Returns:
+        ``accuracy``, ``precision``, ``recall``, ``f1`` and ``iou``, float64 in 0..1.
+    """
+    found, wanted = true_positive + false_positive, true_positive + false_negative
+    empty = np.asarray(found + wanted == 0, np.float64)
+    fractions = {
+        "accuracy": (true_positive + true_negative, found + false_negative + true_negative),
+        "precision": (true_positive, found),
+        "recall": (true_positive, wanted),
+        "f1": (2 * true_positive, found + wanted),
+        "iou": (true_positive, found + false_negative),
+    }
+    return {
+        name: np.divide(part, whole, out=empty.copy(), where=np.greater(whole, 0))
+        for name, (part, whole) in fractions.items()
+    }
 
 
 def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
-    """Counts of a prediction against the truth.
+    """Count a prediction against the truth.
 
     Args:
         truth: uint8 mask of 0, 1 and 255 (void), any shape.
@@ -75,8 +111,7 @@ def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
     """
     check_masks(truth=truth, prediction=prediction)
     valid = (truth != VOID) & (prediction != VOID)
-    truth, prediction = truth[valid], prediction[valid]
-    pairs = 2 * truth.astype(np.uint8) + prediction.astype(np.uint8)
+    pairs = 2 * truth[valid].astype(np.uint8) + prediction[valid].astype(np.uint8)
     true_negative, false_positive, false_negative, true_positive = np.bincount(
         pairs, minlength=4
     ).tolist()
@@ -84,40 +119,35 @@ def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
 
 
 def check_masks(**masks: np.ndarray) -> None:
-    """Refuse what are no masks of one raster.
+    """Refuse arrays that are not masks of one raster.
 
     Args:
-        **masks: arrays by the name that an error shall give them.
+        **masks: arrays by the name that errors call them.
 
     Raises:
         ValueError: the shapes differ, or a value is none of 0, 1 and 255 (a probability, say).
     """
-    shapes = [mask.shape for mask in masks.values()]
-    if len(set(shapes)) > 1:
-        raise ValueError(f"{_listed(masks)} must have one shape; got {_listed(map(str, shapes))}")
+    if len({mask.shape for mask in masks.values()}) > 1:
+        shapes = ", ".join(f"{name} {mask.shape}" for name, mask in masks.items())
+        raise ValueError(f"masks must have one shape; got {shapes}")
     for name, mask in masks.items():
         others = mask[(mask != 0) & (mask != 1) & (mask != VOID)]
         if others.size:
             raise ValueError(f"{name} must hold 0, 1 and {VOID} only; got {others[0]}")
 
 
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}"
-
-
 def threshold_mask(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Mask of probabilities: uint8, 1 where at least ``threshold``, 255 where not a number."""
+    """Return a uint8 mask: 1 where at least ``threshold``, 255 where not a number, else 0."""
     mask = (probabilities >= threshold).astype(np.uint8)
     mask[np.isnan(probabilities)] = VOID
     return mask
 
 
-BUFFER_PX = 3
+# Pixels within a buffer
 
 
 @dataclass(frozen=True)
-class RelaxedCounts:
+class RelaxedCounts(_Added):
     """Pixels that have a counterpart within the buffer, and all of them.
 
     Attributes:
@@ -132,23 +162,15 @@ class RelaxedCounts:
     predicted_right: int = 0
     predicted_total: int = 0
 
-    def __add__(self, other: "RelaxedCounts") -> "RelaxedCounts":
-        return RelaxedCounts(
-            self.true_found + other.true_found,
-            self.true_total + other.true_total,
-            self.predicted_right + other.predicted_right,
-            self.predicted_total + other.predicted_total,
-        )
-
-    def measures(self) -> dict[str, float]:
-        """Completeness, correctness and quality, each in 0..1.
+    def metrics(self) -> dict[str, float]:
+        """Return completeness, correctness and quality, each in 0..1.
 
         Completeness (relaxed recall) is the share of true pixels that were found, correctness
         (relaxed precision) the share of predicted pixels that are right; quality is
         ``cp * cr / (cp + cr - cp * cr)``, which is the IoU where the buffer is 0.
 
-        A share of no pixels is 1 where all pixels on the other side are matched, as they are
-        where there are none either, and 0 otherwise.
+        A share of no pixels is 1 where all pixels of the other side are matched, also if there
+        are none, and 0 otherwise.
         """
         true_matched = self.true_found == self.true_total
         predicted_matched = self.predicted_right == self.predicted_total
@@ -159,11 +181,8 @@ class RelaxedCounts:
         completeness = share(self.true_found, self.true_total, predicted_matched)
         correctness = share(self.predicted_right, self.predicted_total, true_matched)
         both = completeness * correctness
-        return {
-            "completeness": completeness,
-            "correctness": correctness,
-            "quality": both / (completeness + correctness - both) if both else 0.0,
-        }
+        quality = both / (completeness + correctness - both) if both else 0.0
+        return {"completeness": completeness, "correctness": correctness, "quality": quality}
 
 
 def count_relaxed(
@@ -172,10 +191,10 @@ def count_relaxed(
     buffer_px: int = BUFFER_PX,
     label: np.ndarray | None = None,
 ) -> RelaxedCounts:
-    """Relaxed counts of a prediction against the truth.
+    """Count matches of a prediction and the truth within a buffer.
 
-    Void pixels are left out of the counting, not of the search: a true pixel is matched by
-    predicted target where the truth is void, and a predicted pixel by a road that the label draws
+    Void pixels are not counted, but they do match: a true pixel is found by predicted target
+    where the truth is void, and a predicted pixel is right beside a road that the label draws
     where there is no imagery. The second needs ``label``, as void hides it in ``truth``.
 
     Args:
@@ -197,19 +216,17 @@ def count_relaxed(
     check_masks(truth=truth, prediction=prediction, label=label)
     valid = (truth != VOID) & (prediction != VOID)
     true, predicted = (truth == 1) & valid, (prediction == 1) & valid
-    return RelaxedCounts(
-        true_found=_number(true & near(prediction == 1, buffer_px)),
-        true_total=_number(true),
-        predicted_right=_number(predicted & near(label == 1, buffer_px)),
-        predicted_total=_number(predicted),
-    )
+    found, right = near(prediction == 1, buffer_px), near(label == 1, buffer_px)
+    counted = (true & found, true, predicted & right, predicted)
+    return RelaxedCounts(*(int(np.count_nonzero(pixels)) for pixels in counted))
 
 
 def near(target: np.ndarray, buffer_px: int) -> np.ndarray:
-    """Where target lies within a distance.
+    """Return where target lies within a distance.
 
-    Target is dilated with the disc of that radius, row by row of the disc, which is exact: no
-    distance is rounded. Time grows with the radius, not with its square.
+    Target is dilated with the disc of that radius, row by row of the disc, which rounds no
+    distance. Time grows with the radius, not with its square; a distance transform takes 75 times
+    as long, and calls every pixel of an empty mask near.
 
     Args:
         target: ``(height, width)`` bool; may be empty.
@@ -239,20 +256,15 @@ def near(target: np.ndarray, buffer_px: int) -> np.ndarray:
     return found
 
 
-def _number(mask: np.ndarray) -> int:
-    return int(np.count_nonzero(mask))
-
-
-PATCH = 512
-SHARE = 0.05
+# Patches with target
 
 
 @dataclass(frozen=True)
-class PatchCounts:
-    """What the patches that are left hold together.
+class PatchCounts(_Added):
+    """What the patches with target hold together.
 
     Attributes:
-        kept: patches with more than so much target.
+        kept: patches with more than a share of target.
         patches: all patches that hold a valid pixel.
         counts: the confusion matrix over the kept ones, mirrored pixels counted again.
     """
@@ -261,14 +273,9 @@ class PatchCounts:
     patches: int = 0
     counts: Counts = field(default_factory=Counts)
 
-    def __add__(self, other: "PatchCounts") -> "PatchCounts":
-        return PatchCounts(
-            self.kept + other.kept, self.patches + other.patches, self.counts + other.counts
-        )
-
 
 def weights(length: int, patch: int = PATCH) -> np.ndarray:
-    """How often each pixel of one axis counts in each patch.
+    """Return how often each pixel of one axis counts in each patch.
 
     An axis longer than a patch is padded to whole patches by its mirror image on both sides (by
     one pixel more at the end, where the padding is odd); a shorter one is one patch as it is.
@@ -323,27 +330,20 @@ class PatchGrid:
             self._sums += by_column[:, None, :] * weight[None, :, start, None]
 
     def counts(self, share: float = SHARE) -> PatchCounts:
-        """The patches with more than a share of target among their valid pixels.
+        """Return the patches with more than a share of target among their valid pixels.
 
         Args:
             share: 0..1; patches that have exactly it are left out. Patches without a valid pixel
                 always are.
         """
-        valid, true, found, both = self._sums
+        valid, true = self._sums[:2]
         kept = true / np.maximum(valid, 1) > share
-        valid_sum, true, found, both = (int(sums[kept].sum()) for sums in self._sums)
-        counts = Counts(both, found - both, true - both, valid_sum - true - found + both)
+        all_valid, true, found, both = self._sums[:, kept].sum(axis=1).tolist()
+        counts = Counts(both, found - both, true - both, all_valid - true - found + both)
         return PatchCounts(int(kept.sum()), int(np.count_nonzero(valid)), counts)
 
 
-RESAMPLES = 10_000
-LEVEL = 0.95
-SEED = 0
-ENOUGH = 6
-"""Below, no verdict: five scenes all fall on one side by chance once in 16 times (sign test)."""
-METRICS = ("iou", "f1", "precision", "recall", "accuracy")
-# Weights of 10,000 scenes at once, 8 bytes each, are 80 MB.
-_CHUNK_ELEMENTS = 10_000_000
+# Differences
 
 
 @dataclass(frozen=True)
@@ -374,7 +374,7 @@ class Difference:
         return "higher" if self.low > 0 else "lower"
 
     def described(self) -> dict:
-        """Attributes and verdict, for JSON."""
+        """Return attributes and verdict, for JSON."""
         return {**asdict(self), "verdict": self.verdict}
 
 
@@ -385,12 +385,12 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Difference:
-    """The difference of a pooled metric, with its bootstrap interval of 95 % over scenes.
+    """Return the difference of a pooled metric, with its bootstrap interval of 95 % over scenes.
 
     Args:
         first: counts of each scene by one mask or run.
-        second: those of the same scenes, in the same order, by the other.
-        metric: one of ``METRICS``, as ``Counts.metrics`` defines it for empty scenes too.
+        second: counts of the same scenes, in the same order, by the other.
+        metric: one of ``METRICS``, as ``ratios`` defines it for empty scenes too.
         resamples: how often scenes are drawn.
         seed: of the draws; the same seed gives the same interval.
 
@@ -405,36 +405,24 @@ def paired_difference(
             f"got {len(first)} and {len(second)} scenes and metric {metric!r}; give the same "
             f"scenes twice, and one of {', '.join(METRICS)}"
         )
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.pixels or b.pixels]
-    pooled = [sum((pair[side] for pair in pairs), Counts()) for side in (0, 1)]
-    value = pooled[1].metrics()[metric] - pooled[0].metrics()[metric]
+    pairs = [pair for pair in zip(first, second, strict=True) if any(one.pixels for one in pair)]
     number = len(pairs)
+    table = np.array([[list(vars(one).values()) for one in pair] for pair in pairs], np.int64)
+    table = table.reshape(number, 2, 4)
+
+    def difference(drawn: np.ndarray) -> np.ndarray:
+        """``(resamples,)`` from how often each scene is drawn, ``(resamples, scenes)``."""
+        one, other = (ratios(*(drawn @ table[:, side]).T)[metric] for side in (0, 1))
+        return other - one
+
+    value = float(difference(np.ones((1, number), np.int64))[0])
     if number < 2:
         return Difference(value, None, None, number)
-    table = np.array([[list(vars(one).values()) for one in pair] for pair in pairs], np.int64)
-    generator = np.random.default_rng(seed)
-    differences = []
+    # scipy.stats.bootstrap has the same ends, but takes up to three times as long and draws
+    # other scenes than the tables in results/ were made of.
+    generator, equal = np.random.default_rng(seed), np.full(number, 1 / number)
     step = max(1, _CHUNK_ELEMENTS // number)
-    for begin in range(0, resamples, step):
-        size = min(step, resamples - begin)
-        weights = generator.multinomial(number, np.full(number, 1 / number), size)
-        ratios = [_ratio(weights @ table[:, side], metric) for side in (0, 1)]
-        differences.append(ratios[1] - ratios[0])
-    tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(np.concatenate(differences), [tail, 100 - tail])
+    sizes = [min(step, resamples - begin) for begin in range(0, resamples, step)]
+    drawn = [difference(generator.multinomial(number, equal, size)) for size in sizes]
+    low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(value, float(low), float(high), number)
-
-
-def _ratio(counts: np.ndarray, metric: str) -> np.ndarray:
-    """``Counts.metrics`` of many, ``(n, 4)`` int64 in the order of its fields."""
-    true, false, missed, background = counts.T
-    found, wanted = true + false, true + missed
-    part, whole = {
-        "accuracy": (true + background, true + false + missed + background),
-        "precision": (true, found),
-        "recall": (true, wanted),
-        "f1": (2 * true, found + wanted),
-        "iou": (true, found + wanted - true),
-    }[metric]
-    empty = (found + wanted == 0).astype(float)
-    return np.divide(part, whole, out=empty, where=whole > 0)

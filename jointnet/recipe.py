@@ -9,7 +9,7 @@ import keras
 
 from jointnet.checkpoints import Checkpoints, TrainingState
 from jointnet.distribution import Devices, alone, common_folder, wait_for_all
-from jointnet.evaluation import evaluate_scenes, summarise, table
+from jointnet.evaluation import evaluate_scenes, summarise, summary_text
 from jointnet.figures import draw_curves, draw_scene
 from jointnet.metrics import threshold_mask
 from jointnet.model import JointNet, PixelNetwork
@@ -329,7 +329,7 @@ def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     picture = folder / "pictures" / f"{scene.name}.png"
     prediction = threshold_mask(probabilities, config["threshold"])
     draw_scene(scene.image, scene.mask, prediction, f"{folder.name}: {scene.name}", picture)
-    print(table(rows))
+    print(summary_text(rows))
     print(f"picture of {scene.name}: {picture}")
     line = shlex.join(["--model", str(folder), "--image", str(scene.path)])
     print(f"predict with it: python experiments/infer.py {line}")

@@ -13,7 +13,7 @@ from string import Template
 
 import numpy as np
 
-from jointnet.evaluation import OBJECT_COLUMNS, OVERALL, UNITS
+from jointnet.evaluation import OBJECT_METRICS, OVERALL, UNITS
 from jointnet.report import Origin, ReportScene
 from preprocessing.pictures import COVERAGE_WINDOW, TILE
 
@@ -437,7 +437,7 @@ FIGURES = {
     "accuracy": "accuracy",
 }
 RELAXED = {name: name for name in ("completeness", "correctness", "quality")}
-_OBJECTS = OBJECT_COLUMNS | {
+_OBJECTS = OBJECT_METRICS | {
     "f1": "F1",
     "ap50": "AP50",
     "boundary_iou": "boundary IoU",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jointnet.evaluation import COLUMNS, OVERALL
+from jointnet.evaluation import OVERALL
 from jointnet.metrics import METRICS, RESAMPLES, SEED, Counts, paired_difference
 from preprocessing.errors import RunError
 from preprocessing.scenes import short_names
@@ -136,7 +136,7 @@ def _skipped(skipped: dict[str, str]) -> str:
 
 def _outcomes(runs: Sequence[dict]) -> str:
     heading = ["run", "measured in", "parameters", "steps", "kept epoch", "scenes", "threshold"]
-    rows = [heading + [NAMES.get(column, column) for column in COLUMNS]]
+    rows = [heading + [NAMES.get(column, column) for column in METRICS]]
     for run in runs:
         kept = run["kept_epoch"] and f"{run['kept_epoch']} of {run['epochs']}"
         size, steps = (run[key] and f"{run[key]:,}" for key in ("parameters", "steps"))
@@ -145,7 +145,7 @@ def _outcomes(runs: Sequence[dict]) -> str:
         for row in overall or [{}]:
             at = row.get("threshold")
             rows.append([*head, row.get("scenes"), None if at is None else f"{at:g}"])
-            rows[-1] += [row.get(column) for column in COLUMNS]
+            rows[-1] += [row.get(column) for column in METRICS]
             head = [""] * len(head)
     return table(rows, left=2)
 
@@ -180,7 +180,7 @@ def mask_text(content: dict) -> str:
             + table([["masks", *(NAMES.get(key, key) for key in keys)], *rows], left=2)
         )
     if "metrics" in content:
-        keys = ("place", "scenes", "pixels", *COLUMNS)
+        keys = ("place", "scenes", "pixels", *METRICS)
         rows = [[row["mask"], *_row(row, keys)] for row in content["metrics"]]
         parts.append(
             f"Against {content['truth']}\n"

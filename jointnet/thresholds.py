@@ -1,27 +1,27 @@
 """All thresholds at once: precision, recall and IoU over the threshold, and calibration.
 
-Probabilities are counted in bins of 2^-16, whose edges float32 and float64 hold exactly, as they
-do the product with 2^16: a count of the pixels that reach ``k / 65536`` is the count that a
-comparison of every pixel would give, whatever was added. Memory is flat: two rows of 65,537
-numbers, whose last is the probability 1 itself.
+Probabilities are counted in bins of 2^-16. Float32 and float64 hold the edges of these bins, and
+the product of a probability with 2^16, exactly: the number of pixels that reach ``k / 65536`` is
+the one that comparing every pixel gives. Memory is flat: two rows of 65,537 numbers, the last of
+which is for the probability 1 itself.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from jointnet.metrics import Counts
+from jointnet.metrics import Counts, ratios
 from preprocessing.tiling import VOID
 
 BINS = 2**16
-# Guo et al. take 15 bins, whose edges no binary number holds.
+# Guo et al. take 15 bins, whose edges are no binary numbers.
 CALIBRATION_BINS = 16
 CURVE_POINTS = 64
 _CHUNK = 1 << 22
 
 
 class ProbabilityHistogram:
-    """Pixels by probability and truth; ``add`` takes any number of scenes or strips."""
+    """Counts pixels by probability and truth, of any number of scenes or strips."""
 
     def __init__(self) -> None:
         self._counts = np.zeros((2, BINS + 1), np.int64)
@@ -42,7 +42,7 @@ class ProbabilityHistogram:
                 f"truth and probabilities must have one shape; got {truth.shape} and "
                 f"{probabilities.shape}"
             )
-        # Contiguous or not, a view: strips of an array are.
+        # By strips of rows, which are views of any array.
         rows = max(1, _CHUNK // max(1, truth[:1].size))
         for first in range(0, len(truth), rows):
             self._add(truth[first : first + rows], probabilities[first : first + rows])
@@ -69,33 +69,21 @@ class ProbabilityHistogram:
         return int(self._counts.sum())
 
     def curve(self) -> dict[str, np.ndarray]:
-        """Precision, recall and IoU of the target at every threshold.
+        """Return the metrics of the target at every threshold.
 
         Returns:
-            ``threshold``, ``k / 65536`` for k from 0 to 65,536, and of the pixels that have at
-            least that probability ``true_positive`` and ``false_positive``, int64; ``precision``,
-            ``recall`` and ``iou``, float64, by ``metrics.Counts.metrics``: a ratio without a
-            denominator is 1 where neither truth nor prediction has target, else 0.
+            ``threshold``, ``k / 65536`` for k from 0 to 65,536, float64; of the pixels that have
+            at least that probability ``true_positive`` and ``false_positive``, int64; and the
+            ``metrics.ratios`` of these, float64.
         """
-        # From the right: who reaches a threshold reaches all below.
+        # From the right: what reaches a threshold reaches all below.
         false, true = np.cumsum(self._counts[:, ::-1], axis=1)[:, ::-1]
-        actual = true[0]
-        empty = ((true + false) == 0) & (actual == 0)
-
-        def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-            return np.divide(part, whole, out=empty.astype(float), where=whole > 0)
-
-        return {
-            "threshold": np.arange(BINS + 1) / BINS,
-            "true_positive": true,
-            "false_positive": false,
-            "precision": ratio(true, true + false),
-            "recall": ratio(true, np.broadcast_to(actual, true.shape)),
-            "iou": ratio(true, actual + false),
-        }
+        counts = {"true_positive": true, "false_positive": false}
+        rest = {"false_negative": true[0] - true, "true_negative": false[0] - false}
+        return {"threshold": np.arange(BINS + 1) / BINS, **counts, **ratios(**counts, **rest)}
 
     def best(self) -> dict[str, float]:
-        """The threshold of the greatest IoU, the lowest of several: with precision and recall."""
+        """Return the (lowest) threshold of the greatest IoU, with IoU, precision and recall."""
         curve = self.curve()
         place = int(np.argmax(curve["iou"]))
         return {
@@ -103,13 +91,12 @@ class ProbabilityHistogram:
         }
 
     def calibration(self) -> dict:
-        """Reliability curve and expected calibration error of the target's probability.
+        """Return reliability curve and expected calibration error of the target's probability.
 
         ``sum over bins of pixels in bin / all pixels * |share of target - mean probability|``, over
-        16 bins of equal width; the last holds 1. Mean probabilities are right to 2^-17. Source:
-        Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks",
-        equation 3, there of the winning class' confidence and with 15 bins, here of the probability
-        of the one class.
+        16 bins of equal width, the last of which holds 1. Mean probabilities are right to 2^-17.
+        Source: Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks",
+        equation 3. They take the winning class' confidence, this the probability of the one class.
 
         Returns:
             ``ece`` in 0..1, 0 without pixels, and ``bins``: of each that holds pixels ``from``,
@@ -137,24 +124,24 @@ class ProbabilityHistogram:
         error = float((pixels * np.abs(share - mean)).sum() / max(self.pixels, 1))
         return {"ece": error, "bins": bins}
 
-    def report(self, pooled: Sequence[tuple[float | None, Counts]]) -> dict:
-        """What ``evaluation.json`` keeps of all thresholds.
+    def describe(self, pooled: Sequence[tuple[float | None, Counts]]) -> dict:
+        """Return what ``evaluation.json`` keeps of all thresholds.
 
         Args:
-            pooled: thresholds of interest with the counts at exactly them over the same pixels;
-                None for the threshold of finished masks, which is not known.
+            pooled: thresholds of interest, each with the counts at exactly that threshold over the
+                same pixels; None for the threshold of finished masks, which is not known.
 
         Returns:
-            ``best`` as above; ``cost``, of each of these its ``threshold``, its ``iou`` and
-            ``iou_lost`` against the best; ``curve``, every 1024th point of the curve; and
-            ``calibration``.
+            ``best``, see there; ``cost``, of each of ``pooled`` its ``threshold``, its ``iou`` and
+            the ``iou_lost`` against the best; ``curve``, every 1024th point of the curve; and
+            ``calibration``, see there.
         """
         best, curve = self.best(), self.curve()
-        ious = [(threshold, counts.metrics()["iou"]) for threshold, counts in pooled]
         names = ("threshold", "precision", "recall", "iou")
         points = zip(
             *(curve[name][:: BINS // CURVE_POINTS].tolist() for name in names), strict=True
         )
+        ious = [(threshold, counts.metrics()["iou"]) for threshold, counts in pooled]
         return {
             "best": best,
             # A threshold between two bins can be better than both by a few pixels.
@@ -167,11 +154,11 @@ class ProbabilityHistogram:
         }
 
 
-def threshold_lines(report: dict) -> str:
-    """A report as lines for a screen: the best threshold, what others cost, and calibration."""
-    best, calibration = report["best"], report["calibration"]
+def threshold_lines(described: dict) -> str:
+    """Return lines for a screen: the best threshold, what others cost, and calibration."""
+    best, calibration = described["best"], described["calibration"]
     costs = []
-    for cost in report["cost"]:
+    for cost in described["cost"]:
         threshold = "that of the masks" if cost["threshold"] is None else f"{cost['threshold']:g}"
         costs.append(f"{threshold} costs {cost['iou_lost']:.3f} (IoU {cost['iou']:.3f})")
     return (

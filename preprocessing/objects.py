@@ -64,7 +64,7 @@ class ObjectCounts:
             hits=np.concatenate([self.hits, other.hits]),
         )
 
-    def measures(self) -> dict[str, float | int | None]:
+    def metrics(self) -> dict[str, float | int | None]:
         """Figures and the counts behind them.
 
         Precision ``matched / predicted``, recall ``matched / true`` and

@@ -13,8 +13,8 @@ from affine import Affine
 from click.testing import CliRunner, Result
 
 from experiments import recipes
-from experiments.evaluate import evaluate_run, main
-from jointnet.evaluation import PROTOCOLS
+from experiments.evaluate import main
+from jointnet.evaluation import PROTOCOLS, evaluate_run
 from preprocessing.output_files import hash_file, write_json
 from preprocessing.patches import load_pair
 from tests.helpers import error, make_run, stand_in_run, write_image
@@ -258,14 +258,14 @@ def test_real_road_tiles_are_one_place_without_their_white_margin(tmp_path, real
     write_json(tmp_path / "data.json", {"scenes": [scene | hashes]})
     config = {"target": "roads", "recipe": {"name": "open_roads"}, "window": 256, "overlap": 64}
     run = replace(stand_in_run(**config), folder=tmp_path)
-    (record,) = evaluate_run(run, real_data, (0.5,))
+    (record,) = evaluate_run(run, recipes.scenes_of(run, real_data), (0.5,))
     assert (record.name, record.place) == (tile.name, "massachusetts_roads")
     _, label, valid, _ = load_pair(tile, 3)
     assert 0.2 < 1 - record.counts.pixels / label.size < 0.8
     assert record.counts.pixels == valid.sum()
     assert record.relaxed.true_total == (label[valid] == 1).sum() > 0
     assert record.relaxed_buffer_px == 3
-    figures = record.figures()
+    figures = record.metrics()
     assert figures["completeness"] > figures["recall"] > 0
     assert figures["correctness"] > figures["precision"] > 0
 

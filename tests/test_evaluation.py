@@ -1,17 +1,33 @@
 """Metrics of many scenes: counts first, ratios last."""
 
+import csv
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.metrics import accuracy_score, jaccard_score
 
 from jointnet.evaluation import (
     OVERALL,
+    PROTOCOLS,
     LabelledImage,
     SceneCounts,
+    describe_evaluation,
     evaluate_scenes,
+    evaluation_text,
+    object_rows,
+    object_text,
+    protocol_rows,
+    protocol_text,
     summarise,
-    table,
+    summary_text,
+    write_evaluation,
 )
-from jointnet.metrics import Counts, RelaxedCounts, count, threshold_mask
+from jointnet.metrics import Counts, PatchCounts, RelaxedCounts, count, threshold_mask
+from jointnet.thresholds import ProbabilityHistogram
+from preprocessing.errors import OutputError
+from preprocessing.objects import ObjectCounts
 from tests.helpers import StandIn
 
 # Two scenes of one place of very different sizes, and one of another place.
@@ -59,7 +75,7 @@ def test_places_without_target_are_defined():
 
 def test_the_table_has_a_row_each_with_three_decimals():
     rows = [*summarise(RECORDS), *summarise([SceneCounts("c", "c", None, Counts(1, 0, 0, 10**6))])]
-    lines = table(rows).splitlines()
+    lines = summary_text(rows).splitlines()
     assert lines[0].split() == [
         *("threshold", "place", "scenes", "pixels"),
         *("iou", "f1", "precision", "recall", "accuracy"),
@@ -74,7 +90,7 @@ def test_the_table_has_a_row_each_with_three_decimals():
 
 def test_the_table_makes_room_for_long_places():
     record = SceneCounts("x", "san_francisco_bay", None, Counts(1, 1, 1, 1))
-    lines = table(summarise([record])).splitlines()
+    lines = summary_text(summarise([record])).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert "san_francisco_bay" in lines[1]
 
@@ -110,7 +126,7 @@ def test_relaxed_columns_come_after_the_others_and_only_where_they_were_counted(
 
 
 def test_the_table_shows_relaxed_measures_and_says_their_buffer():
-    *lines, note = table(summarise(RELAXED)).splitlines()
+    *lines, note = summary_text(summarise(RELAXED)).splitlines()
     assert lines[0].split()[-3:] == ["completeness", "correctness", "quality"]
     assert lines[3].split()[-4:] == ["0.887", "0.490", "0.250", "0.198"]
     assert len({len(line) for line in lines}) == 1
@@ -205,3 +221,204 @@ def test_who_watches_sees_every_scene_once_with_what_was_counted():
     for number, (scene, probabilities) in enumerate(seen):
         for record, threshold in zip(records[2 * number :], (0.5, 0.9), strict=False):
             assert record.counts == count(scene.label, threshold_mask(probabilities, threshold))
+
+
+def test_json_and_csv_hold_the_same_and_json_every_scene(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    written = write_evaluation(folder, RECORDS)
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert content == written == describe_evaluation(RECORDS)
+    assert content["summary"] == summarise(RECORDS)
+    places = [(scene["name"], scene["place"], scene["threshold"]) for scene in content["scenes"]]
+    assert places == [("a1", "a", 0.5), ("b1", "b", 0.5), ("a2", "a", 0.5)]
+    assert [s["iou"] for s in content["scenes"]] == [1 / 2, 0.0, 89 / 108]
+    assert [s["true_negative"] for s in content["scenes"]] == [2, 4, 92]
+    with (folder / "evaluation.csv").open(newline="") as file:
+        table_rows = list(csv.DictReader(file))
+    assert [(row["protocol"], row["place"]) for row in table_rows] == [
+        (protocol, place) for protocol in PROTOCOLS for place in ("a", "b", OVERALL)
+    ]
+    assert float(table_rows[2]["iou"]) == 90 / 114 and table_rows[2]["true_positive"] == "90"
+    assert float(table_rows[5]["iou"]) == pytest.approx((1 / 2 + 0 + 89 / 108) / 3)
+    assert (table_rows[5]["units"], table_rows[5]["true_positive"]) == ("3", "")
+    # Of these records no patches were cut.
+    assert (table_rows[8]["units"], table_rows[8]["iou"]) == ("0", "")
+    assert sorted(path.name for path in folder.iterdir()) == ["evaluation.csv", "evaluation.json"]
+
+
+def test_relaxed_measures_and_polygons_are_written(tmp_path):
+    polygons = {"read": 4, "repaired": 0, "dropped": 1, "outside": 0, "partly": 2}
+    records = [*RELAXED[:2], replace(RELAXED[2], polygons=polygons)]
+    write_evaluation(tmp_path, records)
+    content = json.loads((tmp_path / "evaluation.json").read_text())
+    assert content["summary"] == summarise(RELAXED)
+    assert [scene["correctness"] for scene in content["scenes"]] == [1, 0, 23 / 98]
+    assert [scene.get("polygons") for scene in content["scenes"]] == [None, None, polygons]
+    assert "polygons" not in content["scenes"][0]
+    with (tmp_path / "evaluation.csv").open(newline="") as file:
+        assert float(list(csv.DictReader(file))[2]["completeness"]) == 51 / 104
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "evaluation.csv").mkdir()
+    with pytest.raises(OutputError):
+        write_evaluation(tmp_path, RECORDS)
+
+
+def full() -> tuple[list[SceneCounts], ProbabilityHistogram]:
+    """Records with everything in them, at two thresholds, and probabilities."""
+    patches, objects = PatchCounts(1, 2, Counts(3, 1, 0, 0)), ObjectCounts(1, 1, 2, boundary_px=3)
+    records = [
+        SceneCounts("a1", "a", t, Counts(1, 1, 0, 2), patches=patches, objects=objects)
+        for t in (0.5, 0.6)
+    ]
+    histogram = ProbabilityHistogram()
+    histogram.add(np.array([1, 0, 0, 0]), np.array([0.9, 0.7, 0.1, 0.2]))
+    return records, histogram
+
+
+def test_everything_that_was_counted_is_described(tmp_path):
+    records, histogram = full()
+    content = write_evaluation(tmp_path, records, histogram)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == content
+    assert list(content) == [
+        *("summary", "protocol_names", "protocols", "objects", "thresholds", "scenes")
+    ]
+    assert content["protocol_names"] == PROTOCOLS
+    # Both thresholds have the false one of 0.7.
+    assert [c["iou_lost"] for c in content["thresholds"]["cost"]] == [0.5, 0.5]
+    assert content["objects"][1]["f1"] == 2 / 3
+    scene = content["scenes"][0]
+    assert scene["patches"]["kept"] == 1 and scene["patches"]["true_positive"] == 3
+    assert scene["objects"]["precision"] == 1 / 2
+
+
+def test_the_text_begins_with_the_pooled_table_and_has_no_more_than_there_is():
+    records, histogram = full()
+    for content, parts in (
+        (describe_evaluation(RECORDS), 2),
+        (describe_evaluation(records[:1]), 3),
+        (describe_evaluation(records, histogram), 4),
+    ):
+        text = evaluation_text(content).split("\n\n")
+        assert text[0] == summary_text(content["summary"])
+        assert len(text) == parts
+    assert "best threshold" in text[2] and "0.6 costs 0.500" in text[2]
+    assert "PoLiS" in text[3]
+
+
+def test_an_aligned_prediction_is_said_in_its_scene():
+    (record,) = full()[0][:1]
+    content = describe_evaluation([replace(record, aligned="moved")])
+    assert content["scenes"][0]["aligned"] == "moved"
+    assert "aligned" not in describe_evaluation([record])["scenes"][0]
+
+
+def record(name, place, threshold, *counts, **others) -> SceneCounts:
+    hits = np.arange(counts[2]) < counts[0]
+    objects = ObjectCounts(*counts, boundary_px=3, hits=hits, **others)
+    return SceneCounts(name, place, threshold, Counts(), objects=objects)
+
+
+OBJECT_RECORDS = [
+    record("a1", "a", 0.5, 1, 2, 4, scores=np.linspace(0.9, 0.6, 4), polis_px=0.5),
+    record("b1", "b", 0.5, 0, 2, 0),
+    record("a1", "a", 0.6, 1, 2, 1, scores=np.array([0.9]), polis_px=0.5),
+    record("b1", "b", 0.6, 0, 2, 0),
+]
+
+
+def test_rows_hold_places_and_overall_of_every_threshold():
+    rows = object_rows(OBJECT_RECORDS)
+    assert [(row["threshold"], row["place"], row["scenes"]) for row in rows] == [
+        *((0.5, "a", 1), (0.5, "b", 1), (0.5, "overall", 2)),
+        *((0.6, "a", 1), (0.6, "b", 1), (0.6, "overall", 2)),
+    ]
+    assert [row["precision"] for row in rows[:3]] == [1 / 4, 0, 1 / 4]
+    assert rows[2]["recall"] == 1 / 4 and rows[2]["f1"] == 2 / 8
+    assert rows[5]["precision"] == 1 and rows[5]["count_error"] == -3 / 4
+
+
+def test_the_table_says_what_objects_and_boundaries_are():
+    lines = object_text(object_rows(OBJECT_RECORDS)).splitlines()
+    assert len(lines) == 8 and len({len(line) for line in lines[:-1]}) == 1
+    assert lines[1].split()[:7] == ["0.5", "a", "2", "4", "0.250", "0.500", "0.333"]
+    # No pair to take PoLiS of, no raster on the ground, all missed.
+    assert lines[2].split()[-4:] == ["-", "-", "-1.000", "+0.000"]
+    assert "IoU of 0.5" in lines[-1] and "boundaries 3 px wide" in lines[-1]
+
+
+# A dense scene, a nearly empty one and one of another city without any building.
+PROTOCOL_RECORDS = [
+    SceneCounts("a1", "a", None, Counts(80, 10, 10, 0), patches=PatchCounts(2, 4, Counts(3, 1, 0))),
+    SceneCounts("a2", "a", None, Counts(1, 1, 2, 96), patches=PatchCounts(0, 4, Counts())),
+    SceneCounts("b1", "b", None, Counts(0, 0, 0, 100), patches=PatchCounts(0, 4, Counts())),
+]
+
+
+def row_of(rows, protocol, place=OVERALL) -> dict:
+    (row,) = [row for row in rows if (row["protocol"], row["place"]) == (protocol, place)]
+    return row
+
+
+def test_every_protocol_has_its_own_figure_by_hand():
+    rows = protocol_rows(PROTOCOL_RECORDS)
+    assert row_of(rows, "pooled")["iou"] == 81 / 104
+    assert row_of(rows, "pooled")["accuracy"] == 277 / 300
+    assert row_of(rows, "mean")["iou"] == pytest.approx((0.8 + 0.25 + 1) / 3)
+    assert row_of(rows, "mean")["accuracy"] == pytest.approx((0.8 + 0.97 + 1) / 3)
+    assert row_of(rows, "patches")["iou"] == 3 / 4
+    assert [row_of(rows, p)["units"] for p in PROTOCOLS] == [3, 3, 2]
+    assert row_of(rows, "mean", "a")["iou"] == pytest.approx((0.8 + 0.25) / 2)
+    assert row_of(rows, "pooled", "b")["iou"] == 1.0
+
+
+def test_the_pooled_rows_are_those_of_the_summary():
+    pooled = [row for row in protocol_rows(PROTOCOL_RECORDS) if row["protocol"] == "pooled"]
+    for row, summary in zip(pooled, summarise(PROTOCOL_RECORDS), strict=True):
+        assert all(row[name] == summary[name] for name in ("place", "iou", "f1", "accuracy"))
+
+
+def test_nothing_that_enters_is_no_figure():
+    rows = protocol_rows([*PROTOCOL_RECORDS[2:], SceneCounts("c1", "c", None, Counts())])
+    assert row_of(rows, "patches")["iou"] is None and row_of(rows, "patches")["units"] == 0
+    for protocol in PROTOCOLS:
+        assert row_of(rows, protocol, "c")["iou"] is None
+    # A scene that is all void is no scene that was predicted right.
+    assert row_of(rows, "mean")["units"] == 1
+    lines = protocol_text(rows).splitlines()
+    assert lines[3].split()[-2:] == ["-", "-"]
+
+
+def test_the_table_names_every_protocol_per_threshold():
+    records = [
+        SceneCounts(r.name, r.place, 0.6, r.counts, patches=r.patches) for r in PROTOCOL_RECORDS
+    ]
+    lines = protocol_text(protocol_rows([*records, *PROTOCOL_RECORDS])).splitlines()
+    assert len(lines) == 7 and len({len(line) for line in lines}) == 1
+    for line, words in zip(lines[4:], PROTOCOLS.values(), strict=True):
+        assert line.split()[0] == "0.6" and words in line
+    assert lines[4].split()[-4:] == ["3", "scenes", "0.779", "0.923"]
+    assert lines[6].split()[-4:] == ["2", "patches", "0.750", "0.750"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pooled_is_what_scikit_learn_says_of_all_pixels_together(seed):
+    random = np.random.default_rng(seed)
+    pairs = [
+        random.choice([0, 1, 255], (2, *random.integers(1, 60, 2)), p=[0.8, 0.15, 0.05])
+        for _ in range(5)
+    ]
+    # One city without buildings.
+    pairs.append(np.zeros((2, 20, 20), np.int64))
+    records = [
+        SceneCounts(f"s{n}", f"city{n % 2}", None, count(*pair.astype(np.uint8)))
+        for n, pair in enumerate(pairs)
+    ]
+    rows = protocol_rows(records)
+    for place, members in ((OVERALL, pairs), ("city0", pairs[::2]), ("city1", pairs[1::2])):
+        truth, found = (np.concatenate([pair[side].ravel() for pair in members]) for side in (0, 1))
+        valid = (truth != 255) & (found != 255)
+        row = row_of(rows, "pooled", place)
+        assert row["iou"] == jaccard_score(truth[valid], found[valid])
+        assert row["accuracy"] == accuracy_score(truth[valid], found[valid])

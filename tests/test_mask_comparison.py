@@ -1,27 +1,39 @@
 """Masks against each other: counts of common pixels, agreement, grids that differ."""
 
+import csv
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from experiments.compare import main
 from jointnet import mask_comparison
 from jointnet.mask_comparison import (
     ComparedScene,
     agreement,
+    compare,
     compare_masks,
+    comparison_text,
     count_patterns,
     describe_comparison,
     mask_sets,
 )
 from jointnet.metrics import Counts, count
-from preprocessing.errors import LabelError, RasterError
-from preprocessing.tiling import VOID
+from jointnet.run_comparison import is_run
+from preprocessing.errors import DatasetError, LabelError, OutputError, RasterError, RunError
+from preprocessing.rasters import GreyMaskReader
+from preprocessing.scenes import short_names
+from preprocessing.tiling import VOID, Window
 from tests.helpers import write_image
+from tests.test_run_comparison import BETTER, WORSE, make
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
 FOUND = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], np.uint8)
@@ -179,3 +191,261 @@ def test_alignment_needs_a_place(tmp_path):
     )
     with pytest.raises(RasterError, match="cannot be aligned"):
         compare_masks(sets, align=True)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def names_in(files: dict[str, Path]) -> dict[str, str]:
+    return {scene: file.name for scene, file in files.items()}
+
+
+def test_folders_pair_by_stem_with_and_without_our_suffix(tmp_path):
+    ours = touch(tmp_path / "ours", "b2_output.tif", "a1_output.tif", "a1_overlay.png")
+    theirs = touch(tmp_path / "theirs", "a1.png", "b2.jpg")
+    sets = mask_sets([ours], theirs)
+    assert [one.name for one in sets] == ["ours", "theirs"]
+    assert names_in(sets[0].files) == {"a1": "a1_output.tif", "b2": "b2_output.tif"}
+    assert names_in(sets[1].files) == {"a1": "a1.png", "b2": "b2.jpg"}
+
+
+def test_files_alone_are_one_scene_whatever_their_names(tmp_path):
+    touch(tmp_path, "a_output.tif", "b.png", "c.jpg")
+    sets = mask_sets([tmp_path / "a_output.tif", tmp_path / "b.png"], tmp_path / "c.jpg")
+    assert [names_in(one.files) for one in sets] == [
+        {"a": "a_output.tif"},
+        {"a": "b.png"},
+        {"a": "c.jpg"},
+    ]
+
+
+def test_a_file_takes_its_partner_of_a_folder(tmp_path):
+    truth = touch(tmp_path / "gt", "a.tif", "b.tif")
+    touch(tmp_path, "b_output.tif")
+    sets = mask_sets([tmp_path / "b_output.tif"], truth)
+    assert [names_in(one.files) for one in sets] == [{"b": "b_output.tif"}, {"b": "b.tif"}]
+    touch(tmp_path, "c.tif")
+    with pytest.raises(DatasetError, match="gt has no mask of c$"):
+        mask_sets([tmp_path / "c.tif"], truth)
+
+
+def test_all_that_is_missing_is_named(tmp_path):
+    a = touch(tmp_path / "a", *(f"town{number}.tif" for number in range(1, 9)))
+    b = touch(tmp_path / "b", "town8.tif", "other.tif")
+    with pytest.raises(DatasetError) as error:
+        mask_sets([a, b], None)
+    assert (
+        f"{a} has no mask of other; {b} has no mask of town1, town2, town3, town4, town5 and 2"
+        in str(error.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "words"),
+    [
+        (["a/x.tif"], ["a"], "got 1 input"),
+        (["a/x.tif"], ["a", "b"], "b: no such file or folder"),
+        (["a/x.tif", "b/x.txt"], ["a", "b"], "b holds no masks"),
+        (["a/x.tif", "x.geojson"], ["a", "x.geojson"], "evaluate.py --labels takes polygons"),
+        (["a/x.tif", "b/x.tif", "b/x.png"], ["a", "b"], "several masks of one name: x.png, x.tif"),
+    ],
+)
+def test_what_is_refused(tmp_path, files, given, words):
+    for file in files:
+        touch((tmp_path / file).parent, Path(file).name)
+    with pytest.raises(DatasetError, match=words):
+        mask_sets([tmp_path / name for name in given], None)
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path):
+    paths = [tmp_path / name for name in ("x/masks", "y/masks", "z")]
+    assert short_names(paths) == ["x/masks", "y/masks", "z"]
+    assert short_names([paths[0], paths[0]]) == ["masks", "masks (2)"]
+
+
+def test_a_run_has_a_config(tmp_path):
+    assert is_run(touch(tmp_path / "run", "config.json"))
+    assert not is_run(touch(tmp_path / "masks", "a.tif"))
+    assert not is_run(tmp_path / "masks" / "a.tif")
+
+
+def folders(tmp_path: Path, *names: str) -> tuple[Path, Path, Path]:
+    """Masks a and b, and a truth, of so many scenes; b is the truth itself."""
+    for name in names:
+        for folder, mask in (("a", FOUND), ("b", TRUTH), ("gt", TRUTH)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_image(tmp_path / folder / f"{name}.tif", mask[..., None] * np.uint8(255))
+    return tmp_path / "a", tmp_path / "b", tmp_path / "gt"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_tables_and_maps(tmp_path):
+    a, b, truth = folders(tmp_path, "x1", "y1")
+    content = compare([a, b], truth, output=tmp_path / "out")
+    assert files_in(tmp_path / "out") == {
+        "comparison.json",
+        "comparison.csv",
+        *(f"errors/{mask}/{scene}.tif" for mask in "ab" for scene in ("x1", "y1")),
+    }
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == content
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["table"] for row in rows} == {"metrics", "agreement", "differences"}
+    overall = [
+        r for r in rows if (r["table"], r["mask"], r["place"]) == ("metrics", "a", "overall")
+    ]
+    assert [(row["iou"], row["true_positive"]) for row in overall] == [("0.6", "6")]
+    with rasterio.open(tmp_path / "out" / "errors" / "a" / "x1.tif") as file:
+        assert file.read(1).tolist() == [[0, 2, 3, 3], [0, 0, 1, 3]]
+        assert file.crs.to_epsg() == 32633
+
+
+def test_without_a_truth_the_first_takes_its_part(tmp_path):
+    a, b, _ = folders(tmp_path, "x1")
+    content = compare([a, b], output=tmp_path / "out")
+    assert "metrics" not in content
+    with rasterio.open(tmp_path / "out" / "differences" / "b" / "x1.tif") as file:
+        assert file.read(1).tolist() == [[0, 1, 3, 3], [0, 0, 2, 3]]
+
+
+def test_nothing_is_written_without_an_output_and_no_maps_if_not_wanted(tmp_path):
+    a, b, truth = folders(tmp_path, "x1")
+    before = files_in(tmp_path)
+    content = compare([a, b], truth)
+    assert files_in(tmp_path) == before
+    assert compare([a, b], truth, output=tmp_path / "out", maps=False) == content
+    assert files_in(tmp_path / "out") == {"comparison.json", "comparison.csv"}
+
+
+@pytest.mark.parametrize("name", ["comparison.csv", "errors/b/x1.tif"])
+def test_what_exists_stays_unless_it_shall_not(tmp_path, name):
+    a, b, truth = folders(tmp_path, "x1")
+    existing = tmp_path / "out" / name
+    existing.parent.mkdir(parents=True)
+    existing.write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        compare([a, b], truth, output=tmp_path / "out")
+    assert files_in(tmp_path / "out") == {name}
+    assert existing.read_text() == "mine"
+    compare([a, b], truth, output=tmp_path / "out", overwrite=True)
+    assert existing.read_bytes() != b"mine"
+
+
+def test_a_failure_at_the_last_scene_leaves_nothing(tmp_path):
+    a, b, truth = folders(tmp_path, "x1", "y1")
+    write_image(b / "y1.tif", TRUTH[:1, :, None])
+    with pytest.raises(LabelError, match="4 x 1 pixels"):
+        compare([a, b], truth, output=tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
+def test_runs_are_listed(tmp_path):
+    runs = [make(tmp_path / "a", WORSE, epochs=1), make(tmp_path / "b", BETTER, epochs=2)]
+    content = compare([*runs, tmp_path / "none"], output=tmp_path / "out")
+    assert files_in(tmp_path / "out") == {"comparison.json", "comparison.csv"}
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["name"], r["place"]) for r in rows if r["place"] == "overall"] == [
+        ("a", "overall"),
+        ("b", "overall"),
+    ]
+    text = comparison_text(content)
+    assert "Skipped: none: no such file or folder" in text
+    assert "epochs   1  2" in text
+    assert "b - a              0.6  higher   +0.080  +0.080 to +0.080  7 scenes" in text
+
+
+def test_a_run_takes_no_truth(tmp_path):
+    with pytest.raises(RunError, match="a truth and --align are for masks"):
+        compare([make(tmp_path / "a", WORSE)], tmp_path)
+
+
+def test_text_says_what_was_found(tmp_path):
+    a, b, truth = folders(tmp_path, "x1", "x2", "y1")
+    text = comparison_text(compare([a, b], truth))
+    assert "a, b   overall       3      24  0.750  0.600  0.500" in text
+    assert "a     x             2      16  0.600" in text
+    assert (
+        "b - a              too few to tell (6 needed)  +0.400  +0.400 to +0.400  3 tiles" in text
+    )
+
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_masks_against_a_truth(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b, truth = folders(tmp_path, "x1", "y1")
+    done = run(a, b, "--truth", truth, "--no-maps")
+    assert done.exit_code == 0, done.output
+    assert f"Against {truth}" in done.output
+    assert done.output.endswith(f"written to {Path('results', 'comparison')}\n")
+    assert files_in(tmp_path / "results") == {
+        "comparison/comparison.json",
+        "comparison/comparison.csv",
+    }
+    assert run(a, b, "--truth", truth, "--no-maps").exit_code == 2
+    assert run(a, b, "--truth", truth, "--no-maps", "--overwrite").exit_code == 0
+
+
+def test_runs_are_printed_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*sorted(RESULTS.iterdir()))
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[0].startswith("Skipped, no runs: README.md, benchmark")
+    assert any(line.split()[:2] == ["network.class", "JointNet"] for line in lines)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "Missing argument"),
+        (["gone"], "got 1 input(s)"),
+        (["gone", "gone"], "no such file or folder"),
+        ([RESULTS / "open_roads", "--truth", "gone"], "are for masks"),
+    ],
+)
+def test_errors_are_one_line(words, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*words)
+    assert done.exit_code == 2
+    assert error in done.output
+    assert len(done.output.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_real_mask_and_itself_a_pixel_aside(real_data, tmp_path):
+    """What one pixel costs: figures taken with numpy from the whole arrays."""
+    jpeg = real_data / "full_tile_masks" / "bellingham15_output.jpg"
+    with GreyMaskReader(jpeg) as reader:
+        mask = reader.read(Window(0, 0, 5000, 5000))
+    paths = [
+        write_image(tmp_path / name, cut[..., None])
+        for name, cut in (("here.tif", mask[:, :-1]), ("shifted.tif", mask[:, 1:]))
+    ]
+    content = compare(paths)
+    here, there = mask[:, :-1] == 1, mask[:, 1:] == 1
+    found = content["agreement"][0]
+    assert found["pixels"] == 4999 * 5000
+    assert found["equal"] == np.mean(here == there)
+    assert found["iou"] == np.sum(here & there) / np.sum(here | there)
+    assert round(found["equal"], 3) == 0.995
+    assert round(found["iou"], 3) == 0.939
+    # The JPEG itself is as good as its thresholded copy.
+    whole = write_image(tmp_path / "whole.tif", mask[..., None])
+    content = compare([jpeg], whole)
+    assert content["metrics"][0]["iou"] == 1
+    assert "thresholded at 128" in content["scenes"][0]["notes"][0]

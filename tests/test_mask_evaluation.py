@@ -212,7 +212,7 @@ def test_strips_do_not_show_in_patches_and_objects(tmp_path, monkeypatch):
     grid.add(0, truth, found)
     assert record.patches == grid.counts() == PatchCounts(1, 1, record.counts)
     wanted = count_objects(truth, found, info=raster_info(tmp_path / "found" / "a1.tif"))
-    assert record.objects.measures() == wanted.measures()
+    assert record.objects.metrics() == wanted.metrics()
     assert record.objects.matched > 5 and record.objects.pairs_on_ground > 5
 
 
@@ -399,4 +399,4 @@ def test_real_polygons_give_the_masks_that_were_made_of_them(tmp_path, real_data
     for record in records:
         assert record.counts.true_positive > 1000
         assert record.counts.metrics()["iou"] > 0.999
-        assert record.relaxed.measures()["quality"] == 1
+        assert record.relaxed.metrics()["quality"] == 1

@@ -149,19 +149,19 @@ def test_probabilities_that_come_true_are_calibrated():
     assert histogram(truth, values**3).calibration()["ece"] > 0.1
 
 
-# The report
+# What is kept
 
 
-def test_the_report_says_what_other_thresholds_cost():
+def test_the_description_says_what_other_thresholds_cost():
     made = histogram()
     counts = count(TRUTH, threshold_mask(VALUES, 0.6))
     assert counts == Counts(1, 1, 2, 2)
-    report = made.report([(0.6, counts), (None, counts)])
-    assert report["cost"][0] == {"threshold": 0.6, "iou": 1 / 4, "iou_lost": 0.5}
-    assert len(report["curve"]) == 65
-    assert report["curve"][0] == {"threshold": 0, "precision": 0.5, "recall": 1, "iou": 0.5}
-    assert report["curve"][-1]["threshold"] == 1.0
-    best, calibration = threshold_lines(report).splitlines()
+    described = made.describe([(0.6, counts), (None, counts)])
+    assert described["cost"][0] == {"threshold": 0.6, "iou": 1 / 4, "iou_lost": 0.5}
+    assert len(described["curve"]) == 65
+    assert described["curve"][0] == {"threshold": 0, "precision": 0.5, "recall": 1, "iou": 0.5}
+    assert described["curve"][-1]["threshold"] == 1.0
+    best, calibration = threshold_lines(described).splitlines()
     assert best.startswith("best threshold on these scenes: 0.100 (IoU 0.750, ")
     assert best.endswith("0.6 costs 0.500 (IoU 0.250); that of the masks costs 0.500 (IoU 0.250)")
     assert "over 16 bins" in calibration
@@ -172,6 +172,6 @@ def test_a_threshold_between_two_bins_costs_nothing_less_than_nothing():
     values = np.array([0.5, 0.5 + 2**-20], np.float64)
     truth = np.array([0, 1], np.uint8)
     counts = count(truth, threshold_mask(values, 0.5 + 2**-21))
-    report = histogram(truth, values).report([(0.5 + 2**-21, counts)])
-    assert report["best"]["iou"] == 0.5 and counts.metrics()["iou"] == 1
-    assert report["cost"][0]["iou_lost"] == 0
+    described = histogram(truth, values).describe([(0.5 + 2**-21, counts)])
+    assert described["best"]["iou"] == 0.5 and counts.metrics()["iou"] == 1
+    assert described["cost"][0]["iou_lost"] == 0

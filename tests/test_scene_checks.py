@@ -1,5 +1,6 @@
-"""A folder in the Inria layout held against the official data set; every flaw named by file."""
+"""Ground on both sides of a split: neighbours of a grid share none, whatever the grid."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,13 +11,138 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
+from shapely.geometry import Polygon
 
 from preprocessing import scene_checks
 from preprocessing.errors import DatasetError
+from preprocessing.ground import geographic_bounds, geographic_corners
 from preprocessing.inria import CITIES
-from preprocessing.scene_checks import COVERAGE_BINS, check_inria, check_report
+from preprocessing.scene_checks import COVERAGE_BINS, check_inria, check_report, share_ground
 from tests.helpers import write_image
 from tests.training_fixtures import ROOT, ground
+
+TILE = 5000
+# Austin and Tyrol: Inria tiles lie some degrees beside the meridian of their grid's north.
+AUSTIN = 26914, Affine(0.3, 0, 616_500, 0, -0.3, 3_345_000)
+TYROL = 31254, Affine(0.3, 0, 80_000, 0, -0.3, 230_000)
+TURNED = 26914, AUSTIN[1] @ Affine.rotation(33)
+GRIDS = [AUSTIN, TYROL, TURNED]
+
+
+def corners(grid, east=0.0, south=0.0, size=TILE):
+    """Of a tile so many pixels from the grid's first."""
+    epsg, transform = grid
+    placed = transform @ Affine.translation(east, south)
+    return geographic_corners(CRS.from_epsg(epsg), placed, size, size)
+
+
+def boxes_overlap(grid, east, south):
+    epsg, first = grid
+    boxes = [
+        geographic_bounds(CRS.from_epsg(epsg), transform, TILE, TILE)
+        for transform in (first, first @ Affine.translation(east, south))
+    ]
+    (w, s, e, n), (west, south, east, north) = boxes
+    return min(e, east) - max(w, west) > 1e-5 < min(n, north) - max(s, south)
+
+
+NEIGHBOURS = [step for step in itertools.product((-TILE, 0, TILE), repeat=2) if any(step)]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_tiles_that_touch_share_no_ground(grid):
+    for east, south in NEIGHBOURS:
+        assert not share_ground(corners(grid), corners(grid, east, south))
+    # Edges that touch without common corners, as those of tiles of another size do.
+    assert not share_ground(corners(grid), corners(grid, TILE, TILE / 3))
+    assert not share_ground(corners(grid), corners(grid, TILE, -TILE / 3, 2 * TILE))
+    # Upright boxes in degrees do overlap, by more than a metre.
+    assert any(boxes_overlap(grid, *step) for step in NEIGHBOURS)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("east", "south"), [(0, 0), (4800, 0), (0, -4800), (-4800, 4800), (10, 10), (-4800, 2000)]
+)
+def test_tiles_that_overlap_share_ground(grid, east, south):
+    assert share_ground(corners(grid), corners(grid, east, south))
+    assert share_ground(corners(grid, east, south), corners(grid))
+
+
+def test_a_fiftieth_of_the_smaller_tile_s_width_may_be_shared():
+    for pixels, shared in ((90, False), (110, True)):
+        assert share_ground(corners(AUSTIN), corners(AUSTIN, TILE - pixels)) == shared
+    # Of a tile of 100 pixels, 6 are much; the order does not matter.
+    small = corners(AUSTIN, TILE - 6, 100, size=100)
+    assert share_ground(corners(AUSTIN), small) and share_ground(small, corners(AUSTIN))
+    # Two corners of 2.4 % each are 0.06 % of the ground.
+    assert share_ground(corners(AUSTIN), corners(AUSTIN, TILE - 120, TILE - 120))
+    assert not share_ground(corners(AUSTIN), corners(AUSTIN, TILE - 90, TILE - 90))
+
+
+def test_a_strip_is_measured_by_its_own_width():
+    strip = geographic_corners(CRS.from_epsg(26914), AUSTIN[1], 1, 20_000)
+    below = geographic_corners(
+        CRS.from_epsg(26914), AUSTIN[1] @ Affine.translation(0, 1), 1, 20_000
+    )
+    assert share_ground(strip, strip) and not share_ground(strip, below)
+
+
+def test_upright_boxes_around_squares_of_a_projected_grid_are_neighbours():
+    """As the chips of SpaceNet 1 over Rio de Janeiro, 200 m of UTM zone 23 south each."""
+    first = Affine(0.5, 0, 680_000, 0, -0.5, 7_470_000)
+
+    def box(east, south):
+        west, low, right, north = geographic_bounds(
+            CRS.from_epsg(32723), first @ Affine.translation(east, south), 400, 400
+        )
+        return [[west, north], [right, north], [right, low], [west, low]]
+
+    overlaps = []
+    for step in itertools.product((-400, 0, 400), repeat=2):
+        if any(step):
+            assert not share_ground(box(0, 0), box(*step))
+            one, other = Polygon(box(0, 0)), Polygon(box(*step))
+            overlaps.append(one.intersection(other).area / one.area)
+    assert 0.005 < max(overlaps) < 0.015
+    assert share_ground(box(0, 0), box(380, 0))
+
+
+def test_a_tile_in_another_tile_shares_ground():
+    assert share_ground(corners(AUSTIN), corners(AUSTIN, 2000, 2000, size=256))
+
+
+def test_a_tile_in_the_empty_corner_of_a_turned_tile_s_box_shares_no_ground():
+    # The turned tile's upper edge leads from (0, 0) down to (4193, 2723).
+    assert not share_ground(corners(TURNED), corners(AUSTIN, 2700, 0, size=1000))
+    assert share_ground(corners(TURNED), corners(AUSTIN, 2700, 1000, size=1000))
+
+
+def test_tiles_in_different_references_are_compared():
+    west, north = corners(AUSTIN)[0]
+    degrees = 4326, Affine(3e-6, 0, west, 0, -3e-6, north)
+    assert share_ground(corners(AUSTIN), corners(degrees))
+    assert not share_ground(corners(AUSTIN), corners(degrees, east=-10_000))
+
+
+def test_the_antimeridian_is_no_border():
+    zone_60 = 32760, Affine(0.3, 0, 817_300, 0, -0.3, 8_010_000)
+    tile = corners(zone_60)
+    longitudes = np.array(tile)[:, 0]
+    assert longitudes.max() > 179 and longitudes.min() < -179
+    assert share_ground(tile, corners(zone_60, 2000))
+    assert not share_ground(tile, corners(zone_60, TILE))
+    assert not share_ground(tile, corners(zone_60, -TILE))
+    assert share_ground(corners(zone_60, 4000), tile)
+    # On the other side of the Earth, at the same latitudes.
+    assert not share_ground(tile, [[longitude - 170, latitude] for longitude, latitude in tile])
+
+
+@pytest.mark.parametrize("one", [None, corners(AUSTIN)])
+def test_a_place_that_is_unknown_is_shared_with_nothing(one):
+    assert not share_ground(one, None) and not share_ground(None, one)
+
 
 SIZE = 40
 
@@ -116,7 +242,11 @@ def test_a_report_of_nothing_readable_is_short(tmp_path):
 
 def test_all_void_labels_have_no_share(tmp_path):
     write_tile(tmp_path, "town1")
-    write_image(tmp_path / "gt" / "town1.tif", np.full((SIZE, SIZE, 1), 7, np.uint8), nodata=7)
+    write_image(
+        tmp_path / "gt" / "town1.tif",
+        np.full((SIZE, SIZE, 1), 7, np.uint8),
+        nodata=7,
+    )
     check = check_inria(tmp_path)
     assert not check.problems and not check.coverage.any() and len(check_report(check)) == 1
 
@@ -145,7 +275,10 @@ def test_images_without_label_and_the_reverse(official):
 
 def test_names_that_are_none_and_names_that_are_shared(official):
     (official / "images" / "austin1.tif").rename(official / "images" / "austin.tif")
-    cv2.imwrite(str(official / "gt" / "kitsap1.png"), np.zeros((SIZE, SIZE), np.uint8))
+    cv2.imwrite(
+        str(official / "gt" / "kitsap1.png"),
+        np.zeros((SIZE, SIZE), np.uint8),
+    )
     found = problems(official)
     assert f"{official / 'images' / 'austin.tif'}: is no tile name" in found[0]
     assert f"{official / 'gt' / 'austin1.tif'}: has no image of its name" in found
@@ -261,7 +394,10 @@ def test_a_depth_that_cannot_be_trained_on(tmp_path):
 def test_every_file_has_its_own_line(official):
     for name in ("austin1", "chicago2"):
         (official / "images" / f"{name}.tif").write_bytes(b"II*\0")
-        write_image(official / "gt" / f"{name}.tif", np.full((SIZE, SIZE, 1), 9, np.uint8))
+        write_image(
+            official / "gt" / f"{name}.tif",
+            np.full((SIZE, SIZE, 1), 9, np.uint8),
+        )
     found = problems(official)
     assert len(found) == 4
     for name in ("images/austin1", "images/chicago2", "gt/austin1", "gt/chicago2"):
