@@ -1,53 +1,24 @@
-"""The rows of the benchmark's tables, each measured in a process of its own."""
+"""Measure speed and memory, and write the tables of ``results/benchmark``."""
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import keras
 
+from experiments.measurements import measure
 from experiments.options import RESULTS, Command, data_option, model_option, overwrite_option
-from experiments.torch_cost import at_hand
-from jointnet.model import VARIANTS
-from jointnet.runs import environment, load_run
-from preprocessing.errors import RunError
 from preprocessing.output_files import refuse_existing, replacing, write_json
 
-# GDAL's cache of blocks, 256 MB by default, would be full in large rasters only.
-ENVIRONMENT = {"memory": {"GDAL_CACHEMAX": "64"}}
-ROOT = Path(__file__).resolve().parents[1]
+PREDICTION, TRAINING = "experiments.benchmark_prediction", "experiments.benchmark_training"
 PRECISIONS = ("float32", "mixed_bfloat16")
-
-
-def measure(name: str, **arguments: Any) -> dict[str, Any]:
-    """Run one function of ``experiments.measurements`` in a process of its own.
-
-    Raises:
-        RunError: it failed, by not enough memory for example.
-    """
-    words = [sys.executable, "-m", "experiments.measurements", name, json.dumps(arguments)]
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", **ENVIRONMENT.get(name, {})}
-    done = subprocess.run(
-        words, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"stopped with code {done.returncode}"
-        raise RunError(f"the measurement of {name} with {arguments} failed: {reason}")
-    return {**arguments, **json.loads(done.stdout.splitlines()[-1])}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command was asked to measure: its options of the same names."""
+    """The options of the command that say what to measure."""
 
     size: int
     variant: str
@@ -56,30 +27,28 @@ class Asked:
     model: Path
     data: Path
 
-    @property
-    def network(self) -> dict[str, str]:
-        """Variant and precision."""
-        return {"variant": self.variant, "precision": self.precision}
-
 
 def inference_rows(asked: Asked) -> list[dict]:
-    """One run over a tile, with windows of 512 as in the published recipes."""
-    return [measure("inference", size=asked.size, **asked.network, window=512)]
+    """Measure one tile, with windows of 512 as in the published recipes."""
+    network = {"variant": asked.variant, "precision": asked.precision}
+    return [measure(f"{PREDICTION}:inference", size=asked.size, **network, window=512)]
 
 
 def memory_rows(asked: Asked) -> list[dict]:
-    """A stand-in network over as many rows as columns, four and twelve times as many."""
-    sizes = {"width": asked.size, "window": 256}
-    return [measure("memory", rows=asked.size * times, **sizes) for times in (1, 4, 12)]
-
-
-def batches_rows(asked: Asked) -> list[dict]:
-    """Batches of two crops of 256, which 8 GB of memory can train at full width."""
-    return [measure("batches", **asked.network, repeats=asked.repeats, crop=256, batch=2)]
+    """Measure as many rows as columns, four times and twelve times as many."""
+    # GDAL's cache of blocks, 256 MB by default, would be full in large rasters only.
+    cache = {"GDAL_CACHEMAX": "64"}
+    shape = {"width": asked.size, "window": 256}
+    return [
+        measure(f"{PREDICTION}:memory", cache, rows=asked.size * times, **shape)
+        for times in (1, 4, 12)
+    ]
 
 
 def training_rows(asked: Asked) -> list[dict]:
-    """Networks and settings in turn; speed and memory also as shares of the first's."""
+    """Measure networks and settings in turn; speed and memory also as shares of the first's."""
+    import keras
+
     tried: list[dict] = [{"network": "keras.layers", "precision": p} for p in PRECISIONS]
     tried += [
         {"network": "JointNet", "precision": precision, "rematerialise": again}
@@ -94,9 +63,7 @@ def training_rows(asked: Asked) -> list[dict]:
     thrifty = {"rematerialise": "concatenations", "batch": 8, "micro_batch": 1}
     tried += [{"network": "JointNet", "precision": p} | thrifty for p in PRECISIONS]
     tried += [{"network": "ResNetUNet", "precision": p} for p in PRECISIONS]
-    rows = [_training_row("training", asked.repeats, **one) for one in tried]
-    if at_hand():
-        rows += [_training_row("torch_training", asked.repeats, precision=p) for p in PRECISIONS]
+    rows = [_training_row(asked.repeats, **setting) for setting in tried]
     first = rows[0]
     for row in rows:
         row["speed_of_first"] = row["patches_per_second"] / first["patches_per_second"]
@@ -107,42 +74,32 @@ def training_rows(asked: Asked) -> list[dict]:
     return rows
 
 
-def input_rows(asked: Asked) -> list[dict]:
-    """Batches of two crops of 256, as for ``batches``."""
-    sizes = {"crop": 256, "batch": 2, "precision": asked.precision}
-    return [measure("input", **sizes, repeats=asked.repeats, rounds=3)]
-
-
-def profile_rows(asked: Asked) -> list[dict]:
-    """One step of each; speed against JointNet of nothing but ``keras.layers`` in float32."""
-    settings = [("keras.layers", "float32", None)]
-    settings += [("JointNet", precision, None) for precision in PRECISIONS]
-    settings.append(("JointNet", "mixed_bfloat16", "concatenations"))
-    rows = [
-        measure("profile", crop=256, network=network, precision=precision, rematerialise=again)
-        for network, precision, again in settings
-    ]
-    return [row | {"speed_of_first": rows[0]["sum_seconds"] / row["sum_seconds"]} for row in rows]
-
-
-def _training_row(name: str, repeats: int, **setting: Any) -> dict:
-    """One setting, in two sizes: what grows with the pixels is what they take."""
-    at_once = setting.get("micro_batch") or setting.get("batch", 1)
-    few = 1 if setting.get("batch", 1) > 1 else repeats
-    large = measure(name, crop=512, repeats=few, **setting)
-    small = measure(name, crop=256, repeats=0, **setting)
+def _training_row(repeats: int, **setting: Any) -> dict:
+    """Measure one setting at two sizes; memory per pixel is what the larger takes more."""
+    # In the order of the table's lines.
+    defaults = {"network": None, "precision": None, "rematerialise": None}
+    setting = {**defaults, "xla": None, "batch": 1, "micro_batch": None, **setting}
+    at_once = setting["micro_batch"] or setting["batch"]
+    few = 1 if setting["batch"] > 1 else repeats
+    large = measure(f"{TRAINING}:training", **setting, crop=512, repeats=few)
+    small = measure(f"{TRAINING}:training", **setting, crop=256, repeats=0)
     large["bytes_per_pixel"] = (
         (large["megabytes"] - small["megabytes"]) * 2**20 / (at_once * (512**2 - 256**2))
     )
-    described = {"network": "smp.Unet resnet34 (torch)", "precision": None, "rematerialise": None}
-    described |= {"xla": None, "batch": 1, "micro_batch": None}
-    # The greatest memory of the whole process says little beside what the steps came to hold.
-    left_out = ("repeats", "peak_megabytes")
-    return {key: value for key, value in (described | large).items() if key not in left_out}
+    # The peak of the whole process says little beside what the steps came to hold.
+    return {key: large[key] for key in large if key not in ("repeats", "peak_megabytes")}
+
+
+def input_rows(asked: Asked) -> list[dict]:
+    """Measure batches of two crops of 256, which 8 GB of memory can train at full width."""
+    sizes = {"crop": 256, "batch": 2, "precision": asked.precision}
+    return [measure(f"{TRAINING}:input_cost", **sizes, repeats=asked.repeats, rounds=3)]
 
 
 def windows_rows(asked: Asked) -> list[dict]:
-    """Overlaps from none to half a window; larger windows; all symmetries of the default's."""
+    """Measure overlaps from none to half a window, larger windows, and all symmetries."""
+    from jointnet.runs import load_run
+
     config = load_run(asked.model).config
     side, overlap = config["window"], config["overlap"]
     plain = {"augment": False, "shift": True}
@@ -156,122 +113,91 @@ def windows_rows(asked: Asked) -> list[dict]:
 
 
 def mosaic_rows(asked: Asked) -> list[dict]:
-    """The tiles of one town as one raster, and alone."""
+    """Measure the tiles of one town as one raster, and alone."""
     return [_on_scenes("mosaic", asked)]
 
 
 def _on_scenes(name: str, asked: Asked, **arguments: Any) -> dict:
-    """A measurement of a trained network on imagery, without the places where both lie."""
+    """Measure a trained network on imagery; where the two lie is left out of the row."""
     places = {"model": str(asked.model.resolve()), "data": str(asked.data.resolve())}
-    row = measure(name, **places, precision=asked.precision, **arguments)
+    row = measure(f"{PREDICTION}:{name}", **places, precision=asked.precision, **arguments)
     return {key: value for key, value in row.items() if key not in places}
 
 
-def normalisation_rows(asked: Asked) -> list[dict]:
-    """Ours and Keras' as in the first block at full width, without its convolutions."""
-    block = {"shape": [2, 256, 256, 32], "depth": 6}
-    return [
-        measure("normalisation", layer=layer, **block, dtype=dtype, repeats=asked.repeats)
-        for dtype in ("float32", "bfloat16")
-        for layer in ("project", "keras")
-    ]
-
-
-def inria_rows(asked: Asked) -> list[dict]:
-    """Generated tiles in Inria's layout, cut and trained on by the recipe's settings."""
-    from experiments.benchmark_training import write_stand_in
-
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        write_stand_in(Path(folder), size=asked.size)
-        written = {"size": asked.size, "writing_seconds": time.perf_counter() - began}
-        store = str(Path(folder) / "patches")
-        cut = measure("cutting", data=folder, store=store)
-        cut["cutting_peak_megabytes"] = cut.pop("peak_megabytes")
-        arguments = {"store": store, "variant": asked.variant, "repeats": asked.repeats}
-        # Two patches in float32 would take more than 20 GB.
-        rows = [
-            measure("schedule", batch=batch, precision=precision, **arguments)
-            for batch, precision in ((1, "float32"), (1, "mixed_bfloat16"), (2, "mixed_bfloat16"))
-        ]
-    places = ("data", "store", "peak_megabytes")
-    return [
-        {key: value for key, value in (written | cut | row).items() if key not in places}
-        for row in rows
-    ]
-
-
 def evaluation_rows(asked: Asked) -> list[dict]:
-    """One tile, as many as Inria's validation has, and one with objects."""
-    from experiments.benchmark_prediction import write_tiles
-
-    with tempfile.TemporaryDirectory() as folder:
-        sets = {n: str(write_tiles(Path(folder) / str(n), asked.size, n)) for n in (1, 25)}
-        rows = [
-            measure("evaluation", folder=sets[tiles], objects=objects)
-            for tiles, objects in ((1, False), (25, False), (1, True))
-        ]
-    for row in rows:
-        del row["folder"]
-    return [{"size": asked.size, **row} for row in rows]
+    """Measure one tile, as many as Inria's validation has, and one with objects."""
+    return [
+        measure(f"{PREDICTION}:evaluation", size=asked.size, objects=objects, tiles=tiles)
+        for objects, tiles in ((False, 1), (False, 25), (True, 1))
+    ]
 
 
-ROWS = {
-    "inference": inference_rows,
-    "memory": memory_rows,
-    "batches": batches_rows,
-    "normalisation": normalisation_rows,
-    "training": training_rows,
-    "input": input_rows,
-    "profile": profile_rows,
-    "windows": windows_rows,
-    "mosaic": mosaic_rows,
-    "inria": inria_rows,
-    "evaluation": evaluation_rows,
-}
+@dataclass(frozen=True)
+class Part:
+    """One table.
+
+    Attributes:
+        rows: measures its rows.
+        goal: what is aimed at.
+        named_after: fields of ``Asked`` that its files are named after.
+        needs_data: whether it needs a trained network and imagery.
+    """
+
+    rows: Callable[[Asked], list[dict]]
+    goal: str
+    named_after: tuple[str, ...] = ()
+    needs_data: bool = False
 
 
-PARTS = (
-    *("inference", "memory", "batches", "normalisation"),
-    *("training", "input", "profile", "windows", "mosaic", "inria", "evaluation"),
-)
-# The others need data, a large disk, or no network.
-ALL = PARTS[:4]
-GOALS = {
-    "inference": "bare / end to end 0.95 or more; under 3,000 MB for 5000 x 5000 at full width",
-    "memory": "peaks within 5 % over all numbers of rows",
-    "batches": "batches 20 times as fast as full-width training",
-    "normalisation": "none stated; keras.layers.GroupNormalization is what it stands beside",
-    "training": "one setting 1.8 times as fast as keras.layers in float32, one with 0.35 of its "
-    "memory; batches of 8 patches of 512 px in 16 GB",
-    "input": "steps on real input within 5 % of those on a constant batch",
-    "profile": "none stated; convolutions at the rate of a matrix product leave nothing to gain",
-    "windows": "the default's IoU and steadiness worth its cost",
-    "mosaic": "none stated; no footprint is cut at the border of a tile",
-    "inria": "none stated; training in the memory of the machine, the time of the schedule known",
-    "evaluation": "5000 x 5000 in 5 s, with objects in 60 s; 25 such tiles in 60 s and 1,000 MB",
+PARTS = {
+    "inference": Part(
+        inference_rows,
+        "bare / end to end 0.95 or more; under 3,000 MB for 5000 x 5000 at full width",
+        ("variant", "precision"),
+    ),
+    "memory": Part(memory_rows, "peaks within 5 % over all numbers of rows"),
+    "training": Part(
+        training_rows,
+        "one setting 1.8 times as fast as keras.layers in float32, one with 0.35 of its memory; "
+        "batches of 8 patches of 512 px in 16 GB",
+    ),
+    "input": Part(
+        input_rows, "steps on real input within 5 % of those on a constant batch", ("precision",)
+    ),
+    "evaluation": Part(
+        evaluation_rows,
+        "5000 x 5000 in 5 s, with objects in 60 s; 25 such tiles in 60 s and 1,000 MB",
+    ),
+    "windows": Part(
+        windows_rows,
+        "the default's IoU and steadiness worth its cost",
+        ("model", "precision"),
+        needs_data=True,
+    ),
+    "mosaic": Part(
+        mosaic_rows,
+        "none stated; no footprint is cut at the border of a tile",
+        ("model", "precision"),
+        needs_data=True,
+    ),
 }
 
 
 def stem(part: str, asked: Asked) -> str:
-    """Name of the files of a part: what it was measured with, where it depends on it."""
-    if part in ("memory", "normalisation", "training", "profile", "inria", "evaluation"):
-        return part
-    if part in ("windows", "mosaic"):
-        return f"{part}_{asked.model.resolve().name}_{asked.precision}"
-    variant = "" if asked.variant == "jointnet" else f"_{asked.variant}"
-    return f"{part}{variant}_{asked.precision}"
+    """Return the name of a part's files without its ending."""
+    words = {field: getattr(asked, field) for field in PARTS[part].named_after}
+    if words.get("variant") == "jointnet":
+        del words["variant"]
+    return "_".join([part, *(Path(word).resolve().name for word in words.values())])
 
 
 def as_markdown(part: str, content: dict) -> str:
-    """The table of one part, with the machine and the command."""
-    machine = content["machine"]
-    return "\n".join(_lines(part, content["rows"], machine)) + "\n"
+    """Return the table of one part, with the machine and the command."""
+    return "\n".join(_lines(part, content["rows"], content["machine"])) + "\n"
 
 
 def _lines(part: str, rows: list[dict], machine: dict) -> Iterator[str]:
-    versions = machine["packages"]
-    backend = machine["backend"]
+    versions, backend = machine["packages"], machine["backend"]
     yield f"# {part}"
     yield ""
     yield (
@@ -282,34 +208,45 @@ def _lines(part: str, rows: list[dict], machine: dict) -> Iterator[str]:
     yield ""
     yield f"`python experiments/{machine['command']}`, commit {machine['commit']}"
     yield ""
-    yield f"Goal: {GOALS[part]}. Times are medians, in seconds."
+    yield f"Goal: {PARTS[part].goal}. Times are medians, in seconds."
     yield ""
-    keys = [key for key, value in rows[0].items() if not isinstance(value, list) or key == "shape"]
     yield "| | " + " | ".join(str(number) for number in range(1, len(rows) + 1)) + " |"
     yield "|---|" + "---|" * len(rows)
-    for key in keys:
+    for key in (key for key, value in rows[0].items() if not isinstance(value, list)):
         yield f"| {key.replace('_', ' ')} | " + " | ".join(_cell(row[key]) for row in rows) + " |"
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    if isinstance(value, list):
-        return " x ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _known_variant(context: click.Context, option: click.Parameter, value: str) -> str:
+    # Not a click.Choice: that would load Keras for --help.
+    from jointnet.model import VARIANTS
+
+    if value not in VARIANTS:
+        raise click.BadParameter(f"{value!r} is no variant; there are {', '.join(VARIANTS)}")
+    return value
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("part", type=click.Choice([*PARTS, "all"]), default="all")
 @click.option("--size", type=click.IntRange(64), default=5000, help="Side of the tile, pixels.")
-@click.option("--variant", type=click.Choice(list(VARIANTS)), default="jointnet", help="Network.")
+@click.option(
+    "--variant",
+    default="jointnet",
+    callback=_known_variant,
+    help="Network of the part inference, such as jointnet_half.",
+)
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16"]),
+    type=click.Choice(PRECISIONS),
     default="float32",
-    help="Of inference and training.",
+    help="Precision of inference, input, windows and mosaic; training tries both.",
 )
-@click.option("--repeats", type=click.IntRange(1), default=7, help="Of what is timed.")
+@click.option("--repeats", type=click.IntRange(1), default=7, help="Training steps that are timed.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -321,47 +258,40 @@ def _cell(value: Any) -> str:
 @data_option
 @overwrite_option
 def main(part: str, output: Path, overwrite: bool, **options: Any) -> None:
-    """Measure a part, or the first four, and write tables of JSON and Markdown.
+    """Measure one part, or all that need no data, and write tables as JSON and Markdown.
 
     \b
-    inference      predict_raster on a generated tile against the bare network on as many
-                   windows; peak memory of the process; machine hours of larger areas
-    memory         predict_raster with a stand-in network on --size columns and as many rows,
-                   four and twelve times as many; GDAL's cache is kept to 64 MB
-    batches        batches with all augmentation, one thread, against training steps on them
-    normalisation  this project's group normalisation against Keras'
-    training       steps on patches of 512 px: JointNet of nothing but keras.layers, this one at
-                   each setting, ResNetUNet, and the U-Net of segmentation-models-pytorch where
-                   it is installed; time, memory, share of a large matrix product
-    input          training steps by where their batches come from: a constant one, a store on
-                   the disk, a store on the device
-    profile        a training step in one thread, operation by operation (TensorFlow)
-    windows        validation scenes of --model, in --data, by windows of several sizes and
-                   overlaps: IoU, what changes if the windows are shifted, cost
-    mosaic         the eight tiles of a town in --data as one raster, and alone
-    inria          180 generated tiles in Inria's layout, cut and trained on by the settings of
-                   inria_buildings; the time of its schedule. It takes 37 GB, under TMPDIR where
-                   that is set
-    evaluation     masks of generated tiles against labels, pixels and objects
+    inference   predict_raster on a generated tile, and the bare network on as many windows;
+                peak memory of the process; machine hours of larger areas
+    memory      predict_raster with a stand-in network on --size columns and as many rows, four
+                and twelve times as many; GDAL's cache is kept to 64 MB
+    training    steps on patches of 512 px: JointNet of nothing but keras.layers, this one at
+                each setting, ResNetUNet; time, memory, share of a large matrix product
+    input       training steps on a constant batch and on those of a patch store
+    evaluation  masks of generated tiles against labels, pixels and objects
+    windows     validation scenes of --model, in --data, by windows of several sizes and
+                overlaps: IoU, what changes if the windows are shifted, cost
+    mosaic      the eight tiles of a town in --data as one raster, and alone
 
-    Files are named after the part, and after network and precision where they depend on these.
-    But for windows and mosaic, networks have random weights; every measurement has a process of
-    its own. At full width on two CPU cores the tile of 5000 x 5000 pixels takes ten minutes.
+    Files are named after the part, and after network and precision where the part depends on
+    them. Networks have random weights except for windows and mosaic. Each measurement runs in a
+    process of its own. At full width on two CPU cores the tile of 5000 x 5000 pixels takes ten
+    minutes, training hours.
     """  # noqa: D301 (click takes the control character itself)
+    from jointnet.runs import environment
+
     # This process looks at the accelerator, and leaves its memory to those that measure.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     asked = Asked(**options)
-    parts = ALL if part == "all" else (part,)
-    stems = {name: stem(name, asked) for name in parts}
-    files = {(p, kind): output / f"{stems[p]}.{kind}" for p in parts for kind in ("json", "md")}
+    parts = [name for name in PARTS if not PARTS[name].needs_data] if part == "all" else [part]
+    files = {(p, end): output / f"{stem(p, asked)}.{end}" for p in parts for end in ("json", "md")}
     for path in files.values():
         refuse_existing(path, overwrite)
     machine = environment()
     output.mkdir(parents=True, exist_ok=True)
     for name in parts:
-        rows = ROWS[name](asked)
-        content = {"goal": GOALS[name], "machine": machine, "rows": rows}
+        content = {"goal": PARTS[name].goal, "machine": machine, "rows": PARTS[name].rows(asked)}
         write_json(files[name, "json"], content)
         text = as_markdown(name, content)
         with replacing(files[name, "md"], overwrite=True) as beside:
