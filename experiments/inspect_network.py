@@ -1,17 +1,11 @@
-"""Look into a trained network: first-layer filters, feature maps and Grad-CAM for a patch."""
+"""Look into a trained network: filters of its first layer, feature maps, Grad-CAM of a patch."""
 
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from experiments.options import (
-    Command,
-    model_option,
-    overwrite_option,
-    parse_gsd,
-    threshold_option,
-)
+from experiments.options import Command, model_option, overwrite_option, parse_gsd
 from jointnet.figures import draw_feature_maps, draw_filters, draw_grad_cam
 from jointnet.inspection import (
     channels_of,
@@ -27,7 +21,7 @@ from preprocessing.image_names import RasterName
 from preprocessing.output_files import refuse_existing, replacing
 from preprocessing.tiling import fill_void
 
-# Of a layer, drawn at most.
+# Most channels of a layer that are drawn.
 CHANNELS = 64
 FIGURES = ("filters.png", "feature_maps.png", "grad_cam.png")
 
@@ -35,7 +29,7 @@ FIGURES = ("filters.png", "feature_maps.png", "grad_cam.png")
 def parse_corner(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """Turn ``"1024,512"`` into numbers.
+    """Return the numbers of ``"1024,512"``.
 
     Raises:
         click.BadParameter: not two whole numbers from 0.
@@ -64,13 +58,13 @@ Examples:
     callback=parse_corner,
     metavar="COLUMN,ROW",
     show_default="in the middle",
-    help="First pixel of the patch; it is as large as the windows of the model's predictions.",
+    help="First pixel of the patch, which is as large as a window of prediction.",
 )
 @click.option(
     "--layer",
     metavar="NAME",
     show_default="the last before the decoder",
-    help="Whose feature maps and Grad-CAM; within a block as in encoder_1/convolution_3.",
+    help="Layer to look at; inside a block as encoder_1/convolution_3.",
 )
 @click.option("--list-layers", is_flag=True, help="Print the layers, and draw nothing.")
 @click.option(
@@ -78,17 +72,15 @@ Examples:
     type=click.Choice(["target", "all"]),
     default="target",
     show_default=True,
-    help="Whose logits Grad-CAM explains: those that the threshold takes for target (all, where "
-    "there are none), or all.",
+    help="Pixels that Grad-CAM explains: those found as target, or all.",
 )
 @model_option
-@threshold_option
 @click.option(
     "--gsd",
     callback=parse_gsd,
     metavar="METRES",
     show_default="what the image says",
-    help="Ground metres per pixel of the image, see infer.py; 'native' feeds it as it is.",
+    help="Ground metres per pixel of the image; 'native' feeds it as it is.",
 )
 @click.option(
     "--output",
@@ -105,7 +97,6 @@ def main(
     list_layers: bool,
     pixels: str,
     model: Path,
-    threshold: float | None,
     gsd: float | str | None,
     output: Path | None,
     overwrite: bool,
@@ -114,12 +105,12 @@ def main(
 
     \b
       filters.png       the kernels of its first convolution
-      feature_maps.png  what a layer gives, channel by channel
-      grad_cam.png      where that layer found what speaks for the target
+      feature_maps.png  the channels of a layer
+      grad_cam.png      where that layer speaks for the target
 
-    Grad-CAM (Selvaraju et al. 2017; for segmentation Vinogradova et al. 2020) is the sum of the
-    layer's channels, each multiplied by the mean gradient that the target's logits have with
-    respect to it, as far as it is positive.
+    Grad-CAM (Selvaraju et al. 2017; for segmentation Vinogradova et al. 2020) is the positive part
+    of the sum of the layer's channels, each weighted by the mean gradient of the target's logits
+    with respect to it. Where nothing is found as target it explains all pixels.
     """  # noqa: D301 (click takes the control character itself)
     if list_layers:
         for name, channels in channels_of(load_run(model).model).items():
@@ -131,30 +122,29 @@ def main(
     for name in FIGURES:
         refuse_existing(folder / name, overwrite)
     run = load_run(model)
-    network, threshold = run.model, run.config["threshold"] if threshold is None else threshold
-    layer = layer or default_layer(network)
-    find_layer(network, layer)
-    patch, valid, place = read_patch(run, image, corner, gsd)
+    layer = layer or default_layer(run.model)
+    find_layer(run.model, layer)
+    patch, valid, (column, row) = read_patch(run, image, corner, gsd)
     fed = fill_void(patch, valid)
-    seen = observe(network, fed, layer)
-    found = valid & (seen.probabilities >= threshold)
+    seen = observe(run.model, fed, layer)
+    found = valid & (seen.probabilities >= run.config["threshold"])
     explains_found = pixels == "target" and bool(found.any())
-    cam = grad_cam(network, fed, layer, found if explains_found else valid)
-    first, kernels = first_filters(network)
-    stem = RasterName(image).stem
-    patch_title = f"{run.name}, {stem} from column {place[0]}, row {place[1]}"
-    channels = seen.features.shape[-1]
+    cam = grad_cam(run.model, fed, layer, found if explains_found else valid)
+    first, kernels = first_filters(run.model)
+    place = f"{run.name}, {RasterName(image).stem} from column {column}, row {row}"
+    channels = seen.activations.shape[-1]
     drawn = f"{CHANNELS} of {channels}" if channels > CHANNELS else channels
     score = f"the {found.sum():,} pixels found" if explains_found else "all pixels"
     with ExitStack() as stack:
-        paths = [stack.enter_context(replacing(folder / name, overwrite)) for name in FIGURES]
-        draw_filters(
-            kernels, f"{run.name}: kernels of {first}, with their largest weight", paths[0]
+        filters, maps, heat = (
+            stack.enter_context(replacing(folder / name, overwrite)) for name in FIGURES
         )
-        title = f"{patch_title}: {layer}, {drawn} channels by mean magnitude (number: mean)"
-        draw_feature_maps(seen.features, title, paths[1], CHANNELS)
-        title = f"{patch_title}: Grad-CAM of {layer}, for the logits of {score}"
-        draw_grad_cam(patch, valid, seen, cam, threshold, title, paths[2])
+        title = f"{run.name}: kernels of {first}, with their largest weight"
+        draw_filters(kernels, title, filters)
+        title = f"{place}: {layer}, {drawn} channels by mean magnitude (number: mean)"
+        draw_feature_maps(seen.activations, title, maps, CHANNELS)
+        title = f"{place}: Grad-CAM of {layer}, for the logits of {score}"
+        draw_grad_cam(patch, valid, seen, cam, run.config["threshold"], title, heat)
     files = ", ".join([str(folder / FIGURES[0]), *FIGURES[1:]])
     click.echo(f"{files}: {layer}, {channels} channels, for the logits of {score}")
 

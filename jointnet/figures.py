@@ -1,30 +1,34 @@
-"""Pictures of a run: its curves, what augmentation does, a scene beside truth and prediction."""
+"""Figures by matplotlib: curves, scenes, augmentation, and what is inside a network."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jointnet.inspection import GradCam, Observation
 from preprocessing.augmentation import Augmentation, Draws
-from preprocessing.image_operations import stretch
+from preprocessing.image_operations import BACKGROUND, ERROR_COLOURS, error_classes, stretch
+from preprocessing.tiling import VOID
 
-# Colour-blind safe (Okabe and Ito 2008): agreement, false alarm, miss.
-FOUND, FALSELY_FOUND, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
-# On a contact sheet: the target's outline, and void's hatching of so many pixels' period.
+# On a contact sheet: the target's outline, and void's hatching with its period in pixels.
 OUTLINE, HATCHING, HATCH_PERIOD = (240, 228, 66), (204, 121, 167), 8
+# Pixels of a scene that are drawn in each direction; a panel shows about 400.
+_SCENE_SIDE = 1200
+_DPI = 110
+# Opacity of the hottest part of Grad-CAM over its image; outlines on the colours of heat, on grey.
+_OPACITY, _ON_HEAT, _ON_GREY = 0.75, "#56b4e9", "#e69f00"
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
-    """Draw loss and validation metrics over the epochs as PNG.
+    """Draw loss and validation metrics over the epochs as PNG; replace an older file.
 
     Args:
         history: records per epoch, see ``jointnet.checkpoints.TrainingState``.
-        path: the picture to write; replaced where it exists.
+        path: the file to write.
     """
     epochs = [record["epoch"] for record in history]
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = _figure(10, 3.6)
     losses, scores = figure.subplots(1, 2)
     for name, label in (("loss", "training"), ("validation_loss", "validation")):
         losses.plot(epochs, [record[name] for record in history], label=label)
@@ -36,11 +40,11 @@ def draw_curves(history: list[dict], path: Path) -> None:
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=_DPI)
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """The image in grey with hits, false alarms and misses tinted.
+    """Return the image in grey, tinted where the prediction is right or wrong about a target.
 
     Args:
         image: ``(height, width, bands)`` of any dtype.
@@ -48,21 +52,19 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
         prediction: the same.
 
     Returns:
-        ``(height, width, 3)`` uint8: green found, orange falsely found, blue missed.
+        ``(height, width, 3)`` uint8: green found, orange false alarm, blue missed.
     """
     tinted = np.repeat(displayable(image).mean(axis=2, keepdims=True), 3, axis=2)
-    valid = (truth != 255) & (prediction != 255)
-    for where, colour in (
-        (valid & (truth == 1) & (prediction == 1), FOUND),
-        (valid & (truth == 0) & (prediction == 1), FALSELY_FOUND),
-        (valid & (truth == 1) & (prediction == 0), MISSED),
-    ):
-        tinted[where] = 0.35 * tinted[where] + 0.65 * np.array(colour)
+    classes = error_classes(truth, prediction)
+    for value, colour in ERROR_COLOURS.items():
+        if value not in (BACKGROUND, VOID):
+            where = classes == value
+            tinted[where] = 0.35 * tinted[where] + 0.65 * np.array(colour)
     return tinted.astype(np.uint8)
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """Three bands of 0..255 uint8, for the screen only: other depths stretched from 2 to 98 %.
+    """Return three bands of uint8 for the screen; other depths are stretched from 2 to 98 %.
 
     Args:
         image: ``(height, width, bands)``; fewer than three bands are shown as grey.
@@ -82,18 +84,17 @@ def draw_scene(
         image: ``(height, width, bands)`` raw pixels.
         truth: ``(height, width)`` uint8 of 0, 1 and 255 (void, drawn grey).
         prediction: the same.
-        title: line above the picture.
-        path: the picture to write; replaced where it exists.
+        title: line above the panels.
+        path: the file to write; missing folders are made.
     """
-    # A panel has about 400 pixels: a whole 5000 x 5000 tile would only cost memory.
-    step = -(-max(truth.shape) // 1200)
+    step = -(-max(truth.shape) // _SCENE_SIDE)
     image, truth, prediction = (a[::step, ::step] for a in (image, truth, prediction))
-    figure = Figure(figsize=(16, 4.6), layout="constrained")
+    figure = _figure(16, 4.6)
     figure.suptitle(title)
     shown = {
         "image": displayable(image),
-        "truth": _grey(truth),
-        "prediction": _grey(prediction),
+        "truth": _black_and_white(truth),
+        "prediction": _black_and_white(prediction),
         "green found, orange false, blue missed": error_map(image, truth, prediction),
     }
     for axes, (name, picture) in zip(figure.subplots(1, 4), shown.items(), strict=True):
@@ -101,7 +102,7 @@ def draw_scene(
         axes.set_title(name, fontsize=10)
         axes.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=_DPI)
 
 
 def draw_augmentations(
@@ -114,17 +115,17 @@ def draw_augmentations(
 ) -> None:
     """Draw a contact sheet of what an augmentation does to a patch as PNG.
 
-    First the patch as it is, then each change that is on, alone and as far as it goes (one of its
-    two extremes where it has two), then samples as training would see them. The target is
-    outlined yellow, void hatched purple.
+    The first panel is the patch as it is. Then comes each change that is on, alone and at an
+    extreme, then samples as training sees them. The target is outlined yellow, void hatched
+    purple.
 
     Args:
         image: ``(height, width, bands)`` raw pixels, not empty.
         mask: ``(height, width)`` uint8 of 0, 1 and 255.
         augmentation: what is shown.
-        path: the picture to write; replaced where it exists.
+        path: the file to write; missing folders are made.
         seed: of everything random.
-        samples: number of samples.
+        samples: how many samples.
 
     Raises:
         JointNetError: image and mask do not fit each other or the augmentation.
@@ -143,7 +144,7 @@ def draw_augmentations(
         shown[f"sample {number}"] = augmentation.apply(image, mask, generator)
     columns = min(6, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.65 * rows), layout="constrained")
+    figure = _figure(2.4 * columns, 2.65 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
@@ -151,11 +152,11 @@ def draw_augmentations(
         axes.imshow(_labelled(_displayable_as(image, changed), moved))
         axes.set_title(title, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=_DPI)
 
 
 def _displayable_as(reference: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """``displayable``, stretched as the reference is, so that changes of light stay visible."""
+    """Return ``displayable``, stretched as the reference is, so that changes of light show."""
     if image.dtype == np.uint8:
         return displayable(image)
     both = np.concatenate([reference, image])[..., :3]
@@ -165,39 +166,34 @@ def _displayable_as(reference: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _labelled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A picture with the target outlined and void hatched."""
+    """Return a picture with the target outlined and void hatched."""
     target = np.pad(mask == 1, 1)
     inside = target[:-2, 1:-1] & target[2:, 1:-1] & target[1:-1, :-2] & target[1:-1, 2:]
     diagonals = np.add.outer(*map(np.arange, mask.shape)) % HATCH_PERIOD
     labelled = picture.copy()
     labelled[(mask == 1) & ~inside] = OUTLINE
-    labelled[(mask == 255) & (diagonals < HATCH_PERIOD // 4)] = HATCHING
+    labelled[(mask == VOID) & (diagonals < HATCH_PERIOD // 4)] = HATCHING
     return labelled
 
 
-def _grey(mask: np.ndarray) -> np.ndarray:
+def _black_and_white(mask: np.ndarray) -> np.ndarray:
+    """Return a mask as ``(height, width, 3)`` uint8: target white, void grey."""
     values = np.zeros(256, np.uint8)
-    values[[1, 255]] = 255, 128
+    values[[1, VOID]] = 255, 128
     return np.repeat(values[mask][..., None], 3, axis=2)
 
 
-_DPI = 110
-# Of the heat over the image, where it is hottest.
-_OPACITY = 0.75
-# Of what is found, seen on black, white and the colours of heat.
-_OUTLINE = "#56b4e9"
-
-
 def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
-    """Draw the kernels of a layer as small pictures, PNG.
+    """Draw the kernels of a layer as PNG.
 
-    Weights of the first three bands are red, green and blue, of a single band (or two) grey; grey
-    of 50 % is 0, and each kernel is scaled by its own largest weight, which stands above it.
+    The weights of the first three bands are red, green and blue, those of a single band (or of
+    two) grey. Grey of 50 % is 0. Each kernel is scaled by its own largest weight, which stands
+    above it.
 
     Args:
         kernels: ``(rows, columns, bands, filters)`` float32.
-        title: line above the picture.
-        path: the picture to write.
+        title: line above the panels.
+        path: the file to write.
     """
     pictures = kernels[:, :, :3] if kernels.shape[2] >= 3 else kernels[:, :, [0, 0, 0]]
     rows, columns = _grid(kernels.shape[3], 8)
@@ -210,26 +206,25 @@ def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_feature_maps(features: np.ndarray, title: str, path: Path, most: int) -> None:
-    """Draw the channels of a layer, those with the largest mean magnitude first, as PNG.
+def draw_feature_maps(activations: np.ndarray, title: str, path: Path, most: int) -> None:
+    """Draw the channels of a layer as PNG, those with the largest mean magnitude first.
 
     Each is scaled from its own least to its own largest value; number and mean stand above it.
 
     Args:
-        features: ``(height, width, channels)`` float32.
-        title: line above the picture.
-        path: the picture to write.
+        activations: ``(height, width, channels)`` float32.
+        title: line above the panels.
+        path: the file to write.
         most: channels drawn.
     """
-    order = np.argsort(-np.abs(features).mean(axis=(0, 1)), kind="stable")[:most]
+    order = np.argsort(-np.abs(activations).mean(axis=(0, 1)), kind="stable")[:most]
     rows, columns = _grid(len(order), 8)
     figure, panels = _panels(rows, columns, 1.5, title)
     for axes, channel in zip(panels, order, strict=False):
-        shown = features[..., channel]
-        if np.ptp(shown) == 0:
-            axes.imshow(shown, cmap="viridis", vmin=shown[0, 0], vmax=shown[0, 0] + 1)
-        else:
-            axes.imshow(shown, cmap="viridis", interpolation="nearest")
+        shown = activations[..., channel]
+        # A constant channel has no range of its own; it gets the lowest colour.
+        limits = {} if np.ptp(shown) else {"vmin": shown[0, 0], "vmax": shown[0, 0] + 1}
+        axes.imshow(shown, cmap="viridis", interpolation="nearest", **limits)
         axes.set_title(f"{channel}: {shown.mean():.2g}", fontsize=7)
     figure.savefig(path, dpi=_DPI)
 
@@ -243,70 +238,71 @@ def draw_grad_cam(
     title: str,
     path: Path,
 ) -> None:
-    """Draw an image, its Grad-CAM over it and alone, and the probabilities side by side as PNG.
+    """Draw an image, Grad-CAM over it, Grad-CAM alone and the probabilities, as PNG.
 
     Args:
         image: ``(height, width, bands)`` raw pixels.
         valid: ``(height, width)`` bool; void is drawn grey.
         seen: what the network gave.
         cam: of the same image.
-        threshold: probability whose outline is drawn.
-        title: lines above the picture.
-        path: the picture to write.
+        threshold: probability that is outlined.
+        title: lines above the panels.
+        path: the file to write.
     """
     picture = displayable(image).astype(np.float32) / 255
     picture[~valid] = 0.5
-    figure = Figure(figsize=(16, 4.35), layout="constrained")
+    size = " x ".join(map(str, cam.coarse.shape))
+    figure = _figure(16, 4.35)
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(1, 4)
-    for axes in panels:
+    for axes, words in (
+        (panels[0], "image"),
+        (panels[1], "Grad-CAM over the image"),
+        (panels[2], f"Grad-CAM of {size} positions, divided by its maximum"),
+        (panels[3], f"probabilities, outline at {threshold:g}"),
+    ):
         axes.axis("off")
+        axes.set_title(words, fontsize=10)
+    unit = {"vmin": 0, "vmax": 1}
     panels[0].imshow(picture)
-    panels[0].set_title("image", fontsize=10)
-    panels[1].imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=1)
+    panels[1].imshow(picture.mean(axis=2), cmap="gray", **unit)
     heat = np.where(valid, cam.heat, 0)
-    panels[1].imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=_OPACITY * heat)
-    panels[1].set_title("Grad-CAM over the image", fontsize=10)
-    drawn = panels[2].imshow(np.where(valid, cam.heat, np.nan), cmap="inferno", vmin=0, vmax=1)
-    size = " x ".join(map(str, cam.coarse.shape))
-    panels[2].set_title(f"Grad-CAM, of {size} positions, by its maximum", fontsize=10)
-    figure.colorbar(drawn, ax=panels[2], fraction=0.046, pad=0.02)
-    shown = np.where(valid, seen.probabilities, np.nan)
-    drawn = panels[3].imshow(shown, cmap="gray", vmin=0, vmax=1)
-    panels[3].set_title(f"probabilities, outline at {threshold:g}", fontsize=10)
-    figure.colorbar(drawn, ax=panels[3], fraction=0.046, pad=0.02)
+    panels[1].imshow(heat, cmap="inferno", alpha=_OPACITY * heat, **unit)
+    for axes, values, cmap in (
+        (panels[2], cam.heat, "inferno"),
+        (panels[3], seen.probabilities, "gray"),
+    ):
+        drawn = axes.imshow(np.where(valid, values, np.nan), cmap=cmap, **unit)
+        figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.02)
     found = valid & (seen.probabilities >= threshold)
     if found.any() and not found.all():
-        for axes, colour in (
-            (panels[1], "#56b4e9"),
-            (panels[2], "#56b4e9"),
-            (panels[3], "#e69f00"),
-        ):
+        for axes, colour in zip(panels[1:], (_ON_HEAT, _ON_HEAT, _ON_GREY), strict=True):
             axes.contour(found, levels=[0.5], colors=colour, linewidths=0.8)
     figure.savefig(path, dpi=_DPI)
 
 
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
+    """Return an empty figure of so many inches."""
+    # Nobody who only trains or predicts needs matplotlib, so it is imported here.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
 def _grid(number: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of small pictures."""
     columns = min(number, columns)
     return -(-number // columns), columns
 
 
-def _panels(rows: int, columns: int, side: float, title: str) -> tuple[Figure, np.ndarray]:
-    """A figure of square panels of so many inches, each with room for a line above it."""
+def _panels(rows: int, columns: int, side: float, title: str) -> tuple[Any, np.ndarray]:
+    """Return a figure of square panels of so many inches, each with room for a line above it."""
     line, head = 0.2, 0.35
     width, height = max(columns * side, 8.4), rows * (side + line) + head
-    figure = Figure(figsize=(width, height))
-    figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
     # Sizes are known: a layout that finds them itself takes half as long again for 64 panels.
-    figure.subplots_adjust(
-        left=0.05 / width,
-        right=1 - 0.05 / width,
-        bottom=0.05 / height,
-        top=1 - (head + line) / height,
-        wspace=0.06,
-        hspace=line / side + 0.06,
-    )
+    figure = _figure(width, height, layout=None)
+    figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
+    x, y = 0.05 / width, 0.05 / height
+    figure.subplots_adjust(x, y, 1 - x, 1 - (head + line) / height, 0.06, line / side + 0.06)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")

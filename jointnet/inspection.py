@@ -1,6 +1,6 @@
-"""Looking into a network: its first filters, what a layer gives, and what that did for the result.
+"""Look into a network: its first filters, the activations of a layer, and Grad-CAM.
 
-Layers are named as in ``keras.Model.layers``; those within a dense atrous block as
+Layers have the names of ``keras.Model.layers``; those inside a dense atrous block are
 ``encoder_1/convolution_3``, ``encoder_1/normalization_3`` or ``encoder_1/fusion``.
 """
 
@@ -17,7 +17,8 @@ from layers import BilinearUpsampling, DenseAtrousBlock
 from preprocessing.errors import RunError
 
 LOGITS = "logits"
-Change = Callable[[Any], Any]
+Tap = Callable[[Any], Any]
+"""Gets a layer's outputs as they pass, and returns what goes on in their place."""
 
 
 @dataclass(frozen=True)
@@ -25,25 +26,25 @@ class Observation:
     """What a network gives for one image.
 
     Attributes:
-        features: ``(h, w, channels)`` float32, output of the layer that was asked for.
+        activations: ``(h, w, channels)`` float32, output of the layer that was asked for.
         logits: ``(height, width)`` float32, before the sigmoid.
         probabilities: ``(height, width)`` float32, 0..1.
     """
 
-    features: np.ndarray
+    activations: np.ndarray
     logits: np.ndarray
     probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
 class GradCam:
-    """Where, by a layer's features, a network found what speaks for the target.
+    """Where a layer's activations speak for the target.
 
     Attributes:
-        heat: ``(height, width)`` float32, 0..1: ``coarse`` by bilinear interpolation at the size
-            of the image, divided by its maximum; 0 throughout where nothing speaks for it.
-        coarse: ``(h, w)`` float32, not negative, at the layer's own size.
-        weights: ``(channels,)`` float32, what a channel counts.
+        heat: ``(height, width)`` float32, 0..1: ``coarse`` enlarged to the image by bilinear
+            interpolation and divided by its maximum; 0 everywhere if nothing speaks for it.
+        coarse: ``(h, w)`` float32, at least 0, at the layer's own size.
+        weights: ``(channels,)`` float32, weight of each channel.
     """
 
     heat: np.ndarray
@@ -52,9 +53,7 @@ class GradCam:
 
 
 def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """The layers whose outputs can be looked at, in the order of the network.
-
-    The input, and what comes after the logits, are left out.
+    """Return the layers that can be looked at, from the first after the input to the logits.
 
     Raises:
         RunError: the network has no layer of logits.
@@ -73,10 +72,10 @@ def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """The layer of a name.
+    """Return the layer of a name.
 
     Raises:
-        RunError: there is none; the message says which there are.
+        RunError: there is none; the message names those that there are.
     """
     layers = named_layers(model)
     if name not in layers:
@@ -85,7 +84,7 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
 
 
 def default_layer(model: keras.Model) -> str:
-    """The last layer before the decoder: the coarsest one, which has seen most of the image."""
+    """Return the last layer before the decoder: the coarsest, which sees most of the image."""
     before = next(iter(named_layers(model)))
     for name, layer in named_layers(model).items():
         if isinstance(layer, BilinearUpsampling):
@@ -95,9 +94,9 @@ def default_layer(model: keras.Model) -> str:
 
 
 def grouped(names: list[str]) -> list[str]:
-    """Names that differ in their numbers alone as one: ``a_1``, ``a_2`` as ``a_1..2``.
+    """Return names that differ only in their numbers as one: ``a_1``, ``a_2`` as ``a_1..2``.
 
-    Of several numbers each gets its range, though not every combination need be there.
+    Each of several numbers gets its own range; not every combination need exist.
     """
     groups: dict[str, list[list[int]]] = {}
     for name in names:
@@ -112,7 +111,7 @@ def grouped(names: list[str]) -> list[str]:
 
 
 def channels_of(model: keras.Model) -> dict[str, int]:
-    """Channels that each of ``named_layers`` gives."""
+    """Return how many channels each of ``named_layers`` gives."""
     found = {}
     for name, layer in named_layers(model).items():
         if "/" not in name:
@@ -125,11 +124,11 @@ def channels_of(model: keras.Model) -> dict[str, int]:
 
 
 def first_filters(model: keras.Model) -> tuple[str, np.ndarray]:
-    """Kernels of the first convolution that sees more than one pixel.
+    """Return the kernels of the first convolution that sees more than one pixel.
 
     Returns:
-        The layer's name, and ``(rows, columns, bands, filters)`` float32, bands in the order in
-        which the network is fed them.
+        The layer's name, and ``(rows, columns, bands, filters)`` float32, bands in the order of
+        the network's input.
 
     Raises:
         RunError: the network has no such layer.
@@ -142,10 +141,10 @@ def first_filters(model: keras.Model) -> tuple[str, np.ndarray]:
 
 
 def observe(model: keras.Model, image: np.ndarray, layer: str) -> Observation:
-    """Feed a network one image, and take what a layer gives.
+    """Feed a network one image, and keep the activations of a layer.
 
     Args:
-        model: with a layer ``logits``, then a sigmoid, as all of this project.
+        model: ends with a layer ``logits`` and a sigmoid, as all networks of this project do.
         image: ``(height, width, bands)`` raw pixels of a size that the network takes.
         layer: one of ``named_layers``.
 
@@ -154,36 +153,34 @@ def observe(model: keras.Model, image: np.ndarray, layer: str) -> Observation:
     """
     kept: dict[str, Any] = {}
     taps = {find_layer(model, name): _keeper(kept, name) for name in (layer, LOGITS)}
-    if layer == LOGITS:
-        taps = {find_layer(model, LOGITS): _keeper(kept, LOGITS)}
     probabilities = _forward(model, image, taps)
-    features, logits = (_plain(kept[name])[0] for name in (layer, LOGITS))
-    return Observation(features, logits[..., 0], _plain(probabilities)[0, ..., 0])
+    activations, logits = (_plain(kept[name])[0] for name in (layer, LOGITS))
+    return Observation(activations, logits[..., 0], _plain(probabilities)[0, ..., 0])
 
 
 def grad_cam(
     model: keras.Model, image: np.ndarray, layer: str, pixels: np.ndarray | None = None
 ) -> GradCam:
-    """Grad-CAM of a layer for the target at some pixels.
+    """Compute Grad-CAM of a layer for the target at some pixels.
 
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization", equations 1 and 2: the ReLU of the sum of the layer's channels A_k, each
-    multiplied by a_k, the mean over all positions of the gradient of a score with respect to
-    A_k. For segmentation the score is the sum of the target's logits over a set of pixels
-    (Vinogradova, Dibrov and Myers 2020, "Towards Interpretable Semantic Segmentation via
-    Gradient-weighted Class Activation Mapping").
+    Localization", equations 1 and 2: weigh each of the layer's channels by the gradient of a
+    score with respect to it, averaged over all positions, add them, and take the ReLU. For
+    segmentation the score is the sum of the target's logits over a set of pixels (Vinogradova,
+    Dibrov and Myers 2020, "Towards Interpretable Semantic Segmentation via Gradient-weighted
+    Class Activation Mapping").
 
     Args:
         model: as in ``observe``.
         image: ``(height, width, bands)`` raw pixels.
         layer: one of ``named_layers``.
-        pixels: ``(height, width)`` bool, those that count in the score; None for all. Where none
-            does, the map is 0.
+        pixels: ``(height, width)`` bool, those whose logits are added; None for all. The map is 0
+            if none are.
 
     Raises:
         RunError: no such layer, or a backend that is neither TensorFlow nor JAX.
     """
-    features = observe(model, image, layer).features
+    activations = observe(model, image, layer).activations
     counted = np.ones(image.shape[:2], bool) if pixels is None else pixels
     counted = keras.ops.convert_to_tensor(counted[None, ..., None].astype(np.float32))
 
@@ -199,46 +196,39 @@ def grad_cam(
         _forward(model, image, taps)
         return keras.ops.sum(keras.ops.cast(kept[LOGITS], "float32") * counted)
 
-    # What is added, zero, has the gradient of what it is added to.
-    gradient = _gradient(score, np.zeros((1, *features.shape), np.float32))
+    # A zero that is added to the activations has their gradient.
+    gradient = _gradient(score, np.zeros((1, *activations.shape), np.float32))
     weights = gradient[0].mean(axis=(0, 1), dtype=np.float64)
-    coarse = np.maximum((features * weights).sum(axis=-1), 0).astype(np.float32)
+    coarse = np.maximum((activations * weights).sum(axis=-1), 0).astype(np.float32)
     heat = keras.ops.image.resize(coarse[..., None], image.shape[:2], interpolation="bilinear")
     heat = _plain(heat)[..., 0]
     return GradCam(heat / (heat.max() or 1), coarse, weights.astype(np.float32))
 
 
-def _forward(
-    model: keras.Model, image: np.ndarray, taps: Mapping[keras.layers.Layer, Change]
-) -> Any:
-    """Feed one image, with the outputs of layers changed on their way."""
+def _forward(model: keras.Model, image: np.ndarray, taps: Mapping[keras.layers.Layer, Tap]) -> Any:
+    """Feed one image, with taps on the outputs of layers."""
     with ExitStack() as stack:
-        for layer, change in taps.items():
-            stack.enter_context(_tapped(layer, change))
+        for layer, tap in taps.items():
+            stack.enter_context(_tapped(layer, tap))
         return model(keras.ops.convert_to_tensor(image[None]), training=False)
 
 
 @contextmanager
-def _tapped(layer: keras.layers.Layer, change: Change) -> Iterator[None]:
-    """Change what a layer gives.
+def _tapped(layer: keras.layers.Layer, tap: Tap) -> Iterator[None]:
+    """Replace a layer's ``call`` for a while.
 
-    A layer within a block is no node of the network's graph: no model can be built that ends or
-    begins there.
+    A layer inside a block is no node of the network's graph, so no model can end or begin there.
     """
     call = layer.call
-
-    def changed(*arguments: Any, **named: Any) -> Any:
-        return change(call(*arguments, **named))
-
-    # Not by the layer's own, which would track it.
-    object.__setattr__(layer, "call", changed)
+    # The layer's own ``__setattr__`` would track the function.
+    object.__setattr__(layer, "call", lambda *args, **kwargs: tap(call(*args, **kwargs)))
     try:
         yield
     finally:
         object.__delattr__(layer, "call")
 
 
-def _keeper(kept: dict[str, Any], name: str) -> Change:
+def _keeper(kept: dict[str, Any], name: str) -> Tap:
     def keep(outputs: Any) -> Any:
         kept[name] = outputs
         return outputs
@@ -247,7 +237,7 @@ def _keeper(kept: dict[str, Any], name: str) -> Change:
 
 
 def _gradient(function: Callable[[Any], Any], at: np.ndarray) -> np.ndarray:
-    """Gradient of a number with respect to the one argument of its function, float32."""
+    """Return the gradient of a scalar function of one array, float32."""
     backend = keras.backend.backend()
     tensor = keras.ops.convert_to_tensor(at)
     if backend == "jax":
@@ -271,6 +261,6 @@ def _plain(tensor: Any) -> np.ndarray:
 
 
 def _sees_bgr(model: keras.Model) -> bool:
-    """Whether the first convolution sees blue, green, red: see ``resnet._as_pretrained``."""
+    """Return whether the first convolution sees blue, green, red (``resnet._as_pretrained``)."""
     backbone = getattr(model, "backbone", None)
     return backbone is not None and not backbone.endswith("V2") and model.bands == 3

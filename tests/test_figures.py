@@ -1,13 +1,25 @@
-"""Pictures of a run."""
+"""Figures by matplotlib, read back as pictures."""
 
-import matplotlib.image
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from jointnet import figures
-from jointnet.figures import displayable, draw_augmentations, draw_curves, draw_scene, error_map
+from jointnet.figures import (
+    displayable,
+    draw_augmentations,
+    draw_curves,
+    draw_feature_maps,
+    draw_filters,
+    draw_grad_cam,
+    draw_scene,
+    error_map,
+)
+from jointnet.inspection import GradCam, Observation
 from preprocessing.augmentation import STRONG, Augmentation, Change
 from preprocessing.errors import LabelError
+from preprocessing.image_operations import ERROR_COLOURS, FALSE, FOUND, MISSED
 
 TRUTH = np.array([[1, 1, 0, 0, 1, 255]], np.uint8)
 PREDICTION = np.array([[1, 0, 1, 0, 255, 1]], np.uint8)
@@ -26,7 +38,7 @@ def test_curves_are_drawn_and_drawn_again(tmp_path, epochs):
     path = tmp_path / "curves.png"
     path.write_bytes(b"older")
     draw_curves(history(epochs), path)
-    picture = matplotlib.image.imread(path)
+    picture = imread(path)
     assert picture.shape[0] > 300 and picture.shape[1] > 2 * picture.shape[0]
     # Something is drawn: curves are in colour, the rest is grey.
     assert (np.ptp(picture[..., :3], axis=2) > 0.3).sum() > (500 if epochs > 1 else 50)
@@ -36,7 +48,7 @@ def test_hits_false_alarms_and_misses_have_their_colours_and_void_has_none():
     image = np.full((1, 6, 3), 100, np.uint8)
     found = error_map(image, TRUTH, PREDICTION)
     assert found.shape == (1, 6, 3) and found.dtype == np.uint8
-    colours = [figures.FOUND, figures.MISSED, figures.FALSELY_FOUND]
+    colours = [ERROR_COLOURS[value] for value in (FOUND, MISSED, FALSE)]
     expected = [[int(35 + 0.65 * part) for part in colour] for colour in colours]
     assert found[0, :3].tolist() == expected
     assert (found[0, 3:] == 100).all()
@@ -79,7 +91,7 @@ def test_a_scene_is_drawn_with_missing_folders_made(tmp_path):
     image = np.full((1, 6, 3), 100, np.uint8)
     path = tmp_path / "pictures" / "a.png"
     draw_scene(image, TRUTH, PREDICTION, "run: a", path)
-    picture = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+    picture = (imread(path)[..., :3] * 255).round().astype(int)
     assert picture.shape[1] > 3 * picture.shape[0]
     # Void is grey in truth and prediction, target white.
     flat = {tuple(colour) for colour in picture.reshape(-1, 3)}
@@ -88,7 +100,7 @@ def test_a_scene_is_drawn_with_missing_folders_made(tmp_path):
 
 def sheet(path, image, mask, augmentation, **arguments) -> np.ndarray:
     draw_augmentations(image, mask, augmentation, path, **arguments)
-    return (matplotlib.image.imread(path)[..., :3] * 255).round().astype(int)
+    return (imread(path)[..., :3] * 255).round().astype(int)
 
 
 def share_of(colour, picture) -> float:
@@ -160,3 +172,81 @@ def test_a_contact_sheet_that_does_not_fit_is_not_written(tmp_path):
     with pytest.raises(LabelError, match="does not fit"):
         draw_augmentations(image, mask[1:], STRONG, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def pixels_of(path, *colour, near=1):
+    """How many pixels of a picture have a colour, or one near it."""
+    picture = np.rint(imread(path)[..., :3] * 255)
+    return int((np.abs(picture - colour) <= near).all(axis=-1).sum())
+
+
+def colour_of(cmap, value):
+    return [round(255 * part) for part in mpl.colormaps[cmap](value)[:3]]
+
+
+def test_kernels_are_red_green_and_blue_around_grey(tmp_path):
+    kernels = np.zeros((3, 3, 3, 3), np.float32)
+    kernels[..., 0, 1] = 0.2
+    kernels[..., 2, 2] = -5
+    draw_filters(kernels, "title", tmp_path / "a.png")
+    counts = [
+        pixels_of(tmp_path / "a.png", *colour)
+        for colour in ((127, 127, 127), (255, 127, 127), (127, 127, 0))
+    ]
+    # Each is a panel of one colour, whatever the size of its weights.
+    assert min(counts) > 3000 and max(counts) < 1.1 * min(counts)
+
+
+def test_kernels_of_one_band_are_grey_and_of_four_bands_the_first_three(tmp_path):
+    draw_filters(np.full((3, 3, 1, 1), 2, np.float32), "title", tmp_path / "a.png")
+    draw_filters(np.full((3, 3, 1, 1), -2, np.float32), "title", tmp_path / "b.png")
+    # Text and frame are as black in the first.
+    assert pixels_of(tmp_path / "b.png", 0, 0, 0) > 3000 + pixels_of(tmp_path / "a.png", 0, 0, 0)
+    four = np.ones((3, 3, 4, 1), np.float32)
+    four[:, :, 3] = -9
+    draw_filters(four[:, :, :3], "title", tmp_path / "three.png")
+    draw_filters(four, "title", tmp_path / "four.png")
+    assert (tmp_path / "three.png").read_bytes() == (tmp_path / "four.png").read_bytes()
+
+
+def test_channels_of_largest_magnitude_are_drawn_each_in_its_own_range(tmp_path):
+    features = np.zeros((8, 8, 3), np.float32)
+    features[:4, :, 0] = 1e-6
+    features[:, :2, 1] = -10
+    features[..., 2] = 0.5
+    draw_feature_maps(features, "title", tmp_path / "a.png", 1)
+    low, high = (pixels_of(tmp_path / "a.png", *colour_of("viridis", v)) for v in (0.0, 1.0))
+    # Of channel 1 alone, a quarter is low.
+    assert 2.5 < high / low < 3.5
+    draw_feature_maps(features, "title", tmp_path / "a.png", 64)
+    low, high = (pixels_of(tmp_path / "a.png", *colour_of("viridis", v)) for v in (0.0, 1.0))
+    # A quarter, half, and all of the one that is constant.
+    assert 0.6 < high / low < 0.8
+
+
+def test_grad_cam_is_drawn_where_there_is_imagery(tmp_path):
+    image = np.full((16, 16, 3), (200, 100, 0), np.uint8)
+    valid = np.ones((16, 16), bool)
+    valid[8:] = False
+    coarse = np.zeros((2, 2), np.float32)
+    coarse[0, 1] = 3
+    heat = np.kron(coarse, np.ones((8, 8), np.float32)) / 3
+    probabilities = np.full((16, 16), 0.25, np.float32)
+    seen = Observation(coarse[..., None], probabilities, probabilities)
+    cam = GradCam(heat, coarse, np.ones(1, np.float32))
+    path = tmp_path / "a.png"
+    draw_grad_cam(image, valid, seen, cam, 0.5, "title", path)
+    panel = 2 * pixels_of(path, 200, 100, 0)
+    assert panel > 50_000
+    # Void is grey in the first two panels and left out in the others; of what is valid, half is
+    # hottest, half coldest.
+    assert 0.95 < pixels_of(path, 127, 127, 127) / panel < 1.05
+    for value in (0.0, 1.0):
+        assert 0.2 < pixels_of(path, *colour_of("inferno", value)) / panel < 0.35
+    assert 0.45 < pixels_of(path, 64, 64, 64) / panel < 0.6
+    # With an outline, where the threshold cuts.
+    outline = (86, 180, 233)
+    assert pixels_of(path, *outline, near=40) == 0
+    probabilities[:, 5:9] = 0.75
+    draw_grad_cam(image, valid, seen, cam, 0.5, "title", path)
+    assert pixels_of(path, *outline, near=40) > 100

@@ -1,4 +1,6 @@
+import functools
 import re
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -23,10 +25,14 @@ def run_folder(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("run"), window=SIDE)
 
 
+load_once = functools.cache(load_run)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The working directory, with an image in it."""
+    """The working directory, with an image in it; networks are built once."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inspect_network, "load_run", load_once)
     write_image(tmp_path / "a.tif", blotches(70, 90))
     return tmp_path
 
@@ -120,13 +126,20 @@ def test_pictures_are_drawn_beside_the_run_and_not_replaced_unasked(folder, run_
     assert (place / "grad_cam.png").read_bytes() != before
 
 
-def test_where_nothing_is_found_all_pixels_are_explained(folder, run_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("threshold", "explained"), [(1, "all pixels"), (0, "the 1,024 pixels found")]
+)
+def test_where_nothing_is_found_all_pixels_are_explained(
+    folder, run_folder, monkeypatch, threshold, explained
+):
     for name in ("draw_filters", "draw_feature_maps"):
         monkeypatch.setattr(inspect_network, name, lambda _, title, path, *__: path.touch())
     monkeypatch.setattr(inspect_network, "draw_grad_cam", lambda *words: words[-1].touch())
-    words = ("--image", "a.tif", "--model", run_folder, "--output", "x", "--threshold")
-    assert call(*words, 1).stdout.endswith("for the logits of all pixels\n")
-    assert call(*words, 0, "--overwrite").stdout.endswith("the logits of the 1,024 pixels found\n")
+    run = load_once(run_folder)
+    run = replace(run, config=run.config | {"threshold": threshold})
+    monkeypatch.setattr(inspect_network, "load_run", lambda folder: run)
+    result = call("--image", "a.tif", "--output", "x")
+    assert result.stdout.endswith(f"for the logits of {explained}\n")
 
 
 def test_layers_are_listed(run_folder):
@@ -155,6 +168,8 @@ def test_bad_input_is_one_line(folder, run_folder):
 
 def test_the_shipped_weights_are_explained_on_a_real_patch(real_data):
     run = load_run(SHIPPED["buildings"])
+    # A quarter of the pixels that the network was trained on takes a quarter of the time.
+    run = replace(run, config=run.config | {"window": 256})
     image = real_data / "aerial_buildings" / "train" / "images" / "barnarp1.tif"
     patch, valid, _ = read_patch(run, image)
     layer = default_layer(run.model)

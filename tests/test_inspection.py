@@ -116,26 +116,26 @@ def test_weights_are_the_gradient_within_a_block_too(network, pixels):
 # What a layer gives
 
 
-def test_features_are_those_of_a_network_that_ends_there(network, pixels):
+def test_activations_are_those_of_a_network_that_ends_there(network, pixels):
     for name in ("scaling", "encoder_2", "bridge", "logits"):
         part = keras.Model(network.inputs, network.get_layer(name).output)
         expected = keras.ops.convert_to_numpy(part(pixels[None]))[0]
         found = observe(network, pixels, name)
-        np.testing.assert_allclose(found.features, expected, atol=1e-5)
-        assert found.features.shape[-1] == channels_of(network)[name]
-    np.testing.assert_allclose(found.logits, found.features[..., 0])
+        np.testing.assert_allclose(found.activations, expected, atol=1e-5)
+        assert found.activations.shape[-1] == channels_of(network)[name]
+    np.testing.assert_allclose(found.logits, found.activations[..., 0])
     np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-found.logits)), atol=1e-6)
 
 
 def test_layers_within_a_block_are_seen(network, pixels):
     block = network.get_layer("encoder_1")
-    scaled = observe(network, pixels, "scaling").features[None]
-    first = observe(network, pixels, "encoder_1/convolution_1").features
+    scaled = observe(network, pixels, "scaling").activations[None]
+    first = observe(network, pixels, "encoder_1/convolution_1").activations
     np.testing.assert_allclose(first, block.convolutions[0](scaled)[0], atol=1e-5)
-    normalised = observe(network, pixels, "encoder_1/normalization_1").features
+    normalised = observe(network, pixels, "encoder_1/normalization_1").activations
     np.testing.assert_allclose(normalised, block.normalizations[0](first[None])[0], atol=1e-4)
     fused, outer = (
-        observe(network, pixels, name).features for name in ("encoder_1/fusion", "encoder_1")
+        observe(network, pixels, name).activations for name in ("encoder_1/fusion", "encoder_1")
     )
     np.testing.assert_array_equal(fused, outer)
 
@@ -214,7 +214,7 @@ def test_of_a_pretrained_encoder_filters_are_in_the_order_of_the_bands(monkeypat
     others = image.copy()
     others[..., 0] //= 2
     np.testing.assert_array_equal(
-        observe(model, image, name).features, observe(model, others, name).features
+        observe(model, image, name).activations, observe(model, others, name).activations
     )
     assert default_layer(model) == "conv5_block1_out"
     cam = grad_cam(model, image, default_layer(model))
