@@ -227,7 +227,7 @@ def _compare_scene(
 ) -> ComparedScene:
     from preprocessing.image_operations import error_classes
     from preprocessing.raster_access import raster_info
-    from preprocessing.raster_writers import _BLOCK, ErrorMapWriter
+    from preprocessing.raster_writers import BLOCK, ErrorMapWriter
 
     paths = [one.files[scene] for one in sets]
     onto = raster_info(paths[base])
@@ -245,8 +245,8 @@ def _compare_scene(
             if (one.name, scene) in maps
         }
         empty = np.zeros(len(sets), np.int64)
-        for row in range(0, onto.height, _BLOCK):
-            strip = Window(row, 0, min(_BLOCK, onto.height - row), onto.width)
+        for row in range(0, onto.height, BLOCK):
+            strip = Window(row, 0, min(BLOCK, onto.height - row), onto.width)
             masks = [reader.read(strip) for reader in readers]
             found, strip_void, strip_some = count_patterns(masks)
             patterns, void, in_some = patterns + found, void + strip_void, in_some + strip_some

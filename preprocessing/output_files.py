@@ -179,7 +179,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 # What GDAL and QGIS leave beside a raster, wrong once the raster is another one.
-_SIDE_FILES = (".aux.xml", ".msk", ".ovr")
+SIDE_FILES = (".aux.xml", ".msk", ".ovr")
 
 
 def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False) -> None:
@@ -204,7 +204,7 @@ def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool
 
     try:
         for _, path in moves:
-            for old in (path.with_name(path.name + suffix) for suffix in ("", *_SIDE_FILES)):
+            for old in (path.with_name(path.name + suffix) for suffix in ("", *SIDE_FILES)):
                 if old.exists():
                     move(old, aside / old.name)
         for finished, path in moves:

@@ -1,13 +1,14 @@
-"""Maps of where two masks agree and differ, as small paletted GeoTIFFs.
+"""Writers of rasters: masks and probabilities that appear when complete, error maps, plain images.
 
-Against a truth, *true* is target in both, *missed* only in the truth, *false* only in the mask.
-Between two masks without a truth these are both, only the first, only the second.
+``rasters`` is the other half of the conversion of masks: what is 0, 1 and 255 (void) in memory is
+0 and 255 on disk, with an internal mask where there is void.
 """
 
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -21,7 +22,14 @@ from rasterio.enums import Resampling
 
 from preprocessing.errors import OutputError
 from preprocessing.image_operations import ERROR_COLOURS
-from preprocessing.output_files import folder_beside, publish, refuse_existing, require_space
+from preprocessing.output_files import (
+    SIDE_FILES,
+    folder_beside,
+    publish,
+    refuse_existing,
+    replacing,
+    require_space,
+)
 from preprocessing.raster_access import (
     GDAL_ERRORS,
     ClosedOnExit,
@@ -33,85 +41,56 @@ from preprocessing.raster_access import (
 from preprocessing.rasters import RasterReader
 from preprocessing.tiling import VOID, Window
 
-_BLOCK = 256
-"""Side of a map's blocks in pixels; strips of whole blocks are compressed once."""
+BLOCK = 256
+"""Side in pixels of the blocks of an error map; strips of whole blocks are compressed once."""
 
 
-class ErrorMapWriter(ClosedOnExit):
-    """Writes a map, window by window: one band of uint8 with a palette, where a raster lies.
-
-    A context manager. The file is written in place: give a path in a folder that is thrown away
-    where something fails (``output_files.folder_beside``).
+def write_raster(
+    path: str | os.PathLike, pixels: np.ndarray, rows: int | None = None, **profile: Any
+) -> Path:
+    """Write a plain GeoTIFF, which replaces an older one once it is complete.
 
     Args:
-        path: the GeoTIFF.
-        like: size and place, by affine, by ground control points, or by neither.
+        path: the file; missing folders are made.
+        pixels: ``(height, width, bands)``, of a dtype that GeoTIFF knows.
+        rows: rows of the raster, down which ``pixels`` are repeated; those of ``pixels`` by
+            default.
+        **profile: what else ``rasterio.open`` takes, such as ``crs``, ``transform``, ``compress``.
+
+    Returns:
+        ``path``.
 
     Raises:
-        OutputError: it cannot be written, on opening, writing or closing.
+        OutputError: the file cannot be written.
     """
-
-    def __init__(self, path: str | os.PathLike, like: RasterInfo) -> None:
-        """Begin the file."""
-        self.path = Path(path)
-        place = {"crs": like.crs, "transform": like.transform}
-        if like.gcps:
-            # With points, rasterio takes a CRS that says nothing, but not None.
-            place = {"crs": like.crs or CRS(), "gcps": list(like.gcps)}
-        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "photometric": "PALETTE"}
-        profile |= {"height": like.height, "width": like.width, "compress": compression()}
-        profile |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
-        try:
-            with gdal_quiet():
-                self._file = rasterio.open(self.path, "w", BIGTIFF="IF_SAFER", **profile, **place)
-                self._file.write_colormap(1, ERROR_COLOURS)
-        except GDAL_ERRORS as error:
-            raise self._failure(error) from error
-
-    def write(self, window: Window, values: np.ndarray) -> None:
-        """Write one window.
-
-        Args:
-            window: inside the raster; windows from top to bottom cost least.
-            values: ``(height, width)`` uint8, of ``image_operations.error_classes``.
-
-        Raises:
-            OutputError: disk full.
-        """
-        area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
-        try:
-            with gdal_quiet():
-                self._file.write(values, 1, window=area)
-        except GDAL_ERRORS as error:
-            raise self._failure(error) from error
-
-    def close(self) -> None:
-        """Complete the file."""
-        try:
-            with gdal_quiet():
-                self._file.close()
-        except GDAL_ERRORS as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: BaseException) -> OutputError:
-        words = getattr(error, "strerror", None) or reason(error)
-        return OutputError(f"{self.path}: cannot be written: {words}")
-
-
-_SIDECARS = (".aux.xml", ".msk", ".ovr")
+    height, width, count = pixels.shape
+    rows = rows or height
+    profile |= {"height": rows, "width": width, "count": count, "dtype": pixels.dtype}
+    profile |= {"driver": "GTiff", "BIGTIFF": "IF_SAFER"}
+    with (
+        _writing(path),
+        replacing(path, overwrite=True) as draft,
+        rasterio.open(draft, "w", **profile) as file,
+    ):
+        for first in range(0, rows, height):
+            strip = np.moveaxis(pixels[: rows - first], -1, 0)
+            file.write(strip, window=_area(Window(first, 0, strip.shape[1], width)))
+    return Path(path)
 
 
 class _Writer(ABC):
-    """What the two writers share; see the module's docstring.
+    """What the writers of masks and of probabilities share.
 
-    A subclass says which dtype its pixels have, which value no caller can write (it marks
-    pixels that were never written), how large the final file can get as a share of the pixels,
-    the GeoTIFF options, how overviews are made, and how pixels are checked and put on disk.
+    Windows go into a working GeoTIFF, of which a Cloud Optimized GeoTIFF is made at the end. That
+    is read back and compared with check sums of what was written before it gets its name.
+
+    A subclass says which dtype its pixels have, how large the working file and the final one may
+    become as a share of the pixels, the GeoTIFF options, how overviews are made, and how pixels
+    stand on disk.
     """
 
     dtype: ClassVar[type]
-    unwritten: ClassVar[float]
-    final_share: ClassVar[float]
+    files_share: ClassVar[float]
     options: ClassVar[dict[str, Any]]
     predictor: ClassVar[str]
     resampling: ClassVar[Resampling]
@@ -129,23 +108,22 @@ class _Writer(ABC):
         source = getattr(like, "path", None)
         if source is not None and self.path.exists() and self.path.samefile(source):
             raise OutputError(f"{self.path}: is the input image; name another output")
-        self._placement = {"crs": like.crs, "transform": like.transform}
-        if like.gcps:
-            # With points, rasterio takes a CRS that says nothing, but not None.
-            self._placement = {"crs": like.crs or CRS(), "gcps": list(like.gcps)}
-        self._rpcs = dict(getattr(like, "info", like).rpcs)
         self._block = 512 if max(self.height, self.width) > 1024 else 256
+        self._profile = _profile(like, self.dtype, self._block) | self.options
+        self._rpcs = dict(getattr(like, "info", like).rpcs)
+        # Of each window, its rows and a check sum of its pixels.
+        self._written: list[tuple[Window, int]] = []
+        self._masked = False
 
     def __enter__(self) -> Self:
-        with self._writing(), ExitStack() as stack:
+        with _writing(self.path), ExitStack() as stack:
             self._folder = stack.enter_context(folder_beside(self.path))
             size = self.height * self.width * np.dtype(self.dtype).itemsize
-            require_space(self._folder, int(size * (1 + self.final_share)) + (1 << 16))
-            self._pixels = stack.enter_context(open(self._folder / "pixels", "w+b"))
-            for strip in self._strips():
-                empty = np.full((strip.height, strip.width), self.unwritten, self.dtype)
-                self._pixels.write(empty.tobytes())
-            self._pixels.flush()
+            require_space(self._folder, int(size * self.files_share) + (1 << 16))
+            self._file = rasterio.open(self._folder / "working.tif", "w", **self._profile)
+            if self._rpcs:
+                self._file.update_tags(ns="RPC", **self._rpcs)
+            self._file.update_tags(**self._tags)
             self._stack = stack.pop_all()
         return self
 
@@ -157,8 +135,11 @@ class _Writer(ABC):
     ) -> None:
         with self._stack:
             if error is None:
-                with self._writing():
+                with _writing(self.path):
                     self._finish()
+            else:
+                with suppress(*GDAL_ERRORS), gdal_quiet():
+                    self._file.close()
 
     def write(self, window: Window, pixels: np.ndarray) -> None:
         if window.clipped(self.height, self.width) != window:
@@ -168,14 +149,20 @@ class _Writer(ABC):
                 f"{pixels.dtype} pixels of shape {pixels.shape} for {window}: "
                 f"{np.dtype(self.dtype).name} of its height and width are needed"
             )
+        if (window.row, window.width) != (self._next_row, self.width):
+            raise ValueError(f"{window}: whole rows from row {self._next_row} on are needed")
         self._check(pixels)
-        # Full-width windows lie in one piece in the file, others row by row.
-        pieces = [pixels] if window.width == self.width else pixels
-        with self._writing():
-            for offset, piece in enumerate(pieces):
-                first = (window.row + offset) * self.width + window.column
-                self._pixels.seek(first * pixels.itemsize)
-                self._pixels.write(piece.tobytes())
+        pixels, valid = self._encode(pixels)
+        area = _area(window)
+        with _writing(self.path):
+            self._file.write(pixels, 1, window=area)
+            if valid is not None and not self._masked and not valid.all():
+                self._masked = True
+                for above, _ in self._written:
+                    self._file.write_mask(np.ones((above.height, above.width), bool), _area(above))
+            if self._masked:
+                self._file.write_mask(valid, area)
+        self._written.append((window, _check_sum(pixels, valid)))
 
     @abstractmethod
     def _check(self, pixels: np.ndarray) -> None:
@@ -183,96 +170,45 @@ class _Writer(ABC):
 
     @abstractmethod
     def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pixels as they stand on disk and, if any are void and say so by a mask, validity."""
+        """Return pixels as they stand on disk and, where a mask says it, which are valid."""
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Failures to write, in one line."""
-        try:
-            yield
-        except GDAL_ERRORS as error:
-            words = getattr(error, "strerror", None) or reason(error)
-            raise OutputError(f"{self.path}: cannot be written: {words}") from error
-
-    def _strips(self) -> Iterator[Window]:
-        """Rows of blocks, from top to bottom."""
-        for row in range(0, self.height, self._block):
-            yield Window(row, 0, min(self._block, self.height - row), self.width)
-
-    def _read(self, strip: Window) -> np.ndarray:
-        """Pixels of one strip, as the callers wrote them."""
-        size = np.dtype(self.dtype).itemsize
-        self._pixels.seek(strip.row * self.width * size)
-        content = self._pixels.read(strip.height * self.width * size)
-        pixels = np.frombuffer(content, self.dtype).reshape(strip.height, self.width)
-        if (pixels == self.unwritten).any():
-            row = strip.row + int((pixels == self.unwritten).any(axis=1).argmax())
-            raise ValueError(f"{self.path}: pixels of row {row} were never written")
-        return pixels
+    @property
+    def _next_row(self) -> int:
+        return self._written[-1][0].row + self._written[-1][0].height if self._written else 0
 
     def _finish(self) -> None:
-        """From working file to final file."""
-        plain, final = self._folder / "plain.tif", self._folder / self.path.name
-        masked = any(self._encode(self._read(strip))[1] is not None for strip in self._strips())
-        with gdal_quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-            self._copy(plain, masked)
-            self._lay_out(plain, final)
-            try:
-                self._compare(final, masked)
-            except GDAL_ERRORS as error:
-                raise OSError(f"reading it back failed (disk full?): {reason(error)}") from None
+        """Make the final file of the working file."""
+        if self._next_row < self.height:
+            raise ValueError(f"{self.path}: pixels of row {self._next_row} were never written")
+        self._file.close()
+        final = self._folder / self.path.name
+        self._lay_out(self._folder / "working.tif", final)
+        try:
+            self._compare(final)
+        except GDAL_ERRORS as error:
+            raise OSError(f"reading it back failed (disk full?): {reason(error)}") from None
         publish(final, self.path, self._overwrite)
         # Statistics, masks and overviews that belonged to the file replaced.
-        for suffix in _SIDECARS:
+        for suffix in SIDE_FILES:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
-    def _copy(self, plain: Path, masked: bool) -> None:
-        """Write a GeoTIFF that holds everything, without overviews."""
-        profile = {
-            "driver": "GTiff",
-            "height": self.height,
-            "width": self.width,
-            "count": 1,
-            "dtype": self.dtype,
-            "tiled": True,
-            "blockxsize": self._block,
-            "blockysize": self._block,
-            "compress": compression(),
-            "BIGTIFF": "IF_SAFER",
-            **self._placement,
-            **self.options,
-        }
-        with rasterio.open(plain, "w", **profile) as file:
-            if self._rpcs:
-                file.update_tags(ns="RPC", **self._rpcs)
-            file.update_tags(**self._tags)
-            for strip in self._strips():
-                pixels, valid = self._encode(self._read(strip))
-                area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
-                file.write(pixels, 1, window=area)
-                if masked:
-                    file.write_mask(np.ones(pixels.shape, bool) if valid is None else valid, area)
-
-    def _lay_out(self, plain: Path, final: Path) -> None:
-        """Make a Cloud Optimized GeoTIFF of it, with overviews of pixels and mask."""
+    def _lay_out(self, working: Path, final: Path) -> None:
+        """Make a Cloud Optimized GeoTIFF, with overviews of pixels and mask."""
         options = {"BLOCKSIZE": self._block, "OVERVIEW_RESAMPLING": self.resampling.name}
         options |= {"COMPRESS": compression(), "BIGTIFF": "IF_SAFER", "PREDICTOR": self.predictor}
-        rasterio.shutil.copy(plain, final, driver="COG", **options)
-        plain.unlink()
+        rasterio.shutil.copy(working, final, driver="COG", **options)
+        working.unlink()
 
-    def _compare(self, final: Path, masked: bool) -> None:
-        """Read the file back, all of it; of overviews it counts only that they can be read."""
+    def _compare(self, final: Path) -> None:
+        """Read the whole file back; of overviews it counts only that they can be read."""
         with rasterio.open(final) as file:
             levels = len(file.overviews(1))
-            for strip in self._strips():
-                area = rasterio.windows.Window(0, strip.row, strip.width, strip.height)
-                pixels, valid = self._encode(self._read(strip))
-                same = np.array_equal(file.read(1, window=area), pixels, equal_nan=True)
-                if masked:
-                    found = file.dataset_mask(window=area) > 0
-                    same &= found.all() if valid is None else np.array_equal(found, valid)
-                if not same:
-                    raise OSError(f"pixels differ from row {strip.row} on")
+            for window, written in self._written:
+                pixels, valid = file.read(1, window=_area(window)), None
+                if "nodata" not in self.options:
+                    valid = file.dataset_mask(window=_area(window)) > 0
+                if _check_sum(pixels, valid) != written:
+                    raise OSError(f"pixels differ from row {window.row} on")
         for level in range(levels):
             with rasterio.open(final, overview_level=level) as file:
                 for _, area in file.block_windows(1):
@@ -280,7 +216,7 @@ class _Writer(ABC):
 
 
 class MaskWriter(_Writer):
-    """Writes a mask, window by window, as a GeoTIFF that appears only when it is complete.
+    """Writes a mask from top to bottom, as a GeoTIFF that appears only when it is complete.
 
     A context manager. On disk: a Cloud Optimized GeoTIFF, one band of uint8, 0 background and 255
     target, CRS and full affine of the raster it belongs to (rotated and south-up ones too), or its
@@ -296,29 +232,27 @@ class MaskWriter(_Writer):
     Raises:
         OutputError: the file exists and ``overwrite`` is off, it is the raster itself, or it
             cannot be written (no right to, disk full), on entering, writing or leaving.
-        ValueError: on leaving, pixels that no window has written.
+        ValueError: on leaving, rows that no window has written.
     """
 
     dtype = np.uint8
-    # Neither 0, 1 nor 255.
-    unwritten = 2
     # One bit in eight for noise, as much for the mask, both twice, a third more for overviews.
-    final_share = 0.6
+    files_share = 0.6
     options: ClassVar = {}
     predictor = "NO"
     # Buildings thinner than a pixel of the overview would come and go with "nearest".
     resampling = Resampling.mode
 
     def write(self, window: Window, mask: np.ndarray) -> None:
-        """Write one window; windows may come in any order, and the last one written stays.
+        """Write the next rows.
 
         Args:
-            window: inside the raster.
+            window: as wide as the raster, below the window before it.
             mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void.
 
         Raises:
             OutputError: disk full.
-            ValueError: another shape, dtype or value, or a window that reaches outside.
+            ValueError: another shape, dtype or value, or not the next rows.
         """
         super().write(window, mask)
 
@@ -328,36 +262,33 @@ class MaskWriter(_Writer):
             raise ValueError(f"mask value {others[0]}: 0 is background, 1 target, 255 void")
 
     def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        void = pixels == VOID
-        target = np.where(pixels == 1, np.uint8(255), np.uint8(0))
-        return target, ~void if void.any() else None
+        return np.where(pixels == 1, np.uint8(255), np.uint8(0)), pixels != VOID
 
 
 class ProbabilityWriter(_Writer):
-    """Writes probabilities, window by window, as a GeoTIFF; see ``MaskWriter``.
+    """Writes probabilities from top to bottom, as a GeoTIFF; see ``MaskWriter``.
 
     On disk: one band of float32, 0 to 1, NaN (declared as nodata) where there is void. Overviews
     are averages of what is not void.
     """
 
     dtype = np.float32
-    unwritten = -1.0
     # Noise that does not compress, twice, and a third of it for overviews.
-    final_share = 2.4
+    files_share = 2.4
     options: ClassVar = {"nodata": float("nan")}
     predictor = "FLOATING_POINT"
     resampling = Resampling.average
 
     def write(self, window: Window, probabilities: np.ndarray) -> None:
-        """Write one window; windows may come in any order, and the last one written stays.
+        """Write the next rows.
 
         Args:
-            window: inside the raster.
+            window: as wide as the raster, below the window before it.
             probabilities: ``(height, width)`` float32, 0 to 1, NaN where there is void.
 
         Raises:
             OutputError: disk full.
-            ValueError: another shape, dtype or value, or a window that reaches outside.
+            ValueError: another shape, dtype or value, or not the next rows.
         """
         super().write(window, probabilities)
 
@@ -367,3 +298,75 @@ class ProbabilityWriter(_Writer):
 
     def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         return pixels, None
+
+
+class ErrorMapWriter(ClosedOnExit):
+    """Writes a map of where two masks agree and differ: one band of uint8 with a palette.
+
+    A context manager. The file is written in place: give a path in a folder that is thrown away
+    where something fails (``output_files.folder_beside``).
+
+    Args:
+        path: the GeoTIFF.
+        like: size and place, by affine, by ground control points, or by neither.
+
+    Raises:
+        OutputError: it cannot be written, on opening, writing or closing.
+    """
+
+    def __init__(self, path: str | os.PathLike, like: RasterInfo) -> None:
+        self.path = Path(path)
+        with _writing(self.path):
+            profile = _profile(like, np.uint8, BLOCK)
+            self._file = rasterio.open(self.path, "w", photometric="PALETTE", **profile)
+            self._file.write_colormap(1, ERROR_COLOURS)
+
+    def write(self, window: Window, values: np.ndarray) -> None:
+        """Write one window; windows from top to bottom cost least.
+
+        Args:
+            window: inside the raster.
+            values: ``(height, width)`` uint8, of ``image_operations.error_classes``.
+
+        Raises:
+            OutputError: disk full.
+        """
+        with _writing(self.path):
+            self._file.write(values, 1, window=_area(window))
+
+    def close(self) -> None:
+        """Complete the file."""
+        with _writing(self.path):
+            self._file.close()
+
+
+def _profile(like: RasterReader | RasterInfo, dtype: type, block: int) -> dict[str, Any]:
+    """Return what ``rasterio.open`` takes for a tiled GeoTIFF of one band where a raster lies."""
+    place = {"crs": like.crs, "transform": like.transform}
+    if like.gcps:
+        # With points, rasterio takes a CRS that says nothing, but not None.
+        place = {"crs": like.crs or CRS(), "gcps": list(like.gcps)}
+    shape = {"height": like.height, "width": like.width, "count": 1, "dtype": dtype}
+    tiles = {"tiled": True, "blockxsize": block, "blockysize": block, "compress": compression()}
+    return {"driver": "GTiff", "BIGTIFF": "IF_SAFER", **shape, **tiles, **place}
+
+
+def _area(window: Window) -> rasterio.windows.Window:
+    return rasterio.windows.Window(window.column, window.row, window.width, window.height)
+
+
+def _check_sum(pixels: np.ndarray, valid: np.ndarray | None) -> int:
+    """Return one number for pixels and validity."""
+    sum_ = zlib.crc32(np.ascontiguousarray(pixels))
+    return sum_ if valid is None else zlib.crc32(np.ascontiguousarray(valid), sum_)
+
+
+@contextmanager
+def _writing(path: str | os.PathLike) -> Iterator[None]:
+    """Write with masks inside of the file; a failure is raised as an error of one line."""
+    try:
+        with gdal_quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+            yield
+    except GDAL_ERRORS as error:
+        words = getattr(error, "strerror", None) or reason(error)
+        raise OutputError(f"{path}: cannot be written: {words}") from error

@@ -21,9 +21,14 @@ from rio_cogeo.cogeo import cog_validate
 from preprocessing.errors import OutputError
 from preprocessing.image_operations import ERROR_COLOURS, error_classes
 from preprocessing.raster_access import RasterInfo, compression, gdal_quiet, raster_info
-from preprocessing.raster_writers import ErrorMapWriter, MaskWriter, ProbabilityWriter
+from preprocessing.raster_writers import (
+    ErrorMapWriter,
+    MaskWriter,
+    ProbabilityWriter,
+    write_raster,
+)
 from preprocessing.rasters import RasterReader, read_label
-from preprocessing.tiling import Window, cover
+from preprocessing.tiling import Window, strips
 
 NORTH_UP = Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)
 SOUTH_UP = Affine(0.3, 0, 500_000, 0, 0.3, 5_000_000)
@@ -167,16 +172,27 @@ def test_rational_polynomials_are_carried_on(tmp_path):
     assert os.listdir(tmp_path) == ["a.tif"] and not bare.rpcs
 
 
-def test_windows_in_any_order_and_overlapping(tmp_path):
-    mask = blobs(130, 170, void=True)
-    windows = cover(130, 170, 50, 30)
-    np.random.default_rng(0).shuffle(windows)
-    with MaskWriter(tmp_path / "a.tif", like(130, 170)) as file:
-        # What is written last stays.
-        file.write(Window(0, 0, 130, 170), np.full((130, 170), 255, np.uint8))
-        for window in windows:
+@pytest.mark.parametrize("rows", [1, 7, 50, 300])
+@pytest.mark.parametrize("void", [0, 123, 299])
+def test_strips_of_any_height(tmp_path, rows, void):
+    mask = blobs(300, 170)
+    mask[void:, 20:90] = 255
+    with MaskWriter(tmp_path / "a.tif", like(300, 170)) as file:
+        for row in range(0, 300, rows):
+            window = Window(row, 0, min(rows, 300 - row), 170)
             file.write(window, mask[window.slices])
     np.testing.assert_array_equal(read_label(tmp_path / "a.tif"), mask)
+
+
+@pytest.mark.parametrize(
+    "window", [Window(0, 0, 5, 10), Window(6, 0, 2, 10), Window(5, 0, 2, 9), Window(4, 0, 3, 10)]
+)
+def test_windows_other_than_the_next_rows_are_refused(tmp_path, window):
+    refused = pytest.raises(ValueError, match="whole rows from row 5 on")
+    with refused, MaskWriter(tmp_path / "a.tif", like(10, 10)) as file:
+        file.write(Window(0, 0, 5, 10), np.zeros((5, 10), np.uint8))
+        file.write(window, np.zeros((window.height, window.width), np.uint8))
+    assert os.listdir(tmp_path) == []
 
 
 def test_probabilities_come_back_with_void_as_nan(tmp_path):
@@ -184,7 +200,7 @@ def test_probabilities_come_back_with_void_as_nan(tmp_path):
     values[:100, :80] = np.nan
     path = tmp_path / "p.tif"
     with ProbabilityWriter(path, like(600, 500)) as file:
-        for window in cover(600, 500, 256):
+        for window in strips(600, 500, 256):
             file.write(window, values[window.slices])
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), values)
@@ -199,11 +215,11 @@ def test_probabilities_come_back_with_void_as_nan(tmp_path):
 @pytest.mark.parametrize(
     ("window", "mask"),
     [
-        (Window(0, 0, 4, 4), np.full((4, 4), 2, np.uint8)),
-        (Window(0, 0, 4, 4), np.full((4, 4), 254, np.uint8)),
-        (Window(0, 0, 4, 4), np.zeros((4, 4), bool)),
-        (Window(0, 0, 4, 4), np.zeros((4, 3), np.uint8)),
-        (Window(8, 0, 4, 4), np.zeros((4, 4), np.uint8)),
+        (Window(0, 0, 4, 10), np.full((4, 10), 2, np.uint8)),
+        (Window(0, 0, 4, 10), np.full((4, 10), 254, np.uint8)),
+        (Window(0, 0, 4, 10), np.zeros((4, 10), bool)),
+        (Window(0, 0, 4, 10), np.zeros((4, 3), np.uint8)),
+        (Window(8, 0, 4, 10), np.zeros((4, 10), np.uint8)),
     ],
 )
 def test_other_pixels_are_refused(tmp_path, window, mask):
@@ -223,7 +239,6 @@ def test_other_probabilities_are_refused(tmp_path, value):
 def test_pixels_never_written_are_noticed(tmp_path, writer):
     with pytest.raises(ValueError, match="row 7"), writer(tmp_path / "a.tif", like(10, 10)) as file:
         file.write(Window(0, 0, 7, 10), np.zeros((7, 10), writer.dtype))
-        file.write(Window(7, 0, 3, 9), np.zeros((3, 9), writer.dtype))
     assert os.listdir(tmp_path) == []
 
 
@@ -304,9 +319,10 @@ except OutputError as error:
 @pytest.mark.parametrize(
     ("writer", "limit"),
     [
-        # In the working file; in the final file; in its overviews.
-        ("MaskWriter", 100_000),
+        # In the working files; in a final file; in its overviews.
+        ("MaskWriter", 40_000),
         ("ProbabilityWriter", 1_000_000),
+        ("MaskWriter", 70_000),
         ("ProbabilityWriter", 1_440_000),
     ],
 )
@@ -322,7 +338,7 @@ def test_no_room_leaves_one_line_and_no_file(tmp_path, writer, limit):
 def test_a_disk_too_small_is_refused_before_the_work(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100_000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(OutputError, match=r"needs up to 0\.6 MB free, the disk has 0\.1"):
+    with pytest.raises(OutputError, match=r"needs up to 0\.3 MB free, the disk has 0\.1"):
         write(tmp_path / "a.tif", blobs(600, 600))
     assert os.listdir(tmp_path) == []
 
@@ -330,8 +346,8 @@ def test_a_disk_too_small_is_refused_before_the_work(tmp_path, monkeypatch):
 def test_a_file_that_reads_back_otherwise_is_not_kept(tmp_path, monkeypatch):
     lay_out = MaskWriter._lay_out
 
-    def spoilt(self, plain, final):
-        lay_out(self, plain, final)
+    def spoilt(self, working, final):
+        lay_out(self, working, final)
         spoil(final)
 
     monkeypatch.setattr(MaskWriter, "_lay_out", spoilt)
@@ -356,6 +372,20 @@ VALUES = [[0, 1, 2, 3, 255, 255]]
 def info(height: int, width: int, **place: object) -> RasterInfo:
     place = {"crs": None, "transform": Affine.identity(), "georeferenced": False} | place
     return RasterInfo(height, width, 1, "uint8", gsd=None, **place)
+
+
+def test_a_plain_raster_may_be_repeated_downwards(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 999, (7, 5, 2), np.uint16)
+    place = {"crs": CRS.from_epsg(32633), "transform": ROTATED}
+    path = write_raster(tmp_path / "new" / "a.tif", pixels, **place, compress="deflate")
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), pixels.transpose(2, 0, 1))
+        assert (file.crs, file.transform, file.dtypes[0]) == (*place.values(), "uint16")
+    with gdal_quiet(), rasterio.open(write_raster(path, pixels, rows=17)) as file:
+        repeated = np.concatenate([pixels] * 3)[:17]
+        np.testing.assert_array_equal(file.read(), repeated.transpose(2, 0, 1))
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_raster(path / "b.tif", pixels)
 
 
 def test_values_by_hand():
