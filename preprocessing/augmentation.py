@@ -1,4 +1,4 @@
-"""What a random change is, which there are, and what is drawn for one patch."""
+"""Random changes of patches for training: which there are, how they are drawn and applied."""
 
 import importlib
 from dataclasses import dataclass, field
@@ -10,21 +10,17 @@ import numpy as np
 
 from preprocessing import image_operations
 from preprocessing.errors import LabelError, RasterError, TrainingError
-from preprocessing.image_operations import affine_matrix, dihedral, recolour, warp
 
 COLOURS = ("brightness", "contrast", "saturation", "hue", "gamma")
 MOVES = ("rotation", "scale", "shear")
 FILTERS = ("blur", "sharpen", "emboss")
-PIXEL_CHANGES = (
-    "frequency_noise",
-    "gaussian_noise",
-    "salt_and_pepper",
-    "dropout",
-    "coarse_dropout",
-)
-# The order in which they are drawn: another order, or one more in between, is another patch from
-# the same generator.
-CHANGES = (*COLOURS, *MOVES, *FILTERS, "grayscale", *PIXEL_CHANGES)
+PIXELS = ("frequency_noise", "gaussian_noise", "salt_and_pepper", "dropout", "coarse_dropout")
+# The order in which they are drawn, which is part of every seed: another order, or one more in
+# between, gives other patches.
+CHANGES = (*COLOURS, *MOVES, *FILTERS, "grayscale", *PIXELS)
+DTYPES = ("uint8", "uint16", "int16", "float32")
+# What strength 1 means where it is no fraction: pixels, and factors of what is added.
+BLUR_SIGMA, SHARPEN_AMOUNT, EMBOSS_AMOUNT = 3.0, 4.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +28,15 @@ class Change:
     """How strong a change may be, and how often it is made.
 
     Attributes:
-        strength: 0 to 1, 0 is none; what 1 means is said where ``Augmentation`` names the change.
-        probability: 0 to 1, with which a patch is changed at all.
+        strength: 0 to 1, 0 is none; ``Augmentation`` says of each change what 1 means.
+        probability: 0 to 1, that a patch is changed at all.
     """
 
     strength: float
     probability: float = 1.0
+
+
+Strength = float | Change | None
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,14 @@ class Draws:
     """What was drawn for one patch, whatever the strengths and probabilities are.
 
     Attributes:
-        symmetry: 0 to 7, see ``dihedral``.
-        shifts: by the change's name, -1 to 1: how far of its strength, and which way; a change
-            that goes one way only takes the size. One that is not named is not made.
-        chances: by the change's name, 0 to 1: a change is made where this lies below its
-            probability. 0 for one that is not named.
+        symmetry: 0 to 7, see ``image_operations.symmetry``.
+        shifts: by name of the change, -1 to 1: how far of its strength, and which way; a change
+            that goes only one way takes the size. A change that is not named is not made.
+        chances: by name of the change, 0 to 1: a change is made where this lies below its
+            probability. 0 for a change that is not named.
         shear_direction: fraction of a full turn.
         emboss_direction: fraction of a full turn.
-        seed: of the generators that draw pixels.
+        seed: seed of the generators that draw pixels.
     """
 
     symmetry: int = 0
@@ -64,11 +63,7 @@ class Draws:
 
     @classmethod
     def from_generator(cls, rng: np.random.Generator) -> "Draws":
-        """Draw for every change, always the same amount.
-
-        Symmetry and colours come first: a generator gave the same of them before there were other
-        changes.
-        """
+        """Draw for every change, on or off; the order is part of every seed."""
         symmetry = int(rng.integers(8))
         shifts = rng.uniform(-1, 1, size=len(CHANGES)).tolist()
         *chances, shear_direction, emboss_direction = rng.random(len(CHANGES) + 2).tolist()
@@ -82,47 +77,8 @@ class Draws:
         )
 
     def pixel_generator(self, name: str) -> np.random.Generator:
-        """The generator of one change's pixels; the others never use it."""
+        """Return the generator of one change's pixels, independent of all others."""
         return np.random.default_rng([self.seed, CHANGES.index(name)])
-
-
-def checked(name: str, given: Any) -> float | Change | None:
-    """Return the setting of a change; a dict, as JSON has it, becomes the ``Change`` it was.
-
-    Args:
-        name: name of the change.
-        given: a strength, a ``Change``, its fields as a dict, or None.
-
-    Raises:
-        TrainingError: none of these, or a strength or probability outside 0 to 1.
-    """
-    if isinstance(given, dict):
-        try:
-            given = Change(**given)
-        except TypeError:
-            raise TrainingError(
-                f"augmentation {name} is {given}: give strength and probability"
-            ) from None
-    if given is None:
-        return None
-    if isinstance(given, Change):
-        _check_fraction(f"the probability of augmentation {name}", given.probability)
-        _check_fraction(f"augmentation {name}", given.strength)
-    else:
-        _check_fraction(f"augmentation {name}", given)
-    return given
-
-
-def _check_fraction(what: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
-        raise TrainingError(f"{what} is {value!r}: give a fraction from 0 to 1")
-
-
-DTYPES = ("uint8", "uint16", "int16", "float32")
-# What strength 1 means where it is no fraction: pixels, and factors of what is added.
-BLUR_SIGMA, SHARPEN_AMOUNT, EMBOSS_AMOUNT = 3.0, 4.0, 2.0
-
-Strength = float | Change | None
 
 
 @dataclass(frozen=True)
@@ -133,8 +89,8 @@ class Augmentation:
     ``Change(strength, probability)``; None and 0 are off. How far it goes is drawn evenly between
     its two extremes, or between none and its extreme. They are made in this order: rotation, scale
     and shear at once, blur, sharpen, emboss, frequency noise, all colours at once, Gaussian noise,
-    salt and pepper, dropout, coarse dropout, flips. ``dataclasses.asdict`` gives what JSON holds,
-    and ``Augmentation(**it)`` takes it back.
+    salt and pepper, dropout, coarse dropout, flips. ``Augmentation(**dataclasses.asdict(it))``
+    gives the same again, also after a way through JSON.
 
     Attributes:
         dihedral: one of the eight flips and rotations; of the four that keep the shape where a
@@ -147,11 +103,11 @@ class Augmentation:
             same bands; luma stays.
         gamma: exponent of the value's fraction of the range, 1 / (1 + gamma) to 1 + gamma.
         value_range: (low, high) that the strengths refer to. None is the whole range of an
-            integer dtype; 11-bit imagery in uint16 wants (0, 2047), and float32 has no range of
-            its own.
-        rotation: about the centre, up to this fraction of a full turn either way; 0.5 is every
-            angle, and with ``dihedral`` 0.125 is. What comes in from outside of the patch, here
-            and below, is mirrored imagery and void in the mask.
+            integer dtype; give (0, 2047) for 11-bit imagery in uint16, and always a range for
+            float32.
+        rotation: about the centre, up to this fraction of a full turn either way; 0.5 gives every
+            angle, and so does 0.125 with ``dihedral``. What comes in from outside the patch, here
+            and below, is mirrored imagery, and void in the mask.
         scale: factor from 1 / (1 + scale) to 1 + scale, drawn log-evenly.
         shear: in a random direction, up to this tangent of its angle; areas stay.
         blur: Gaussian, standard deviation up to this times 3 pixels.
@@ -192,9 +148,9 @@ class Augmentation:
     coarse_dropout: Strength = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant; lists and dicts from JSON become what they were."""
+        """Check all settings; lists and dicts from JSON become what they were."""
         for name in CHANGES:
-            object.__setattr__(self, name, checked(name, getattr(self, name)))
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
         if self.value_range is not None:
             limits = tuple(float(limit) for limit in self.value_range)
             if len(limits) != 2 or not limits[0] < limits[1]:
@@ -211,11 +167,7 @@ class Augmentation:
             name: change if isinstance(change, Change) else Change(change or 0.0)
             for name, change in given.items()
         }
-        return {
-            name: every[name]
-            for name in CHANGES
-            if every[name].strength and every[name].probability
-        }
+        return {name: one for name, one in every.items() if one.strength and one.probability}
 
     def apply(
         self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator
@@ -229,22 +181,21 @@ class Augmentation:
             rng: source of all randomness; how much is drawn does not depend on the strengths.
 
         Returns:
-            Image and mask, contiguous, of the shapes and dtypes that came in. Integer images are
-            rounded and clipped to their dtype's range, float32 ones are not. Where nothing was
-            to be changed they may be the arrays that came in.
+            Image and mask, contiguous, of the same shapes and dtypes. Integer images are rounded
+            and clipped to the range of their dtype, float32 images are not. Arrays that nothing
+            changes may be returned themselves.
 
         Raises:
-            LabelError: the mask has another height or width than the image, or a dtype without
-                void.
+            LabelError: the mask has another height or width than the image, or cannot hold void.
             RasterError: another dtype, or float32 without ``value_range``.
-            TrainingError: a change needs OpenCV, and it is not there.
+            TrainingError: a change needs OpenCV, which cannot be imported.
         """
         return self.apply_drawn(image, mask, Draws.from_generator(rng))
 
     def apply_drawn(
         self, image: np.ndarray, mask: np.ndarray, draws: Draws
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Change a patch and its mask as was drawn; otherwise as ``apply``."""
+        """Change a patch and its mask by given draws; otherwise as ``apply``."""
         if image.shape[:2] != mask.shape:
             raise LabelError(f"a mask of {mask.shape} does not fit an image of {image.shape}")
         if image.size and self.changes:
@@ -258,23 +209,22 @@ class Augmentation:
         if image.shape[0] != image.shape[1]:
             symmetry -= symmetry % 2
         return (
-            np.ascontiguousarray(dihedral(image, symmetry)),
-            np.ascontiguousarray(dihedral(mask, symmetry)),
+            np.ascontiguousarray(image_operations.symmetry(image, symmetry)),
+            np.ascontiguousarray(image_operations.symmetry(mask, symmetry)),
         )
 
     def _move(
         self, image: np.ndarray, mask: np.ndarray, draws: Draws
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rotate, scale and shear at once."""
         turn, slant = self._reach("rotation", draws), self._reach("shear", draws)
         factor = self._factor("scale", draws)
         if (turn, slant, factor) == (0, 0, 1):
             return image, mask
-        matrix = affine_matrix(mask.shape, turn, factor, slant, draws.shear_direction)
-        return warp(image, mask, matrix)
+        shape, direction = mask.shape, draws.shear_direction
+        matrix = image_operations.affine_matrix(shape, turn, factor, slant, direction)
+        return image_operations.warp(image, mask, matrix)
 
     def _filter(self, image: np.ndarray, draws: Draws) -> np.ndarray:
-        """Blur, sharpen and emboss."""
         if sigma := BLUR_SIGMA * abs(self._reach("blur", draws)):
             image = image_operations.blur(image, sigma)
         if amount := SHARPEN_AMOUNT * abs(self._reach("sharpen", draws)):
@@ -284,27 +234,24 @@ class Augmentation:
         return image
 
     def _relight(self, image: np.ndarray, draws: Draws, low: float, high: float) -> np.ndarray:
-        """Change light from place to place, then all colours alike."""
         gain = self._factor("frequency_noise", draws) ** 0.5
         if gain != 1:
             spread = (1 + self.changes["frequency_noise"].strength) ** 0.5
             rng = draws.pixel_generator("frequency_noise")
             image = image_operations.uneven_light(image, gain, spread, low, rng)
-        return recolour(image, low, high, **self.tones(draws))
-
-    def tones(self, draws: Draws) -> dict[str, float]:
-        """What was drawn of all colours at once: arguments of ``image_operations.recolour``."""
-        grey = abs(self._reach("grayscale", draws))
-        return {
-            "brightness": self._reach("brightness", draws),
-            "contrast": self._reach("contrast", draws),
-            "chroma": (1 + self._reach("saturation", draws)) * (1 - grey),
-            "hue": self._reach("hue", draws),
-            "gamma": self._factor("gamma", draws),
-        }
+        return image_operations.recolour(
+            image,
+            low,
+            high,
+            brightness=self._reach("brightness", draws),
+            contrast=self._reach("contrast", draws),
+            chroma=(1 + self._reach("saturation", draws))
+            * (1 - abs(self._reach("grayscale", draws))),
+            hue=self._reach("hue", draws),
+            gamma=self._factor("gamma", draws),
+        )
 
     def _spoil(self, image: np.ndarray, draws: Draws, low: float, high: float) -> np.ndarray:
-        """Add noise and lose pixels."""
         if share := abs(self._reach("gaussian_noise", draws)):
             rng = draws.pixel_generator("gaussian_noise")
             image = image_operations.gaussian_noise(image, share * (high - low), rng)
@@ -312,9 +259,8 @@ class Augmentation:
             rng = draws.pixel_generator("salt_and_pepper")
             image = image_operations.salt_and_pepper(image, share, low, high, rng)
         if share := abs(self._reach("dropout", draws)):
-            image = image_operations.drop_pixels(
-                image, share, low, draws.pixel_generator("dropout")
-            )
+            rng = draws.pixel_generator("dropout")
+            image = image_operations.drop_pixels(image, share, low, rng)
         if share := abs(self._reach("coarse_dropout", draws)):
             rng = draws.pixel_generator("coarse_dropout")
             image = image_operations.drop_rectangles(image, share, low, rng)
@@ -338,7 +284,11 @@ class Augmentation:
         return (1 + strength) ** shift
 
     def limits(self, dtype: np.dtype) -> tuple[float, float]:
-        """The range of values that the strengths refer to, or RasterError where there is none."""
+        """Return the range of values that the strengths refer to.
+
+        Raises:
+            RasterError: another dtype, or float32 without ``value_range``.
+        """
         if dtype.name not in DTYPES:
             raise RasterError(f"cannot augment {dtype} images: give one of {', '.join(DTYPES)}")
         if self.value_range is not None:
@@ -354,7 +304,7 @@ class Augmentation:
         )
 
     def _check_opencv(self) -> None:
-        """Refuse at the first patch, not at the first that draws a change that needs it."""
+        # At the first patch, not at the first that draws a change that needs it.
         needing = [name for name in (*MOVES, *FILTERS) if name in self.changes]
         if needing:
             try:
@@ -364,6 +314,28 @@ class Augmentation:
                     f"augmentation {', '.join(needing)} needs OpenCV, which cannot be imported: "
                     "install opencv-python-headless, or leave them out"
                 ) from None
+
+
+def _checked(name: str, given: Any) -> Strength:
+    """Return the setting of a change; a dict, as JSON has it, becomes the ``Change`` it was."""
+    if isinstance(given, dict):
+        try:
+            given = Change(**given)
+        except TypeError:
+            raise TrainingError(
+                f"augmentation {name} is {given}: give strength and probability"
+            ) from None
+    if isinstance(given, Change):
+        _check_fraction(f"the probability of augmentation {name}", given.probability)
+        _check_fraction(f"augmentation {name}", given.strength)
+    elif given is not None:
+        _check_fraction(f"augmentation {name}", given)
+    return given
+
+
+def _check_fraction(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise TrainingError(f"{what} is {value!r}: give a fraction from 0 to 1")
 
 
 STRONG = Augmentation(
@@ -386,9 +358,9 @@ STRONG = Augmentation(
     dropout=Change(0.05, 0.1),
     coarse_dropout=Change(0.1, 0.2),
 )
-"""Every change at once, for networks that are to meet imagery unlike their own.
+"""Every change at once, for networks that will meet imagery unlike their own.
 
-Of square patches about 10 % of the pixels become void, where they are turned, sheared or made
-smaller. Depths other than the whole range of an integer dtype want
+About 10 % of the pixels of square patches become void, where they are turned, sheared or made
+smaller. For values that do not fill the whole range of an integer dtype use
 ``dataclasses.replace(STRONG, value_range=...)``.
 """

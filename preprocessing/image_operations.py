@@ -1,4 +1,9 @@
-"""Pixels of any depth on a screen; never what a network is fed."""
+"""Change one image by given numbers: colours, sharpness, noise, place; and show it on a screen.
+
+An image is ``(height, width, bands)`` uint8, uint16, int16 or float32 with raw values. Functions
+that change one return the same shape and dtype; integers are rounded and clipped to the range of
+their dtype, float32 is not clipped.
+"""
 
 from collections.abc import Callable
 
@@ -6,67 +11,6 @@ import numpy as np
 
 from preprocessing.errors import LabelError
 from preprocessing.tiling import VOID
-
-
-def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Map the 2nd to the 98th percentile of the valid values to 0..255, and clip.
-
-    Args:
-        values: any shape and numeric dtype.
-        valid: bool of the same shape, or of its leading dimensions; what the percentiles are of.
-
-    Returns:
-        float32 of the same shape; as it was where nothing is valid.
-    """
-    if not valid.any():
-        return values.astype(np.float32)
-    return scale(values, *np.percentile(values[valid], (2, 98)))
-
-
-def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map ``low`` to ``high`` to 0..255, and clip.
-
-    Args:
-        values: any shape and numeric dtype.
-        low: what becomes 0.
-        high: what becomes 255.
-
-    Returns:
-        float32 of the same shape.
-    """
-    return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)
-
-
-# What a prediction is at a pixel: a bit for the truth, a bit for the prediction.
-BACKGROUND, MISSED, FALSE, FOUND = 0, 1, 2, 3
-ERROR_COLOURS = {
-    BACKGROUND: (0, 0, 0),
-    MISSED: (86, 180, 233),
-    FALSE: (213, 94, 0),
-    FOUND: (0, 158, 115),
-    VOID: (128, 128, 128),
-}
-"""Red, green and blue of each class: black, blue, orange, green, and grey for void.
-
-From the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
-"""
-
-
-def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Return what a prediction is at each pixel.
-
-    Args:
-        truth: uint8 mask of 0, 1 and 255 (void), any shape.
-        prediction: mask of the same shape.
-
-    Returns:
-        uint8 of that shape: 0 background in both, 1 missed, 2 false alarm, 3 found, 255 void in
-        either.
-    """
-    classes = (truth == 1).view(np.uint8) + 2 * (prediction == 1).view(np.uint8)
-    classes[(truth == VOID) | (prediction == VOID)] = VOID
-    return classes
-
 
 # Luma of ITU-R BT.601, and the two chroma axes of YIQ; a grey pixel has no chroma.
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -89,23 +33,19 @@ def recolour(
     """Bend the tone curve, then turn and stretch the colours, then stretch and shift all bands.
 
     Args:
-        image: (h, w, bands) uint8, uint16, int16 or float32, raw values.
+        image: the image; returned as it is where nothing is to be changed.
         low: bottom of the range of values that the changes refer to.
         high: top of it.
         brightness: added to all bands, as a fraction of the range.
         contrast: all bands are stretched about the centre of the range by 1 + contrast.
-        chroma: factor of the distance from grey, of the first three bands (red, green, blue); 0 is
-            their luma. Further bands, and images of fewer bands, are left alone.
+        chroma: factor of the distance from grey, of the first three bands (red, green, blue); 0
+            leaves their luma. Further bands, and images of fewer bands, are left alone.
         hue: fraction of a full turn about the grey axis, of the same bands; luma stays.
         gamma: exponent of the value's fraction of the range.
-
-    Returns:
-        The same shape and dtype. Integers are rounded and clipped to their dtype's range, float32
-        is not. Where nothing is to be changed it is the array that came in.
     """
     if (brightness, contrast, chroma, hue, gamma) == (0, 0, 1, 0, 1) or image.size == 0:
         return image
-    matrix, offset = affine_colours(image.shape[-1], low, high, brightness, contrast, chroma, hue)
+    matrix, offset = _affine_colours(image.shape[-1], low, high, brightness, contrast, chroma, hue)
     if gamma != 1:
         curve = _tone_curve(image.dtype, gamma, low, high)
     recoloured = np.empty_like(image)
@@ -117,29 +57,16 @@ def recolour(
     return recoloured
 
 
-def affine_colours(
+def _affine_colours(
     bands: int,
     low: float,
     high: float,
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-    chroma: float = 1.0,
-    hue: float = 0.0,
+    brightness: float,
+    contrast: float,
+    chroma: float,
+    hue: float,
 ) -> tuple[np.ndarray, float]:
-    """What ``recolour`` does after the tone curve: ``matrix @ bands + offset`` of every pixel.
-
-    Args:
-        bands: number of bands.
-        low: see ``recolour``, as all further ones.
-        high: top of the range.
-        brightness: shift.
-        contrast: stretch.
-        chroma: factor.
-        hue: turn.
-
-    Returns:
-        A matrix ``(bands, bands)`` float64, and the offset of every band.
-    """
+    """Return the matrix ``(bands, bands)`` and the offset that follow the tone curve."""
     matrix = np.eye(bands)
     if bands >= 3 and (chroma != 1 or hue):
         matrix[:3, :3] = _colour_matrix(chroma, hue)
@@ -148,10 +75,10 @@ def affine_colours(
 
 
 def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round float32 values, in place, to the nearest that ``dtype`` holds; float32 is left alone.
+    """Convert float32 values to the nearest that ``dtype`` holds.
 
     Args:
-        values: float32 of any shape; overwritten.
+        values: float32 of any shape; overwritten unless ``dtype`` is float32.
         dtype: uint8, uint16, int16 or float32.
     """
     if dtype != np.float32:
@@ -181,7 +108,7 @@ def _affine(values: np.ndarray, matrix: np.ndarray, offset: float, dtype: np.dty
 def _tone_curve(
     dtype: np.dtype, exponent: float, low: float, high: float
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what raises values, as fractions of low to high, to a power, in float32.
+    """Return a function that raises values, as fractions of low to high, to a power, in float32.
 
     Values outside the range stay as they are. Integers are looked up in a table.
     """
@@ -199,7 +126,7 @@ def _tone_curve(
     return lambda values: table[values if lowest == 0 else values.astype(np.intp) - lowest]
 
 
-# Of the blur whose difference from the image is the detail that sharpening adds.
+# The difference of this blur from the image is the detail that sharpening adds.
 DETAIL_SIGMA = 1.0
 SLOPE_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32) / 4
 # Spectra from white noise to slow, cloud-like waves.
@@ -210,24 +137,14 @@ SHORTEST_RECTANGLE = 2
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur with a Gaussian.
-
-    Args:
-        image: the patch.
-        sigma: standard deviation in pixels, above 0.
-    """
+    """Blur with a Gaussian of standard deviation ``sigma`` pixels, above 0."""
     import cv2
 
     return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma).reshape(image.shape)
 
 
 def sharpen(image: np.ndarray, amount: float) -> np.ndarray:
-    """Unsharp mask: add what a slight blur takes away.
-
-    Args:
-        image: the patch.
-        amount: how many times the detail is added, above 0.
-    """
+    """Add ``amount`` times, above 0, the detail that a slight blur takes away (unsharp mask)."""
     import cv2
 
     soft = blur(image, DETAIL_SIGMA)
@@ -239,7 +156,7 @@ def emboss(image: np.ndarray, amount: float, direction: float) -> np.ndarray:
     """Add a relief, as if brightness were height and light came from one side.
 
     Args:
-        image: the patch.
+        image: the image.
         amount: how many times the rise over two pixels is added.
         direction: in which the rise is measured, as a fraction of a full turn; 0 is to the right,
             0.25 downwards.
@@ -256,16 +173,16 @@ def emboss(image: np.ndarray, amount: float, direction: float) -> np.ndarray:
 def uneven_light(
     image: np.ndarray, gain: float, spread: float, low: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Blend the patch with a version of itself in other light, by a frequency noise mask.
+    """Blend the image with a version of itself in other light, by a frequency noise mask.
 
-    Light and colour then change from place to place: shadows of clouds, haze, or, at high
-    frequencies, mottled pixels.
+    Light and colour then change from place to place like shadows of clouds or haze; at high
+    frequencies the pixels are mottled.
 
     Args:
-        image: the patch.
+        image: the image.
         gain: factor of all bands in the other version.
         spread: further factor of each band, drawn log-evenly from 1 / spread to spread.
-        low: value that is no light, from which gains are counted.
+        low: value of no light, from which gains are counted.
         rng: draws the bands' factors and the mask.
     """
     gains = gain * spread ** rng.uniform(-1, 1, size=image.shape[-1])
@@ -295,7 +212,7 @@ def frequency_noise(
     across = np.fft.rfftfreq(width).astype(np.float32)
     down = np.fft.fftfreq(height).astype(np.float32)
     frequency = np.hypot(down[:, None], across)
-    # No wave is longer than the patch: the mean is scaled away below.
+    # No wave is longer than the image: the mean is scaled away below.
     frequency[0, 0] = 1
     parts = rng.standard_normal((*frequency.shape, 2), dtype=np.float32)
     waves = parts.view(np.complex64)[..., 0] * frequency ** np.float32(exponent)
@@ -307,13 +224,7 @@ def frequency_noise(
 
 
 def gaussian_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """Add noise that is drawn for every pixel and band.
-
-    Args:
-        image: the patch.
-        deviation: standard deviation, in pixel values.
-        rng: draws the noise.
-    """
+    """Add noise of this standard deviation, in pixel values, drawn for every pixel and band."""
     values = rng.standard_normal(image.shape, dtype=np.float32)
     values *= np.float32(deviation)
     values += image
@@ -326,10 +237,10 @@ def salt_and_pepper(
     """Set single pixels, all their bands, to the lowest or the highest value.
 
     Args:
-        image: the patch.
-        share: of the pixels, 0..1, on average; one half of them each.
-        low: pepper.
-        high: salt.
+        image: the image.
+        share: of the pixels, 0..1, on average; half of them each.
+        low: value of pepper.
+        high: value of salt.
         rng: draws which pixels.
     """
     drawn = rng.random(image.shape[:2], dtype=np.float32)
@@ -343,9 +254,9 @@ def drop_pixels(
     """Set single pixels, all their bands, to one value.
 
     Args:
-        image: the patch.
+        image: the image.
         share: of the pixels, 0..1, on average.
-        value: what is left of them.
+        value: what they become.
         rng: draws which pixels.
     """
     return _filled(image, rng.random(image.shape[:2], dtype=np.float32) < share, value)
@@ -356,13 +267,13 @@ def drop_rectangles(
 ) -> np.ndarray:
     """Set rectangles, all their bands, to one value (coarse dropout).
 
-    The rectangles are cells of a grid whose place and cell size are drawn, so they never overlap,
-    and neighbours make larger shapes.
+    The rectangles are cells of a grid whose place and cell size are drawn. They never overlap;
+    neighbours make larger shapes.
 
     Args:
-        image: the patch.
+        image: the image.
         share: of the area, 0..1, on average.
-        value: what is left of them.
+        value: what they become.
         rng: draws grid and cells.
     """
     shortest, longest = (
@@ -384,8 +295,7 @@ def _filled(image: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
     return filled
 
 
-
-def dihedral(array: np.ndarray, k: int) -> np.ndarray:
+def symmetry(array: np.ndarray, k: int) -> np.ndarray:
     """Flip or rotate an array by one of the eight symmetries of the square.
 
     Args:
@@ -399,19 +309,10 @@ def dihedral(array: np.ndarray, k: int) -> np.ndarray:
     Raises:
         ValueError: k is not one of 0 to 7.
     """
-    _check_symmetry(k)
+    if k not in range(8):
+        raise ValueError(f"k is {k}: the symmetries of the square are numbered 0 to 7")
     turned = np.rot90(array, k % 4)
     return turned[:, ::-1] if k >= 4 else turned
-
-
-def dihedral_inverse(array: np.ndarray, k: int) -> np.ndarray:
-    """Undo ``dihedral(array, k)``; same arguments, a view.
-
-    Raises:
-        ValueError: k is not one of 0 to 7.
-    """
-    _check_symmetry(k)
-    return np.rot90(array[:, ::-1] if k >= 4 else array, -(k % 4))
 
 
 def affine_matrix(
@@ -424,9 +325,9 @@ def affine_matrix(
     """Return the map from pixels of the changed patch to where they were in the source.
 
     Args:
-        shape: (height, width) of the patch, before and after.
+        shape: (height, width) of the image, before and after.
         turn: rotation as a fraction of a full turn, positive anticlockwise as ``np.rot90``.
-        factor: scale; above 1 things become larger.
+        factor: scale; above 1 enlarges.
         slant: shear, as the tangent of its angle; areas stay.
         direction: of the shear, as a fraction of a full turn; 0 shifts rows against each other.
 
@@ -442,14 +343,13 @@ def affine_matrix(
 
 
 def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a patch bilinearly and its mask by nearest neighbour.
+    """Resample an image bilinearly and its mask by nearest neighbour.
 
-    What lies outside of the patch is its mirror image, so that no edge appears where the imagery
-    ends, and void in the mask, so that nothing invented ever counts. The outermost row is
-    mirrored with the rest: between the last pixel centre and the edge a pixel is the last one.
+    Beyond its sides the image is mirrored, the outermost row included, so that no edge appears
+    where the imagery ends; the mask is void there, so that nothing invented counts.
 
     Args:
-        image: (h, w, bands) uint8, uint16, int16 or float32, not empty.
+        image: the image, not empty.
         mask: (h, w) uint8 of 0, 1 and 255.
         matrix: (2, 3), see ``affine_matrix``.
 
@@ -457,7 +357,7 @@ def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.nd
         Image and mask of the same shapes and dtypes.
 
     Raises:
-        LabelError: a mask of another dtype, which could not hold void.
+        LabelError: a mask of another dtype than uint8, which could not hold void.
     """
     import cv2
 
@@ -488,6 +388,61 @@ def _rotation(turn: float) -> np.ndarray:
     return np.array([[cosine, sine], [-sine, cosine]])
 
 
-def _check_symmetry(k: int) -> None:
-    if k not in range(8):
-        raise ValueError(f"k is {k}: the symmetries of the square are numbered 0 to 7")
+def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Map the 2nd to the 98th percentile of the valid values to 0..255, and clip.
+
+    Args:
+        values: any shape and numeric dtype.
+        valid: bool of the same shape, or of its leading dimensions: what the percentiles are of.
+
+    Returns:
+        float32 of the same shape; the values as they are where nothing is valid.
+    """
+    if not valid.any():
+        return values.astype(np.float32)
+    return scale(values, *np.percentile(values[valid], (2, 98)))
+
+
+def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map ``low`` to ``high`` to 0..255, and clip.
+
+    Args:
+        values: any shape and numeric dtype.
+        low: what becomes 0.
+        high: what becomes 255.
+
+    Returns:
+        float32 of the same shape.
+    """
+    return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)
+
+
+# Classes of a predicted pixel: a bit for the truth, a bit for the prediction.
+BACKGROUND, MISSED, FALSE, FOUND = 0, 1, 2, 3
+ERROR_COLOURS = {
+    BACKGROUND: (0, 0, 0),
+    MISSED: (86, 180, 233),
+    FALSE: (213, 94, 0),
+    FOUND: (0, 158, 115),
+    VOID: (128, 128, 128),
+}
+"""Red, green and blue of each class: black, blue, orange, green, and grey for void.
+
+From the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+
+def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Return for each pixel whether a prediction is right.
+
+    Args:
+        truth: uint8 mask of 0, 1 and 255 (void), any shape.
+        prediction: mask of the same shape.
+
+    Returns:
+        uint8 of that shape: 0 background in both, 1 missed, 2 false alarm, 3 found, 255 void in
+        either.
+    """
+    classes = (truth == 1).view(np.uint8) + 2 * (prediction == 1).view(np.uint8)
+    classes[(truth == VOID) | (prediction == VOID)] = VOID
+    return classes
