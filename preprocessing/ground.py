@@ -1,4 +1,8 @@
-"""Where a raster lies on Earth, and how many metres of ground one of its pixels spans."""
+"""Where a raster lies on Earth, and how many metres of ground one of its pixels spans.
+
+Functions take a CRS as anything that pyproj takes (a ``rasterio.crs.CRS`` too), None if unknown,
+and an affine from (column, row) to it, which may be rotated or south-up.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +22,17 @@ _GEOD = pyproj.Geod(ellps="WGS84")
 # Control points that are further off than this share of the raster's diagonal contradict
 # each other: a place made of them would be none.
 _CONTRADICTION = 0.1
+# Pixels along an edge: what is straight in the raster is none on ground that control points bend.
+_STRAIGHT = 64
 
 
 def to_longitude_latitude(crs: Any) -> pyproj.Transformer | None:
-    """The transformer from a CRS to EPSG:4326 in x, y order; None if there is no such way.
+    """Return the transformer to EPSG:4326 in x, y order; None if there is no such way.
 
-    An engineering CRS (a site grid, a floor plan) has no place on Earth.
+    A CRS that is None, or an engineering CRS (a site grid, a floor plan), has no place on Earth.
     """
+    if crs is None:
+        return None
     try:
         source = pyproj.CRS.from_user_input(crs)
         return pyproj.Transformer.from_crs(source, "EPSG:4326", always_xy=True)
@@ -35,68 +43,47 @@ def to_longitude_latitude(crs: Any) -> pyproj.Transformer | None:
 def ground_steps(
     crs: Any, transform: Affine, height: int, width: int
 ) -> tuple[float, float] | None:
-    """Metres of ground that one pixel at the centre of a raster is high and wide.
+    """Return metres of ground from a row to the next and from a column to the next.
 
-    Its step along a column and its step along a row are each measured as a geodesic of the WGS 84
-    ellipsoid, so that a "metre" of EPSG:3857, which shrinks with latitude, or a degree of
-    EPSG:4326 ends as metres of ground, and a rotation changes nothing.
-
-    Args:
-        crs: anything pyproj takes as a CRS, a ``rasterio.crs.CRS`` too; None if unknown.
-        transform: the affine from (column, row) to the CRS; may be rotated or south-up.
-        height: rows of the raster.
-        width: columns of the raster.
+    Both are measured at the raster's centre as geodesics of the WGS 84 ellipsoid. So a "metre" of
+    EPSG:3857, which shrinks with latitude, or a degree of EPSG:4326 ends as metres of ground, and
+    a rotation changes nothing.
 
     Returns:
-        Metres from a row to the next and from a column to the next, or None where the raster
-        cannot be placed on Earth: no CRS, a CRS without a way to longitude and latitude, or a
-        centre outside the CRS's domain.
+        The two steps, or None where the raster cannot be placed on Earth: no CRS, a CRS without a
+        way to longitude and latitude, or a centre outside the CRS's domain.
     """
-    transformer = None if crs is None else to_longitude_latitude(crs)
+    transformer = to_longitude_latitude(crs)
     if transformer is None:
         return None
-    column, row = width / 2, height / 2
-    # One pixel, centred: half a pixel to either side, along the row and along the column.
-    ends = [(column - 0.5, row), (column + 0.5, row), (column, row - 0.5), (column, row + 0.5)]
-    points = [
-        transformer.transform(
-            transform.a * x + transform.b * y + transform.c,
-            transform.d * x + transform.e * y + transform.f,
-        )
-        for x, y in ends
-    ]
-    if not all(math.isfinite(value) for point in points for value in point):
+    # One pixel, centred: half a pixel to either side, along the column and along the row.
+    ends = np.array([[0, -0.5], [0, 0.5], [-0.5, 0], [0.5, 0]]) + (width / 2, height / 2)
+    longitude, latitude = transformer.transform(*apply_affine(transform, ends).T)
+    if not np.isfinite([longitude, latitude]).all():
         return None
-    _, _, along_row = _GEOD.inv(*points[0], *points[1])
-    _, _, along_column = _GEOD.inv(*points[2], *points[3])
-    steps = along_column, along_row
-    return steps if all(math.isfinite(step) and step > 0 for step in steps) else None
+    _, _, steps = _GEOD.inv(longitude[::2], latitude[::2], longitude[1::2], latitude[1::2])
+    along_column, along_row = map(float, steps)
+    good = all(math.isfinite(step) and step > 0 for step in (along_column, along_row))
+    return (along_column, along_row) if good else None
 
 
 def mean_step(steps: tuple[float, float]) -> float:
-    """The geometric mean: the side of a square pixel of the same area."""
+    """Return the geometric mean: the side of a square pixel of the same area."""
     return math.sqrt(steps[0] * steps[1])
 
 
 def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int) -> float | None:
-    """Ground metres per pixel at the centre of a raster: the mean of its two ``ground_steps``."""
+    """Return ground metres per pixel at a raster's centre: the mean of its ``ground_steps``."""
     steps = ground_steps(crs, transform, height, width)
     return steps and mean_step(steps)
 
 
 def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> list[float] | None:
-    """West, south, east and north of a raster in degrees (EPSG:4326).
+    """Return west, south, east and north of a raster's edges in degrees (EPSG:4326).
 
-    Args:
-        crs: anything pyproj takes as a CRS; None if unknown.
-        transform: the affine from (column, row) to the CRS; may be rotated or south-up.
-        height: rows of the raster.
-        width: columns of the raster.
-
-    Returns:
-        The box around the raster's edges, or None where the raster cannot be placed on Earth.
+    None where the raster cannot be placed on Earth.
     """
-    transformer = None if crs is None else to_longitude_latitude(crs)
+    transformer = to_longitude_latitude(crs)
     if transformer is None:
         return None
     corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
@@ -108,19 +95,13 @@ def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> l
 def geographic_corners(
     crs: Any, transform: Affine, height: int, width: int
 ) -> list[list[float]] | None:
-    """Longitude and latitude of a raster's four corners in degrees (EPSG:4326).
-
-    Args:
-        crs: anything pyproj takes as a CRS; None if unknown.
-        transform: the affine from (column, row) to the CRS; may be rotated or south-up.
-        height: rows of the raster.
-        width: columns of the raster.
+    """Return longitude and latitude of a raster's four corners in degrees (EPSG:4326).
 
     Returns:
         Upper left, upper right, lower right and lower left as the raster's rows and columns go,
         each [longitude, latitude]; or None where the raster cannot be placed on Earth.
     """
-    transformer = None if crs is None else to_longitude_latitude(crs)
+    transformer = to_longitude_latitude(crs)
     if transformer is None:
         return None
     pixels = ((0, 0), (width, 0), (width, height), (0, height))
@@ -129,7 +110,7 @@ def geographic_corners(
 
 
 def metres_apart(one: Sequence, other: Sequence) -> float:
-    """The largest distance between corners of two rasters, metres along the WGS 84 ellipsoid.
+    """Return the largest distance between corners of two rasters, geodesic metres.
 
     Args:
         one: corners as ``geographic_corners`` gives them.
@@ -167,9 +148,13 @@ def grid_difference(one: "RasterInfo", other: "RasterInfo", named: str) -> str |
     )
 
 
+# Ground control points. GDAL's GCPTransformer fits the same polynomials but takes order 2 from six
+# points on, up to 8 m off; to choose by points left out would be a fit for each point.
+
+
 @dataclass(frozen=True, eq=False)
 class ControlPointFit:
-    """Polynomials that lead from pixels to the ground, fitted to ground control points.
+    """Polynomials from pixels to the ground, fitted to ground control points.
 
     Attributes:
         crs: of the points.
@@ -178,6 +163,7 @@ class ControlPointFit:
         residual_m: metres by which the points lie off the polynomials that all the others give
             (root mean square), None where there are too few points to leave one out.
         gsd: ground metres per pixel at the raster's centre.
+        steps: metres of ground from row to row and from column to column there.
         size: height and width of the raster.
         coefficients: ``(terms, 2)`` float64, of x and y.
     """
@@ -187,25 +173,13 @@ class ControlPointFit:
     points: int
     residual_m: float | None
     gsd: float
+    steps: tuple[float, float]
     size: tuple[int, int]
     coefficients: np.ndarray
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Coordinates in the CRS.
-
-        Args:
-            pixels: ``(n, 2)`` of column and row, (0, 0) the raster's upper left corner.
-
-        Returns:
-            ``(n, 2)`` float64 of x and y.
-        """
+        """Return the coordinates ``(n, 2)`` float64 of pixels ``(n, 2)`` of column and row."""
         return _terms(pixels, self.size, self.order) @ self.coefficients
-
-    @property
-    def steps(self) -> tuple[float, float] | None:
-        """Metres of ground between rows and between columns at the raster's centre."""
-        affine = _affine_at_centre(self.coefficients, *self.size)
-        return ground_steps(self.crs, affine, *self.size)
 
     @property
     def note(self) -> str:
@@ -214,11 +188,11 @@ class ControlPointFit:
         note = f"Placed by {shape} fitted to its {self.points} ground control points"
         if self.residual_m is None:
             return f"{note}, too few to say how well."
-        note += f", which lie {_metres(self.residual_m)} m off"
+        note += f", which lie {_two_digits(self.residual_m)} m off"
         if self.residual_m <= self.gsd:
             return f"{note}, less than a pixel."
         return (
-            f"{note}, {_metres(self.residual_m / self.gsd)} pixels; "
+            f"{note}, {_two_digits(self.residual_m / self.gsd)} pixels; "
             "`gdalwarp -tps -t_srs EPSG:4326 IN OUT` bends the raster to each of them."
         )
 
@@ -228,14 +202,14 @@ def fit_control_points(
 ) -> ControlPointFit | None:
     """Fit the way from pixels to the ground to a raster's ground control points.
 
-    Least squares, of order 2 where that foretells points left out better than an affine does,
-    as it may for a swath or a tilted photograph; with few points, or bad ones, it does not.
-    Coordinates of points are counted as GDAL counts them, from the upper left corner of the
-    upper left pixel. Their heights are not used.
+    Least squares, of order 2 where that predicts points left out better than an affine does, as
+    it may for a swath or a tilted photograph; with few points, or bad ones, it does not.
+    Points are counted as GDAL counts them, from the upper left corner of the upper left pixel.
+    Their heights are not used.
 
     Args:
         gcps: ``rasterio.control.GroundControlPoint``, or what has ``row``, ``col``, ``x``, ``y``.
-        crs: anything pyproj takes as a CRS; None if unknown.
+        crs: of the points.
         height: rows of the raster.
         width: columns of the raster.
 
@@ -244,29 +218,28 @@ def fit_control_points(
         CRS that leads to longitude and latitude, or so far from any one fit (a tenth of the
         raster's diagonal) that they contradict each other.
     """
-    transformer = None if crs is None else to_longitude_latitude(crs)
+    transformer = to_longitude_latitude(crs)
     if transformer is None or len(gcps) < 3:
         return None
     pixels = np.array([(point.col, point.row) for point in gcps], float)
     ground = np.array([(point.x, point.y) for point in gcps], float)
     if not np.isfinite(pixels).all() or not np.isfinite(ground).all():
         return None
-    fits = []
+    size, fits = (height, width), []
     for order in (1, 2):
-        design = _terms(pixels, (height, width), order)
+        design = _terms(pixels, size, order)
         if len(gcps) < design.shape[1] or np.linalg.matrix_rank(design, 1e-6) < design.shape[1]:
             continue
         # The mean aside, or its size would cost the small differences their digits.
         mean = ground.mean(axis=0)
         coefficients = np.linalg.lstsq(design, ground - mean, rcond=None)[0]
         coefficients[0] += mean
-        affine = _affine_at_centre(coefficients, height, width)
-        gsd = ground_sample_distance(crs, affine, height, width)
-        if gsd is None or not _keeps_orientation(coefficients, order):
+        steps = ground_steps(crs, _affine_at_centre(coefficients, *size), *size)
+        if steps is None or not _keeps_orientation(coefficients):
             continue
         residual = _left_out(design, ground, coefficients, transformer)
-        size = (height, width)
-        fits.append(ControlPointFit(crs, order, len(gcps), residual, gsd, size, coefficients))
+        placed = mean_step(steps), steps, size, coefficients
+        fits.append(ControlPointFit(crs, order, len(gcps), residual, *placed))
     if not fits:
         return None
     # An order that says nothing of points left out comes last, the affine before order 2.
@@ -276,7 +249,7 @@ def fit_control_points(
 
 
 def _terms(pixels: np.ndarray, size: tuple[int, int], order: int) -> np.ndarray:
-    """Terms of the polynomials, of columns and rows that run from -1 to 1 over the raster."""
+    """Return the polynomials' terms, of columns and rows that run from -1 to 1 over the raster."""
     height, width = size
     u, v = 2 * pixels[:, 0] / width - 1, 2 * pixels[:, 1] / height - 1
     terms = [np.ones_like(u), u, v]
@@ -284,16 +257,15 @@ def _terms(pixels: np.ndarray, size: tuple[int, int], order: int) -> np.ndarray:
 
 
 def _affine_at_centre(coefficients: np.ndarray, height: int, width: int) -> Affine:
-    """The affine that touches the polynomials at the raster's centre."""
-    along_row, along_column = 2 * coefficients[1] / width, 2 * coefficients[2] / height
-    corner = coefficients[0] - coefficients[1] - coefficients[2]
-    return Affine(
-        *(along_row[0], along_column[0], corner[0]), *(along_row[1], along_column[1], corner[1])
-    )
+    """Return the affine that touches the polynomials at the raster's centre."""
+    corner, along_row, along_column = coefficients[:3]
+    corner = corner - along_row - along_column
+    columns = np.stack([2 * along_row / width, 2 * along_column / height, corner], axis=1)
+    return Affine(*columns.ravel())
 
 
-def _keeps_orientation(coefficients: np.ndarray, order: int) -> bool:
-    """Whether the raster is nowhere folded or collapsed, seen at 81 of its places."""
+def _keeps_orientation(coefficients: np.ndarray) -> bool:
+    """Return whether the raster is nowhere folded or collapsed, seen at 81 of its places."""
     u, v = (axis.ravel() for axis in np.meshgrid(*[np.linspace(-1, 1, 9)] * 2))
     padded = np.zeros((6, 2))
     padded[: len(coefficients)] = coefficients
@@ -307,7 +279,7 @@ def _keeps_orientation(coefficients: np.ndarray, order: int) -> bool:
 def _left_out(
     design: np.ndarray, ground: np.ndarray, coefficients: np.ndarray, transformer: Any
 ) -> float | None:
-    """Metres (root mean square) between each point and the fit to all the others.
+    """Return metres (root mean square) between each point and the fit to all the others.
 
     The residual of the fit to all over 1 minus the point's leverage: exact, without refitting.
     """
@@ -315,20 +287,16 @@ def _left_out(
     free = 1 - (basis**2).sum(axis=1)
     if (free < 1e-6).any():
         return None
-    foretold = ground - (ground - design @ coefficients) / free[:, None]
-    places = [transformer.transform(*points.T) for points in (ground, foretold)]
+    predicted = ground - (ground - design @ coefficients) / free[:, None]
+    places = [transformer.transform(*points.T) for points in (ground, predicted)]
     _, _, distances = _GEOD.inv(*places[0], *places[1])
     residual = float(np.sqrt(np.mean(np.square(distances))))
     return residual if math.isfinite(residual) else math.inf
 
 
-def _metres(value: float) -> str:
-    """Two significant digits, without an exponent."""
+def _two_digits(value: float) -> str:
+    """Return a number with two significant digits, without an exponent."""
     return np.format_float_positional(value, 2, fractional=False, trim="-")
-
-
-# Pixels along an edge: what is straight in the raster is none on ground that control points bend.
-_STRAIGHT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +306,7 @@ class Placement:
     Attributes:
         crs: CRS of the ground coordinates, None where the raster has no place on the ground:
             pixels are then the only coordinates, and nothing is known in metres.
-        note: one sentence on what control points are worth, or on why there is no ground; else
+        note: one sentence on how good control points are, or on why there is no ground; else
             empty.
         info: the raster.
         fit: what control points give in place of an affine, else None.
@@ -350,7 +318,7 @@ class Placement:
     fit: ControlPointFit | None = None
 
     def coordinates(self, pixels: np.ndarray) -> np.ndarray:
-        """Coordinates in the CRS, or pixels as they are where there is none.
+        """Return coordinates in the CRS, or pixels as they are where there is none.
 
         Args:
             pixels: ``(n, 2)`` of column and row.
@@ -365,47 +333,36 @@ class Placement:
         return apply_affine(self.info.transform, pixels)
 
     def outlines(self, polygons: np.ndarray) -> np.ndarray:
-        """Polygons in the CRS from those in pixels, with more vertices where the ground bends.
+        """Return polygons in the CRS, with more vertices where control points bend the ground.
 
         Args:
-            polygons: object array ``(n,)``.
+            polygons: object array ``(n,)``, in pixels.
         """
         if self.fit is not None:
             polygons = shapely.segmentize(polygons, _STRAIGHT)
         return shapely.transform(polygons, self.coordinates)
 
     def metres(self, coordinates: np.ndarray, back: bool = False) -> np.ndarray:
-        """Local metres from coordinates in the CRS, or ``back``.
+        """Return local metres ``(n, 2)`` from coordinates in the CRS, or coordinates ``back``.
 
         The azimuthal equidistant projection around the raster's centre: 50 km from there distances
         are right to 1 in 100,000, at any latitude.
-
-        Args:
-            coordinates: ``(n, 2)`` float64.
-            back: from local metres to the CRS.
-
-        Returns:
-            ``(n, 2)`` float64.
         """
         direction = "INVERSE" if back else "FORWARD"
         return np.stack(self._to_metres.transform(*coordinates.T, direction=direction), axis=1)
 
     def geographic(self, geometries: np.ndarray) -> np.ndarray:
-        """Geometries in EPSG:4326, longitude first, from those in the CRS.
-
-        Args:
-            geometries: object array ``(n,)``.
-        """
+        """Return geometries ``(n,)`` in EPSG:4326, longitude first, from those in the CRS."""
         return shapely.transform(
             geometries, lambda xy: np.stack(self._to_degrees.transform(*xy.T), axis=1)
         )
 
     def areas(self, polygons: np.ndarray) -> np.ndarray:
-        """Geodesic areas of polygons in the CRS, square metres; see ``geodesic_areas``."""
+        """Return geodesic areas of polygons in the CRS, square metres; see ``geodesic_areas``."""
         return geodesic_areas(self.geographic(polygons))
 
     def lengths(self, lines: np.ndarray) -> np.ndarray:
-        """Geodesic lengths of lines in the CRS: metres, float64 ``(n,)``."""
+        """Return geodesic lengths of lines in the CRS: metres, float64 ``(n,)``."""
         return np.array([_GEOD.geometry_length(line) for line in self.geographic(lines)], float)
 
     @cached_property
@@ -415,18 +372,17 @@ class Placement:
     @cached_property
     def _to_metres(self) -> pyproj.Transformer:
         centre = np.array([[self.info.width / 2, self.info.height / 2]])
-        (x, y) = self.coordinates(centre)[0]
-        longitude, latitude = self._to_degrees.transform(x, y)
-        local = f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m"
-        return pyproj.Transformer.from_crs(self.crs, local, always_xy=True)
+        longitude, latitude = self._to_degrees.transform(*self.coordinates(centre)[0])
+        return pyproj.Transformer.from_crs(
+            self.crs, local_metres(longitude, latitude), always_xy=True
+        )
 
 
 def placement(info: "RasterInfo") -> Placement:
     """Find the way from a raster's pixels to the ground.
 
-    Args:
-        info: of the raster. Ground control points count where it has no affine, see
-            ``fit_control_points``; RPCs are not used.
+    Its affine counts, else its ground control points (see ``fit_control_points``). RPCs are not
+    used.
     """
     if info.gsd is None:
         return Placement(None, _lacking(info), info)
@@ -438,7 +394,7 @@ def placement(info: "RasterInfo") -> Placement:
 
 
 def _lacking(info: "RasterInfo") -> str:
-    """Why a raster has no place on the ground, and what that leads to."""
+    """Say why a raster has no place on the ground, and what that leads to."""
     if info.gcps and info.crs is not None:
         lacking = "control points that give it no place"
     elif info.rpcs:
@@ -448,16 +404,13 @@ def _lacking(info: "RasterInfo") -> str:
     return f"The raster has {lacking}: coordinates are in pixels (column, row), sizes too."
 
 
-def apply_affine(affine: Any, points: np.ndarray) -> np.ndarray:
-    """Points through an affine.
+def local_metres(longitude: float, latitude: float) -> str:
+    """Return a CRS whose metres are metres of ground around a place, at any latitude."""
+    return f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +datum=WGS84 +units=m"
 
-    Args:
-        affine: an ``Affine``.
-        points: ``(n, 2)``.
 
-    Returns:
-        ``(n, 2)`` float64.
-    """
+def apply_affine(affine: Affine, points: np.ndarray) -> np.ndarray:
+    """Return points ``(n, 2)`` of column and row through an affine: ``(n, 2)`` float64."""
     x, y = points[:, 0], points[:, 1]
     a, b, c, d, e, f = affine[:6]
     # In the order in which GDAL adds: its outlines are then the same to the last bit.
@@ -465,7 +418,7 @@ def apply_affine(affine: Any, points: np.ndarray) -> np.ndarray:
 
 
 def geodesic_areas(polygons: np.ndarray) -> np.ndarray:
-    """Areas on the WGS 84 ellipsoid, between the vertices, holes subtracted.
+    """Return areas on the WGS 84 ellipsoid, between the vertices, holes subtracted.
 
     Args:
         polygons: object array ``(n,)`` of polygons in EPSG:4326, rings in any orientation.
