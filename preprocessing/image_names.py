@@ -1,4 +1,4 @@
-"""Names of rasters as GDAL takes them: files, and much that is none."""
+"""What ``--image`` names: a file, folder, glob, list, address or archive member."""
 
 import glob
 import os
@@ -8,21 +8,24 @@ from pathlib import Path, PurePath
 from typing import Self
 from urllib.parse import parse_qs
 
-from preprocessing.errors import RasterError
+from preprocessing.errors import RasterError, one_line
 from preprocessing.scenes import images_in
+
+TEST_IMAGES = Path("AerialImageDataset", "test", "images")
+LIST_SUFFIX = ".txt"
+OutputsOf = Callable[[Path], Iterable[Path]]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WITH_OPTIONS = "/vsicurl?"
-# Marks of a signed address: of its query, nothing then says which file it is.
+# Marks of a signed address, whose query does not say which file it is.
 _SIGNED = re.compile(r"(^|&)(X-Amz-Signature|X-Goog-Signature|Signature|sig)=")
 
 
 class RasterName(str):
-    """The name of a raster, kept as it was given.
+    """The name of a raster as it was given, with some properties of a path.
 
-    A ``pathlib.Path`` makes one slash of the two in ``/vsicurl/https://host/a.tif``,
-    ``/vsizip//folder/a.zip/a.tif`` and ``s3://bucket/a.tif``, and GDAL then finds nothing. This is
-    text, with what a path is asked for.
+    A ``pathlib.Path`` would make one slash of the two in ``/vsicurl/https://host/a.tif``,
+    ``/vsizip//folder/a.zip/a.tif`` and ``s3://bucket/a.tif``, and GDAL would find nothing.
 
     Args:
         name: a path; a name of GDAL's file systems (``/vsi...``); an address as rasterio takes it
@@ -30,29 +33,29 @@ class RasterName(str):
     """
 
     def __new__(cls, name: str | os.PathLike) -> Self:
-        """Of text or of a path."""
+        """Take text or a path."""
         return super().__new__(cls, os.fspath(name))
 
     @property
     def is_virtual(self) -> bool:
-        """Whether it is for GDAL alone: no path of the operating system."""
+        """Whether only GDAL can open it: it is no path of the operating system."""
         return self.startswith("/vsi") or _SCHEME.match(self) is not None
 
     @property
     def url(self) -> str:
-        """The ``http(s)://`` address in it; '' where there is none."""
+        """The ``http(s)://`` address in it; empty where there is none."""
         match = re.search("https?://.*", self._place)
         return match[0] if match else ""
 
     @property
     def unsigned_url(self) -> str:
-        """The address without the query of a signed one, which differs from day to day."""
+        """The address, without its query if it is signed: that differs from day to day."""
         address, _, query = self.url.partition("?")
         return address if _SIGNED.search(query) else self.url
 
     @property
     def name(self) -> str:
-        """The last part of it, without the query of an address."""
+        """The last part, without the query of an address."""
         place = self._place
         return PurePath(place.partition("?")[0] if "://" in place else place).name
 
@@ -68,17 +71,12 @@ class RasterName(str):
         return self
 
     def is_file(self) -> bool:
-        """Whether it is a file of the operating system."""
+        """Return whether it is a file of the operating system."""
         return not self.is_virtual and Path(self).is_file()
 
     def resolve(self) -> "Path | RasterName":
-        """What tells it from other rasters: a file's path without links, else the name."""
+        """Return what tells it from other rasters: a file's path without links, else the name."""
         return Path(self).resolve() if self.is_file() else self
-
-
-TEST_IMAGES = Path("AerialImageDataset", "test", "images")
-LIST_SUFFIX = ".txt"
-OutputsOf = Callable[[Path], Iterable[Path]]
 
 
 def find_images(
@@ -87,35 +85,36 @@ def find_images(
     """Find the rasters that ``--image`` names.
 
     Args:
-        values: files; folders, of which the rasters are taken, not those of folders in them;
-            glob patterns, ``**`` for folders in folders; lists (see ``read_list``); what GDAL
-            opens though it is no file (see ``RasterName``). A bare name or pattern
-            that is not in the working directory is sought among the Inria test images.
+        values: files; folders, whose rasters are taken, without those of inner folders; glob
+            patterns, ``**`` for folders in folders; lists (see ``read_list``); what else GDAL
+            opens (see ``RasterName``). A bare name or pattern that is not in the working directory
+            is looked up among the Inria test images.
         data: folder of the data sets.
         outputs_of: the files that a prediction of an image writes beside it.
 
     Returns:
         Each raster once, in the order named; those of a folder or pattern sorted by name, and
-        without what an earlier prediction wrote beside them.
+        without outputs of earlier predictions.
 
     Raises:
-        RasterError: nothing is there by that name; of a list, the line is named.
+        RasterError: there is nothing of that name; of a list, the line is named.
     """
     found: dict[Path | RasterName, RasterName] = {}
     for value in values:
-        listed = value.lower().endswith(LIST_SUFFIX) and Path(value).is_file()
-        for image in (
-            read_list(Path(value), outputs_of) if listed else _named(value, data, outputs_of)
-        ):
+        if value.lower().endswith(LIST_SUFFIX) and Path(value).is_file():
+            images = read_list(Path(value), outputs_of)
+        else:
+            images = _named(value, data, outputs_of)
+        for image in images:
             found.setdefault(image.resolve(), image)
     return list(found.values())
 
 
 def read_list(path: Path, outputs_of: OutputsOf) -> list[RasterName]:
-    """The rasters of a text file that names one (or a folder, or a pattern) a line.
+    """Read the rasters of a text file that names one (or a folder, or a pattern) a line.
 
-    Relative paths start at the folder of the list. Empty lines, and lines that begin with ``#``,
-    are left out.
+    Relative paths start at the folder of the list. Empty lines and lines that begin with ``#`` are
+    skipped.
 
     Raises:
         RasterError: no text, no names in it, or a line that names nothing.
@@ -123,7 +122,9 @@ def read_list(path: Path, outputs_of: OutputsOf) -> list[RasterName]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RasterError(f"{path}: a list is text with a path a line; got {error}") from error
+        raise RasterError(
+            f"{path}: a list is text with a path a line; got {one_line(error)}"
+        ) from error
     found: list[RasterName] = []
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and not line.startswith("#"):
@@ -140,7 +141,6 @@ def read_list(path: Path, outputs_of: OutputsOf) -> list[RasterName]:
 
 
 def _named(value: str, data: Path, outputs_of: OutputsOf) -> list[RasterName]:
-    """What one value names that is no list."""
     if images := _found_at(value, Path(), outputs_of):
         return images
     bare = Path(value).name == value
@@ -156,25 +156,23 @@ def _named(value: str, data: Path, outputs_of: OutputsOf) -> list[RasterName]:
 
 
 def _found_at(value: str, folder: Path, outputs_of: OutputsOf) -> list[RasterName]:
-    """What a name is from a folder on; none where nothing is there."""
+    """Find what a name or pattern names, relative to a folder; nothing is a case."""
     name = RasterName(value)
     if name.is_virtual:
         return [name]
-    # A subdataset is no file.
+    # With a colon it may be a subdataset, which is no file.
     return _images_at(folder, value, outputs_of) or ([name] if ":" in value else [])
 
 
 def _images_at(folder: Path, value: str, outputs_of: OutputsOf) -> list[RasterName]:
-    """The rasters that a path or a pattern names from a folder on; the folder is no pattern."""
+    """Find the files that a path or a pattern names, relative to a folder that is no pattern."""
     place = folder / value
     if place.is_file():
         return [RasterName(place)]
-    images = images_in(place) if place.is_dir() else _matching(folder, value)
+    if place.is_dir():
+        images = images_in(place)
+    else:
+        matches = glob.glob(value, root_dir=folder, recursive=True)
+        images = sorted(filter(Path.is_file, (folder / name for name in matches)))
     outputs = {path.name for image in images for path in outputs_of(image)}
     return [RasterName(image) for image in images if image.name not in outputs]
-
-
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    """The files of a pattern, sorted."""
-    found = glob.glob(pattern, root_dir=folder, recursive=True)
-    return sorted(filter(Path.is_file, (folder / name for name in found)))

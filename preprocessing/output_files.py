@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from preprocessing.errors import OutputError
+from preprocessing.errors import OutputError, one_line
+
+SIDE_FILES = (".aux.xml", ".msk", ".ovr")
+"""Endings of what GDAL and QGIS leave beside a raster, wrong once the raster is another one."""
 
 
 def refuse_existing(path: str | os.PathLike, overwrite: bool = False) -> None:
-    """Refuse, before any work is done, an output that must not be written.
+    """Refuse an output file that must not be written, before any work is done.
 
     Raises:
         OutputError: the file exists and ``overwrite`` is off, or the path is a folder.
@@ -27,12 +30,18 @@ def refuse_existing(path: str | os.PathLike, overwrite: bool = False) -> None:
         raise OutputError(f"{path}: exists already; --overwrite replaces it")
 
 
+def cannot_write(path: str | os.PathLike, error: BaseException) -> OutputError:
+    """Return the error of one line for a failure to write."""
+    words = getattr(error, "strerror", None) or one_line(error.__cause__ or error)
+    return OutputError(f"{path}: cannot be written: {words}")
+
+
 @contextmanager
 def folder_beside(path: str | os.PathLike) -> Iterator[Path]:
-    """A hidden temporary folder beside ``path``, gone with all it holds when the block ends.
+    """Make a hidden temporary folder beside ``path``, deleted when the block ends.
 
-    It is on the same disk as ``path``, so that a file moves from it by a rename, and helper
-    files that a library leaves next to its output go with it. Missing parents are made.
+    It is on the same disk as ``path``, so that a rename moves a file out of it. Helper files that a
+    library leaves next to its output are deleted with it. Missing parents are made.
 
     Raises:
         OSError: no right to write there.
@@ -47,7 +56,7 @@ def folder_beside(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Refuse to begin what may not find the room to end.
+    """Refuse to begin where the disk may not have the room to finish.
 
     Args:
         folder: a folder on the disk in question.
@@ -74,11 +83,11 @@ def publish(finished: Path, path: str | os.PathLike, overwrite: bool = False) ->
 
 @contextmanager
 def replacing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """A path to write to in place of ``path``, which gets the file once the block has ended.
+    """Give a path to write to, and move the file to ``path`` once the block has ended.
 
-    The path given has the name of ``path``, in a ``folder_beside``. On any exception, an
-    interrupt too, an older file stays as it was and nothing new remains. The block should hold
-    nothing but the writing: an ``OSError`` in it counts as a failure to write.
+    The path given has the same name, in a ``folder_beside``. On any exception, an interrupt too,
+    an older file stays as it was and nothing new remains. The block should only write: an
+    ``OSError`` in it counts as a failure to write.
 
     Raises:
         OutputError: exists and ``overwrite`` is off; no right to write; disk full.
@@ -90,18 +99,17 @@ def replacing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path
             yield folder / path.name
             publish(folder / path.name, path, overwrite)
     except OSError as error:
-        words = error.strerror or " ".join(str(error).split())
-        raise OutputError(f"{path}: cannot be written: {words}") from error
+        raise cannot_write(path, error) from error
 
 
 def refuse_existing_folder(path: str | os.PathLike, overwrite: bool, holds: str) -> None:
-    """Refuse, before any work is done, an output folder that must not be written.
+    """Refuse an output folder that must not be written, before any work is done.
 
     Args:
         path: the folder; an empty one is as good as none.
         overwrite: replace an existing one.
-        holds: what an existing folder must hold to be one that may be replaced, so that a slip
-            of the keyboard costs no folder of another kind.
+        holds: what a folder must hold so that it may be replaced: a slip of the keyboard should
+            not cost a folder of another kind.
 
     Raises:
         OutputError: the folder is not empty and ``overwrite`` is off, or it is of another kind;
@@ -122,7 +130,7 @@ def refuse_existing_folder(path: str | os.PathLike, overwrite: bool, holds: str)
 def replacing_folder(
     path: str | os.PathLike, overwrite: bool = False, holds: str = ""
 ) -> Iterator[Path]:
-    """A new folder to fill in place of ``path``, which it becomes once the block has ended.
+    """Give a new folder to fill, which becomes ``path`` once the block has ended.
 
     On any exception, an interrupt too, an older folder stays as it was and nothing new remains.
 
@@ -142,18 +150,17 @@ def replacing_folder(
                 path.rename(beside / "old")
             made.rename(path)
     except OSError as error:
-        words = error.strerror or " ".join(str(error).split())
-        raise OutputError(f"{path}: cannot be written: {words}") from error
+        raise cannot_write(path, error) from error
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside, then rename, so that a reader never sees half a file.
+    """Write JSON, which appears only when complete.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
@@ -164,7 +171,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows of equal keys as CSV with a header, beside, then renamed.
+    """Write rows of equal keys as CSV with a header, which appears only when complete.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
@@ -178,17 +185,14 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-# What GDAL and QGIS leave beside a raster, wrong once the raster is another one.
-SIDE_FILES = (".aux.xml", ".msk", ".ovr")
-
-
 def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False) -> None:
     """Rename finished files to their places: all of them, or none.
 
     Args:
         moves: each finished file and its place.
-        aside: an empty folder on the same disk, for what is replaced; back in place on failure.
-        overwrite: replace files that exist, side files of theirs (statistics, masks) included.
+        aside: an empty folder on the same disk, for files that are replaced; they come back on
+            failure.
+        overwrite: replace files that exist, with their side files (statistics, masks).
 
     Raises:
         OutputError: something has been written to a place in the meantime.

@@ -1,6 +1,6 @@
-"""Opening rasters with GDAL, and reading them by window with errors of one line.
+"""GDAL with errors of one line: open a raster, describe it, read a window of it.
 
-``rasters`` and ``raster_writers`` stand on this; everything else uses those two.
+``rasters`` and ``raster_writers`` stand on this.
 """
 
 import os
@@ -20,22 +20,22 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
-from preprocessing.errors import RasterError
+from preprocessing.errors import RasterError, one_line
 from preprocessing.ground import fit_control_points, ground_steps, mean_step
 from preprocessing.image_names import RasterName
 from preprocessing.tiling import Window
 
 _OPTIONS = {
-    # Without these two, a truncated JPEG or PNG is read without an error, its missing part grey
-    # or, for a PNG read in one piece, whatever was in memory.
+    # Without these two, a truncated JPEG or PNG is read without an error. What is missing is grey
+    # or, in a PNG read in one piece, whatever was in memory.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
 }
-# What the environment may say otherwise.
+# The environment may say otherwise.
 _DEFAULTS = {
-    # Bytes of the cache of blocks; GDAL's own default grows with the machine's memory.
+    # Bytes for blocks; GDAL's own default grows with the machine's memory.
     "GDAL_CACHEMAX": 256 << 20,
-    # Seconds; without these GDAL waits for ever for a server that has stopped answering.
+    # Seconds; without these GDAL waits forever for a server that has stopped answering.
     "GDAL_HTTP_CONNECTTIMEOUT": 30,
     "GDAL_HTTP_LOW_SPEED_TIME": 60,
 }
@@ -46,7 +46,7 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
 @dataclass(frozen=True)
 class RasterInfo:
-    """What a raster is, without its pixels.
+    """Everything about a raster but its pixels.
 
     Attributes:
         height: rows.
@@ -54,17 +54,16 @@ class RasterInfo:
         band_count: bands in the file, alpha included.
         dtype: numpy's name of the pixel type, "uint8" for most imagery.
         crs: ``rasterio.crs.CRS``, that of the ground control points where the file has nothing
-            else, None where it is unknown.
+            else; None if unknown.
         transform: affine from (column, row) to the CRS; the identity where the file has none.
-        gsd: ground metres per pixel at the centre, geodesic, by the affine or, of a raster that
-            has none, by its ground control points; None where that is unknown.
+        gsd: ground metres per pixel at the centre, geodesic, by the affine or else by the ground
+            control points; None if unknown.
         georeferenced: the file has a CRS and an affine of its own.
-        gcps: ground control points (``rasterio.control.GroundControlPoint``) of a raster that
-            has no affine; its masks carry them on, and ``ground.fit_control_points`` makes a
-            way to the ground of them.
-        rpcs: rational polynomial coefficients, GDAL's names and values, of a raster that has
-            neither affine nor control points. Nothing here uses them, as they need a terrain
-            model; masks carry them on.
+        gcps: ground control points (``rasterio.control.GroundControlPoint``) of a raster without
+            an affine; its masks keep them, and ``ground.fit_control_points`` uses them.
+        rpcs: rational polynomial coefficients, GDAL's names and values, of a raster with neither
+            affine nor control points. Its masks keep them; nothing uses them, as that takes a
+            terrain model.
         steps: metres of ground from a row to the next and from a column to the next, of which
             ``gsd`` is the geometric mean; None where that is None.
     """
@@ -83,10 +82,10 @@ class RasterInfo:
 
 
 class ClosedOnExit:
-    """A context manager that gives itself, and calls its ``close`` at the end."""
+    """A context manager that gives itself and calls its ``close`` at the end."""
 
     def __enter__(self) -> Self:
-        """The object itself."""
+        """Return the object itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -98,10 +97,10 @@ class ClosedOnExit:
 def gdal_quiet() -> Iterator[None]:
     """Run GDAL calls so that what goes wrong is raised, never printed.
 
-    Inside, GDAL's messages go to rasterio's (silent) log instead of standard error, its
-    warnings about missing georeferencing and shadowed alpha bands, which the readers handle,
-    are dropped, and truncated files are errors. Unless the environment says otherwise, the cache
-    of blocks is held at 256 MB, and a server that does not answer is given up.
+    GDAL's messages go to rasterio's (silent) log instead of standard error. Warnings about missing
+    georeferencing and shadowed alpha bands are dropped, as the readers handle both. Truncated
+    files are errors. Unless the environment says otherwise, the cache of blocks is 256 MB, and GDAL
+    gives up on a server that does not answer.
     """
     with warnings.catch_warnings(), rasterio.Env(**_OPTIONS):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -111,7 +110,7 @@ def gdal_quiet() -> Iterator[None]:
 
 @cache
 def compression() -> str:
-    """The compression for outputs: "ZSTD" where this build of GDAL has it, else "DEFLATE"."""
+    """Return the compression for outputs: "ZSTD" where GDAL has it, else "DEFLATE"."""
     profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 1, "dtype": "uint8"}
     try:
         with gdal_quiet(), MemoryFile() as memory, memory.open(compress="ZSTD", **profile) as file:
@@ -122,11 +121,11 @@ def compression() -> str:
 
 
 def reason(error: BaseException) -> str:
-    """GDAL's own words for an error, on one line.
+    """Return GDAL's own words for an error, on one line.
 
     rasterio often raises "Read failed. See previous exception"; the cause says more.
     """
-    return " ".join(str(error.__cause__ or error).split())
+    return one_line(error.__cause__ or error)
 
 
 def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
@@ -156,7 +155,7 @@ def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
 
 
 def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
-    """The ``RasterInfo`` of an open dataset.
+    """Return the ``RasterInfo`` of an open dataset.
 
     Raises:
         RasterError: no bands at all (a container of subdatasets), or complex pixels.
@@ -197,7 +196,7 @@ def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
 
 
 def raster_info(path: str | os.PathLike) -> RasterInfo:
-    """What a raster is, without reading its pixels.
+    """Describe a raster without reading its pixels.
 
     Raises:
         RasterError: no such file, a folder, or no raster.
@@ -207,10 +206,10 @@ def raster_info(path: str | os.PathLike) -> RasterInfo:
 
 
 def raster_files(path: str | os.PathLike) -> list[str]:
-    """The files that a raster's pixels and place come from: its own, and the sources of a VRT.
+    """Return the files that a raster's pixels and place come from, such as the sources of a VRT.
 
-    Overviews (``.ovr``) change none, and what else ``.aux.xml`` says than statistics is in
-    ``RasterInfo`` and ``rasters.Validity.marks``: both are left out.
+    Overviews (``.ovr``) and ``.aux.xml`` are left out: the former change no pixel, and all that
+    counts of the latter is in ``RasterInfo`` and ``rasters.Validity.marks``.
 
     Returns:
         GDAL's names: the raster's own first, the others sorted.
@@ -221,13 +220,13 @@ def raster_files(path: str | os.PathLike) -> list[str]:
     with open_raster(path) as dataset:
         own, beside = dataset.files[:1], dataset.files[1:]
     files = {name for name in beside if not name.lower().endswith((".aux.xml", ".ovr"))}
-    # GDAL names the sources of a VRT, not those of a VRT among them.
+    # GDAL names the sources of a VRT, not those of a VRT within it.
     inner = {name for name in files if name.lower().endswith(".vrt")} - {os.fspath(path)}
     return own + sorted(files.union(*map(raster_files, inner)) - {*own})
 
 
 def raster_tags(path: str | os.PathLike) -> dict[str, str]:
-    """The tags of a raster's default domain.
+    """Return the tags of a raster's default domain.
 
     Raises:
         RasterError: no such file, a folder, or no raster.
@@ -239,10 +238,10 @@ def raster_tags(path: str | os.PathLike) -> dict[str, str]:
 def read_window(
     dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool = False
 ) -> np.ndarray:
-    """Read bands, or GDAL's masks of them (uint8, 0 is void): ``(height, width, bands)``.
+    """Read bands, or GDAL's masks of them (uint8, 0 is void), as ``(height, width, bands)``.
 
     Raises:
-        RasterError: unreadable; the message names the first block that is.
+        RasterError: unreadable; the message names the first block that cannot be read.
         ValueError: the window reaches outside the raster.
     """
     if window.clipped(dataset.height, dataset.width) != window:
@@ -261,7 +260,6 @@ def read_window(
 def _read(
     dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool
 ) -> np.ndarray:
-    """As ``read_window``, with rasterio's errors."""
     area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
     with gdal_quiet():
         read = dataset.read_masks if masks else dataset.read
@@ -271,7 +269,7 @@ def _read(
 def _first_bad_block(
     dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool
 ) -> Window | None:
-    """The first block of the file, within a window that failed, that cannot be read."""
+    """Return the first block within a window that cannot be read."""
     rows, columns = dataset.block_shapes[bands[0] - 1]
     bottom, right = window.row + window.height, window.column + window.width
     for row in range(window.row // rows * rows, bottom, rows):

@@ -24,6 +24,7 @@ from preprocessing.errors import OutputError
 from preprocessing.image_operations import ERROR_COLOURS
 from preprocessing.output_files import (
     SIDE_FILES,
+    cannot_write,
     folder_beside,
     publish,
     refuse_existing,
@@ -368,5 +369,4 @@ def _writing(path: str | os.PathLike) -> Iterator[None]:
         with gdal_quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
             yield
     except GDAL_ERRORS as error:
-        words = getattr(error, "strerror", None) or reason(error)
-        raise OutputError(f"{path}: cannot be written: {words}") from error
+        raise cannot_write(path, error) from error

@@ -1,8 +1,7 @@
-"""Window geometry: which rectangles cover a raster, and how to cut them out of an array.
+"""Windows: which rectangles cover a raster, and how to cut them out of an array.
 
-A window is half-open: it holds rows ``row`` to ``row + height - 1``. It may reach outside the
-array it is cut from; pixels there are mirrored in an image and void in a mask, never zero,
-because zeros would teach a network that imagery ends in black.
+A window may reach outside the array that it is cut from. Pixels there are mirrored in an image
+and void in a mask, never zero: zeros would teach a network that imagery ends in black.
 """
 
 from collections.abc import Iterator
@@ -11,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 VOID = 255
+"""The value of a mask where there is no imagery; 0 is background, 1 target."""
+_STRIP_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """A rectangle of pixels, in pixels of the raster it belongs to.
+    """A rectangle of pixels of a raster: rows ``row`` to ``row + height - 1``, columns alike.
 
     Attributes:
         row: first row; negative where the window begins above the raster.
@@ -31,14 +32,14 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Row and column slices; meaningful for a window inside its array."""
+        """Row and column slices, of a window inside its array."""
         return (
             slice(self.row, self.row + self.height),
             slice(self.column, self.column + self.width),
         )
 
     def clipped(self, height: int, width: int) -> "Window":
-        """The part of the window inside a raster of ``height`` x ``width`` pixels.
+        """Return the part of the window inside a raster of ``height`` x ``width`` pixels.
 
         Raises:
             ValueError: no pixel of the window lies inside.
@@ -52,10 +53,10 @@ class Window:
 
 
 def starts(length: int, size: int, stride: int) -> list[int]:
-    """First pixels of the windows of ``size`` that cover ``length`` pixels of one axis.
+    """Return the first pixels of windows of ``size`` that cover ``length`` pixels of one axis.
 
-    Windows lie ``stride`` apart; the last one is moved back so that it ends with the axis
-    instead of dropping the remainder. An axis shorter than the window has one window at 0.
+    Windows lie ``stride`` apart; the last one is moved back so that it ends with the axis. An axis
+    shorter than the window has one window at 0.
 
     Raises:
         ValueError: a length, size or stride below 1, or a stride above the size (gaps).
@@ -71,17 +72,17 @@ def starts(length: int, size: int, stride: int) -> list[int]:
 
 
 def cover(height: int, width: int, size: int, stride: int | None = None) -> list[Window]:
-    """Square windows that together hold every pixel of a raster, row by row.
+    """Return square windows that together hold every pixel of a raster, row by row.
 
     Args:
         height: rows of the raster.
         width: columns of the raster.
         size: side of a window.
-        stride: distance between windows, ``size`` (no overlap but at the far edges) by default.
+        stride: distance between windows; ``size`` by default, so that only those at the far edges
+            overlap.
 
     Returns:
-        Windows of exactly ``size`` x ``size``; they reach outside only where the raster is
-        smaller than a window.
+        Windows of ``size`` x ``size``; they reach outside only of a raster smaller than that.
     """
     stride = size if stride is None else stride
     return [
@@ -92,10 +93,9 @@ def cover(height: int, width: int, size: int, stride: int | None = None) -> list
 
 
 def mirror(indices: np.ndarray, length: int) -> np.ndarray:
-    """Indices of any integer value reflected into 0 .. length - 1, edge pixels not repeated.
+    """Return indices reflected into 0 .. length - 1, edge pixels not repeated.
 
-    ``mirror([-2, -1, 0, 1, 2, 3], 3)`` is ``[2, 1, 0, 1, 2, 1]``. Any distance works, also
-    where the reflection is longer than the axis.
+    ``mirror([-2, -1, 0, 1, 2, 3], 3)`` is ``[2, 1, 0, 1, 2, 1]``. Indices may be any distance off.
     """
     if length == 1:
         return np.zeros_like(indices)
@@ -105,14 +105,14 @@ def mirror(indices: np.ndarray, length: int) -> np.ndarray:
 
 
 def cut(array: np.ndarray, window: Window) -> np.ndarray:
-    """A window of an image, mirrored where it reaches outside.
+    """Cut a window out of an image, mirrored where it reaches outside.
 
     Args:
         array: ``(height, width)`` or ``(height, width, bands)``, any dtype.
-        window: where to cut; may reach outside by any distance.
+        window: may reach outside by any distance.
 
     Returns:
-        A copy of shape ``(window.height, window.width, ...)``, of the array's dtype.
+        A copy ``(window.height, window.width, ...)``, of the array's dtype.
     """
     rows = mirror(np.arange(window.row, window.row + window.height), array.shape[0])
     columns = mirror(np.arange(window.column, window.column + window.width), array.shape[1])
@@ -120,11 +120,11 @@ def cut(array: np.ndarray, window: Window) -> np.ndarray:
 
 
 def cut_mask(mask: np.ndarray, window: Window) -> np.ndarray:
-    """A window of a mask, void (255) where it reaches outside.
+    """Cut a window out of a mask, void (255) where it reaches outside.
 
     Args:
         mask: ``(height, width)`` uint8 of 0, 1 and 255.
-        window: where to cut.
+        window: holds at least one pixel of the mask.
 
     Returns:
         A new ``(window.height, window.width)`` uint8 array.
@@ -137,10 +137,10 @@ def cut_mask(mask: np.ndarray, window: Window) -> np.ndarray:
 
 
 def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The image as a network is fed it: void pixels at the mean of the valid ones, per band.
+    """Return an image as a network is fed it: void pixels at the mean of the valid ones, per band.
 
-    Networks that normalise over the whole window see every pixel of it. A black or white margin
-    left as it is shifts their statistics and draws an edge where the imagery only ends.
+    A network that normalises over the whole window sees every pixel of it. A black or white margin
+    would shift its statistics and draw an edge where the imagery only ends.
 
     Args:
         image: ``(height, width, bands)``, any dtype; its void pixels may hold anything.
@@ -157,11 +157,8 @@ def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(valid[..., None], image, mean.astype(image.dtype))
 
 
-_STRIP_PIXELS = 1 << 22
-
-
 def strips(height: int, width: int, rows: int = 512) -> Iterator[Window]:
-    """Full-width windows from top to bottom, each of about four million pixels at most.
+    """Yield full-width windows from top to bottom, each of about four million pixels at most.
 
     Args:
         height: rows of the raster.
