@@ -5,8 +5,6 @@ from pathlib import Path
 import click
 
 from experiments.options import Command, overwrite_option
-from jointnet.mask_comparison import compare, comparison_text
-from jointnet.run_comparison import is_run
 
 
 @click.command(cls=Command)
@@ -65,10 +63,19 @@ def main(
     python experiments/compare.py bellingham15_output.jpg results/bellingham15_output.tif
     python experiments/compare.py results/*
     """  # noqa: D301 (click takes the control character itself)
-    if output is None and not any(map(is_run, inputs)):
-        output = Path("results", "comparison")
-    content = compare(inputs, truth, align, output, overwrite, maps)
-    click.echo(comparison_text(content))
+    from jointnet.mask_comparison import compare_masks, mask_text
+    from jointnet.run_comparison import compare_runs, is_run, run_text
+
+    if any(map(is_run, inputs)):
+        if truth is not None or align:
+            raise click.UsageError(
+                "--truth and --align are for masks; a run is measured by `evaluate.py --model RUN` "
+                "and listed with what that found"
+            )
+        click.echo(run_text(compare_runs(inputs, output, overwrite)))
+    else:
+        output = output or Path("results", "comparison")
+        click.echo(mask_text(compare_masks(inputs, truth, align, output, overwrite, maps)))
     if output is not None:
         click.echo(f"\nwritten to {output}")
 

@@ -12,16 +12,15 @@ from experiments.options import (
 )
 from experiments.recipes import scenes_of
 from jointnet.evaluation import (
-    EVALUATION_FILES,
     evaluate_run,
     evaluation_notes,
     evaluation_text,
+    refuse_tables,
     write_evaluation,
 )
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
 from jointnet.runs import load_run
 from jointnet.thresholds import ProbabilityHistogram
-from preprocessing.output_files import refuse_existing
 
 
 @click.command(cls=Command)
@@ -66,8 +65,7 @@ def main(
     """  # noqa: D301 (click takes the control character itself)
     check_evaluation_options(predictions, labels, where, buffer_m, probabilities, align)
     folder = output or predictions or model
-    for name in EVALUATION_FILES:
-        refuse_existing(folder / name, overwrite)
+    refuse_tables(folder, "evaluation", overwrite)
     histogram = ProbabilityHistogram()
     if predictions is not None:
         measures = MaskMeasures(relaxed_buffer, probabilities, histogram, objects, align)

@@ -26,7 +26,7 @@ from jointnet.metrics import (
 from jointnet.prediction import Predict, mean_over_symmetries, predict_image
 from jointnet.thresholds import ProbabilityHistogram, threshold_lines
 from preprocessing.objects import MATCH_IOU, ObjectCounts, count_objects
-from preprocessing.output_files import write_csv, write_json
+from preprocessing.output_files import refuse_existing, write_csv, write_json
 from preprocessing.scenes import Scene
 from preprocessing.tiling import VOID
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 OVERALL = "overall"
 THRESHOLDS = (0.5, 0.6)
-EVALUATION_FILES = ("evaluation.json", "evaluation.csv")
 # Of the targets that are measured with a buffer where the user names none.
 RELAXED_BUFFERS = {"roads": BUFFER_PX}
 
@@ -408,14 +407,39 @@ def write_evaluation(
     """
     content = describe_evaluation(records, histogram)
     rows = [{**row, "protocol": "pooled", "units": row["scenes"]} for row in content["summary"]]
-    others = [row for row in content["protocols"] if row["protocol"] != "pooled"]
-    rows += [dict.fromkeys(rows[0], "") | row for row in others]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, write, what in zip(
-        EVALUATION_FILES, (write_json, write_csv), (content, rows), strict=True
-    ):
-        write(folder / name, what)
+    rows += [row for row in content["protocols"] if row["protocol"] != "pooled"]
+    write_tables(folder, "evaluation", content, rows)
     return content
+
+
+def refuse_tables(folder: Path | None, stem: str, overwrite: bool) -> None:
+    """Refuse, before any work is done, the files of ``write_tables`` that exist already.
+
+    Raises:
+        OutputError: one exists and ``overwrite`` is off.
+    """
+    if folder is not None:
+        for suffix in (".json", ".csv"):
+            refuse_existing(folder / f"{stem}{suffix}", overwrite)
+
+
+def write_tables(folder: Path | None, stem: str, content: dict, rows: Sequence[dict]) -> None:
+    """Write content as ``<stem>.json``, and rows, with the columns of all, as ``<stem>.csv``.
+
+    Args:
+        folder: made where it is missing; None to write nothing.
+        stem: name of both files.
+        content: of the JSON.
+        rows: of the CSV, empty where a row lacks a column.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{stem}.json", content)
+        columns = dict.fromkeys(key for row in rows for key in row)
+        write_csv(folder / f"{stem}.csv", [dict.fromkeys(columns, "") | row for row in rows])
 
 
 # Printing

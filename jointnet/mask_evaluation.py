@@ -11,16 +11,18 @@ import numpy as np
 from jointnet.evaluation import SceneCounts
 from jointnet.metrics import Counts, PatchGrid, RelaxedCounts, count, count_relaxed
 from jointnet.thresholds import ProbabilityHistogram
-from preprocessing.errors import DatasetError, LabelError
+from preprocessing.errors import DatasetError, LabelError, listed
 from preprocessing.layouts import labels_in, place_of
 from preprocessing.objects import count_objects
-from preprocessing.scenes import NAMES_SHOWN, Scene, images_in, pair_by_stem
+from preprocessing.scenes import Scene, images_in, pair_by_stem
 from preprocessing.tiling import VOID, Window
 
 if TYPE_CHECKING:
     from preprocessing.raster_access import RasterInfo
 
 STRIP_ROWS = 256
+MASK, PROBABILITIES = "_output", "_probabilities"
+"""Endings of the names that ``infer.py`` gives to its masks, and to probabilities beside them."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class MaskMeasures:
     """What is measured beside the pixels of finished masks.
 
     Attributes:
-        relaxed_buffer: pixels within which the relaxed measures match (``jointnet.metrics``);
-            None for no relaxed measures.
+        relaxed_buffer: pixels within which the relaxed metrics match (``jointnet.metrics``);
+            None for no relaxed metrics.
         probabilities: folder of the probabilities that the masks were made of, on their grids,
             named ``<stem>_probabilities`` as ``infer.py`` does, or ``<stem>``; None for none.
         histogram: gets these probabilities.
@@ -51,14 +53,9 @@ def evaluate_masks(
     labels: Path,
     where: str | None = None,
     buffer_m: float | None = None,
-    relaxed_buffer: int | None = None,
     measures: MaskMeasures | None = None,
 ) -> list[SceneCounts]:
     """Count finished masks against labels, paired by stem.
-
-    Where the folder holds files named ``<stem>_output``, as ``infer.py`` names its masks, those
-    are taken and the pictures beside them are not. The place is read from the stem (``austin``
-    of ``austin12``) or is the stem itself.
 
     Args:
         predictions: folder of masks of {0, 1} or {0, 255}; void where their dataset mask is 0.
@@ -66,20 +63,27 @@ def evaluate_masks(
             folder of vector files (where it holds no raster), or one vector file for all masks.
         where: which features of the vector files count, as an SQL condition; None for all.
         buffer_m: metres by which the vector files' lines are widened to either side.
-        relaxed_buffer: that of ``measures``, for short.
-        measures: what else is measured; None for nothing but ``relaxed_buffer``.
+        measures: what is measured beside the pixels; None for nothing.
 
     Raises:
         DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
         LabelError: other values, or sizes or places that differ.
         PolygonError: a vector file that cannot be read, or placed on its mask's pixels.
         RasterError: probabilities outside of 0..1 or on another grid than their mask; or a mask
-            without a place on the ground that shall be aligned.
+            without a place on the ground that is to be aligned.
     """
-    measures = measures or MaskMeasures(relaxed_buffer)
-    scenes = mask_scenes(predictions, labels, where, buffer_m)
-    probable = _probabilities_of(scenes, measures.probabilities)
-    return [_count_mask(scene, measures, probable.get(scene.name)) for scene in scenes]
+    measures = measures or MaskMeasures()
+    scenes, found = mask_scenes(predictions, labels, where, buffer_m), {}
+    if measures.probabilities is not None:
+        files = masks_in(measures.probabilities, PROBABILITIES)
+        found = {plain.stem: path for plain, path in files.items()}
+        missing = sorted({scene.name for scene in scenes} - found.keys())
+        if missing:
+            raise DatasetError(
+                f"{measures.probabilities} has no probabilities of {len(missing)} mask(s): "
+                f"{listed(missing)}; they are named <stem>{PROBABILITIES}"
+            )
+    return [_count_mask(scene, measures, found.get(scene.name)) for scene in scenes]
 
 
 def mask_scenes(
@@ -90,25 +94,25 @@ def mask_scenes(
     Raises:
         DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
     """
-    ours = without_suffix(predictions, "_output")
+    masks = masks_in(predictions)
     files, kind = labels_in(labels)
     if kind == "raster" and (where, buffer_m) != (None, None):
         raise DatasetError(
             f"{labels} holds label rasters; features are chosen and lines widened in vector files"
         )
     if isinstance(files, Path):
-        pairs = [(plain, files) for plain, _ in pair_by_stem(list(ours), list(ours))]
+        pairs = [(plain, files) for plain, _ in pair_by_stem(masks, masks)]
     else:
-        pairs = pair_by_stem(list(ours), files)
+        pairs = pair_by_stem(masks, files)
     if not pairs:
-        raise DatasetError(f"no masks in {predictions} and no labels in {labels}")
+        raise DatasetError(f"no masks in {predictions}")
     return [
         Scene(
             name=plain.stem,
             place=place_of(plain.stem)[0],
             index=None,
             split="validation",
-            image=ours[plain],
+            image=masks[plain],
             label=label,
             label_kind=kind,
             where=where,
@@ -118,56 +122,62 @@ def mask_scenes(
     ]
 
 
-def without_suffix(folder: Path, suffix: str) -> dict[Path, Path]:
-    """Rasters of a folder by their paths without a suffix of the stem; all, if none has it."""
-    every = {path.with_stem(path.stem.removesuffix(suffix)): path for path in images_in(folder)}
-    return {plain: path for plain, path in every.items() if plain != path} or every
+def masks_in(folder: Path, ending: str = MASK) -> dict[Path, Path]:
+    """Return the masks of a folder by their paths without the ending of ``infer.py``.
+
+    Where any raster has the ending, the others are left out: ``infer.py`` writes them beside its
+    masks. Without, all rasters are masks but those that end as probabilities do.
+    """
+    rasters = images_in(folder)
+    ours = [path for path in rasters if path.stem.endswith(ending)]
+    if ours:
+        return {path.with_stem(path.stem.removesuffix(ending)): path for path in ours}
+    return {path: path for path in rasters if not path.stem.endswith(PROBABILITIES)}
 
 
-def _probabilities_of(scenes: list[Scene], folder: Path | None) -> dict[str, Path]:
-    """The raster of probabilities of each scene, by name; none without a folder of them."""
-    if folder is None:
-        return {}
-    by_stem = {plain.stem: path for plain, path in without_suffix(folder, "_probabilities").items()}
-    missing = sorted({scene.name for scene in scenes} - by_stem.keys())
-    if missing:
-        more = ", ..." if len(missing) > NAMES_SHOWN else ""
-        raise DatasetError(
-            f"{folder} has no probabilities of {len(missing)} mask(s): "
-            f"{', '.join(missing[:NAMES_SHOWN])}{more}; they are named <stem>_probabilities"
-        )
-    return by_stem
+def probabilities_beside(predictions: Path) -> tuple[Path | None, str | None]:
+    """Return the folder of masks where each has its probabilities beside it, else None.
+
+    The second is a note for the user where some masks have and others lack them.
+    """
+    rasters, masks = {path.stem for path in images_in(predictions)}, masks_in(predictions)
+    lacking = [plain for plain in masks if f"{plain.stem}{PROBABILITIES}" not in rasters]
+    if len(lacking) == len(masks):
+        return None, None
+    if lacking:
+        few = f"{len(lacking)} of {len(masks)} masks have no probabilities beside them"
+        return None, f"note: {few}; none are used"
+    return predictions, None
 
 
 def _count_mask(scene: Scene, measures: MaskMeasures, probable: Path | None) -> SceneCounts:
-    """Counts of a mask, which stands as the scene's image; read in strips of rows."""
+    """Count a mask, which stands as the scene's image, in strips of rows."""
     counts, relaxed, buffer = Counts(), RelaxedCounts(), measures.relaxed_buffer
-    halo = buffer or 0
-    with ExitStack() as stack:
-        files = stack.enter_context(open_mask(scene, measures.align, probable))
+    halo, void = buffer or 0, 0
+    with open_mask(scene, measures.align, probable) as files:
         height, width = files.info.height, files.info.width
         patches = PatchGrid(height, width)
-        whole = _whole(height, width, probable is not None) if measures.objects else None
-        void = 0
+        dtypes = [np.uint8, np.uint8, *([] if probable is None else [np.float32])]
+        whole = [np.empty((height, width), dtype) for dtype in dtypes if measures.objects]
         for row in range(0, height, STRIP_ROWS):
             rows = min(STRIP_ROWS, height - row)
             # What matches a pixel may lie in the strip above or below.
             strip = Window(row - halo, 0, rows + 2 * halo, width).clipped(height, width)
-            label, found = files.read_label(strip), files.read_mask(strip)
             inside = slice(row - strip.row, row - strip.row + rows)
-            counts += count(label[inside], found[inside])
-            patches.add(row, label[inside], found[inside])
-            void += int(np.count_nonzero(found[inside] == VOID))
+            label, found = files.read_label(strip), files.read_mask(strip)
             if buffer is not None:
                 truth = np.full_like(label, VOID)
                 truth[inside] = label[inside]
                 relaxed += count_relaxed(truth, found, buffer, label)
-            strips = [label[inside], found[inside]]
+            arrays = [label[inside], found[inside]]
+            counts += count(*arrays)
+            patches.add(row, *arrays)
+            void += int(np.count_nonzero(arrays[1] == VOID))
             if files.read_probabilities is not None:
-                strips.append(files.read_probabilities(Window(row, 0, rows, width)))
+                arrays.append(files.read_probabilities(Window(row, 0, rows, width)))
                 if measures.histogram is not None:
-                    measures.histogram.add(strips[0], strips[2])
-            for array, part in zip(whole or (), strips, strict=bool(whole)):
+                    measures.histogram.add(arrays[0], arrays[2])
+            for array, part in zip(whole, arrays, strict=False):
                 array[row : row + rows] = part
         if files.aligned and void == height * width:
             raise LabelError(f"{scene.image} and {scene.label} share no ground to be aligned on")
@@ -180,15 +190,9 @@ def _count_mask(scene: Scene, measures: MaskMeasures, probable: Path | None) -> 
             relaxed_buffer_px=buffer,
             polygons=files.polygons,
             patches=patches.counts(),
-            objects=None if whole is None else count_objects(*whole, info=files.info),
+            objects=count_objects(*whole, info=files.info) if whole else None,
             aligned=files.aligned and f"{files.aligned}; {void / (height * width):.1%} is void",
         )
-
-
-def _whole(height: int, width: int, probable: bool) -> list[np.ndarray]:
-    """Room for a label, a mask and, if there are any, probabilities."""
-    dtypes = [np.uint8, np.uint8, np.float32]
-    return [np.empty((height, width), dtype) for dtype in dtypes[: 3 if probable else 2]]
 
 
 @dataclass(frozen=True)
@@ -212,47 +216,63 @@ def open_mask(
     Raises:
         LabelError, PolygonError, RasterError: see ``evaluate_masks``.
     """
-    from preprocessing.ground import grid_difference
-    from preprocessing.raster_access import raster_info
+    from preprocessing.patches import load_label
     from preprocessing.rasters import LabelReader, ProbabilityReader
     from preprocessing.resampling import aligned
 
     with ExitStack() as stack:
-        path, note = scene.image, None
-        if align and scene.label_kind == "raster":
-            own, wanted = raster_info(scene.image), raster_info(scene.label)
-            if grid_difference(own, wanted, "its label"):
-                path = stack.enter_context(aligned(scene.image, wanted))
-                note = (
-                    f"{own.width} x {own.height} pixels aligned with the label's "
-                    f"{wanted.width} x {wanted.height} by nearest neighbour"
-                )
-                if probable is not None:
-                    probable = stack.enter_context(aligned(probable, wanted))
+        path, note, polygons, read = scene.image, None, None, None
+        if scene.label_kind == "raster":
+            label = stack.enter_context(LabelReader(scene.label))
+            path, note = on_grid(stack, path, scene.label, label.info, align)
+            if note and probable is not None:
+                probable = stack.enter_context(aligned(probable, label.info))
         mask = stack.enter_context(LabelReader(path))
         # Errors name the file, not the virtual one.
         mask.path = scene.image
-        read_label, polygons = stack.enter_context(_label_of(scene, mask.info))
-        reader = None
+        if scene.label_kind == "raster":
+            read_label = label.read
+        else:
+            pixels, polygons = load_label(scene, mask.info)
+
+            def read_label(window: Window) -> np.ndarray:
+                return pixels[window.slices]
+
         if probable is not None:
-            reader = stack.enter_context(ProbabilityReader(probable, mask.info)).read
-        yield MaskFiles(mask.info, mask.read, read_label, reader, polygons, note)
+            read = stack.enter_context(ProbabilityReader(probable, mask.info)).read
+        yield MaskFiles(mask.info, mask.read, read_label, read, polygons, note)
 
 
-@contextmanager
-def _label_of(
-    scene: Scene, info: "RasterInfo"
-) -> Iterator[tuple[Callable[[Window], np.ndarray], dict | None]]:
-    """Reads windows of a scene's label, and says what became of its polygons."""
+def on_grid(
+    stack: ExitStack, path: Path, other: Path, onto: "RasterInfo", align: bool
+) -> tuple[Path, str | None]:
+    """Return what to open to have a mask on the grid of another raster.
+
+    Args:
+        stack: closes the virtual raster where one is made.
+        path: the mask.
+        other: the other raster.
+        onto: its size and place.
+        align: make a virtual raster where the grids differ.
+
+    Returns:
+        The path, and what was done; None where the mask lies on the grid.
+
+    Raises:
+        LabelError: the grids differ and ``align`` is off.
+        RasterError: the grids differ, and one of the two has no place on the ground.
+    """
     from preprocessing.ground import grid_difference
-    from preprocessing.patches import load_label
-    from preprocessing.rasters import LabelReader
+    from preprocessing.raster_access import raster_info
+    from preprocessing.resampling import aligned
 
-    if scene.label_kind == "polygons":
-        label, polygons = load_label(scene, info)
-        yield lambda window: label[window.slices], polygons
-        return
-    with LabelReader(scene.label) as reader:
-        if difference := grid_difference(info, reader.info, f"its label {scene.label}"):
-            raise LabelError(f"{scene.image} {difference}; they must lie on one grid, or --align")
-        yield reader.read, None
+    own = raster_info(path)
+    difference = grid_difference(own, onto, str(other))
+    if difference is None:
+        return path, None
+    if not align:
+        raise LabelError(f"{path} {difference}; they must lie on one grid, or --align")
+    return stack.enter_context(aligned(path, onto)), (
+        f"aligned by nearest neighbour ({own.width} x {own.height} pixels with the "
+        f"{onto.width} x {onto.height} of {other.name})"
+    )

@@ -162,7 +162,7 @@ def test_objects_probabilities_and_alignment_reach_table_and_files(tmp_path):
     result = evaluate(*arguments, "--align", "--probabilities", found)
     assert result.exit_code == 0, result.output
     parts = result.stdout.split("\n\n")
-    assert parts[0].startswith("austin1: 4 x 3 pixels aligned with the label's 4 x 2 by nearest")
+    assert parts[0].startswith("austin1: aligned by nearest neighbour (4 x 3 pixels with")
     assert "that of the masks costs 0.000 (IoU 0.600)" in parts[2]
     assert parts[3].splitlines()[2].split()[:7] == ["-", "overall", "1", "1"] + ["1.000"] * 3
     content = json.loads((found / "evaluation.json").read_text())

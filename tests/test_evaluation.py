@@ -22,6 +22,7 @@ from jointnet.evaluation import (
     protocol_text,
     summarise,
     summary_text,
+    text_table,
     write_evaluation,
 )
 from jointnet.metrics import Counts, PatchCounts, RelaxedCounts, count, threshold_mask
@@ -93,6 +94,18 @@ def test_the_table_makes_room_for_long_places():
     lines = summary_text(summarise([record])).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert "san_francisco_bay" in lines[1]
+
+
+def test_words_to_the_left_and_numbers_to_the_right():
+    rows = [["a", "x"], ["long", 0.5], ["b", None], ["c", 1000]]
+    assert text_table(rows) == "a         x\nlong  0.500\nb         -\nc     1,000"
+
+
+def test_columns_that_do_not_fit_go_on_below_with_their_words():
+    rows = [["", "one", "two"], ["a", "1", "2"]]
+    assert text_table(rows, width=7) == "   one\na    1\n\n   two\na    2"
+    # One that never fits stands alone.
+    assert text_table(rows, width=1) == text_table(rows, width=7)
 
 
 # Relaxed measures

@@ -19,21 +19,19 @@ from jointnet import mask_comparison
 from jointnet.mask_comparison import (
     ComparedScene,
     agreement,
-    compare,
     compare_masks,
-    comparison_text,
+    count_masks,
     count_patterns,
     describe_comparison,
     mask_sets,
+    mask_text,
+    notes_text,
 )
 from jointnet.metrics import Counts, count
-from jointnet.run_comparison import is_run
-from preprocessing.errors import DatasetError, LabelError, OutputError, RasterError, RunError
+from preprocessing.errors import DatasetError, LabelError, OutputError, RasterError
 from preprocessing.rasters import GreyMaskReader
-from preprocessing.scenes import short_names
 from preprocessing.tiling import VOID, Window
 from tests.helpers import write_image
-from tests.test_run_comparison import BETTER, WORSE, make
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.uint8)
 FOUND = np.array([[0, 1, 1, 1], [0, 0, 0, 1]], np.uint8)
@@ -50,7 +48,7 @@ def compared(tmp_path, masks, align=False, **profile):
     """Scenes and sets of single files, written with one profile."""
     paths = [write(tmp_path / f"{n}.tif", mask, **profile) for n, mask in enumerate(masks)]
     sets = mask_sets(paths, None)
-    return compare_masks(sets, align=align), sets
+    return count_masks(sets, align=align), sets
 
 
 def test_patterns_by_hand():
@@ -99,7 +97,7 @@ def test_two_masks_against_a_truth_and_each_other(tmp_path):
         for folder, mask in (("a", FOUND), ("b", OTHER), ("gt", TRUTH)):
             write(tmp_path / folder / f"{name}.tif", mask)
     sets = mask_sets([tmp_path / "a", tmp_path / "b"], tmp_path / "gt")
-    content = describe_comparison(compare_masks(sets, has_truth=True), sets, has_truth=True)
+    content = describe_comparison(count_masks(sets, has_truth=True), sets, has_truth=True)
     json.dumps(content)
     rows = {(row["mask"], row["place"]): row for row in content["metrics"]}
     assert list(rows) == [(m, p) for m in "ab" for p in ("austin", "vienna", "overall")]
@@ -119,7 +117,7 @@ def test_two_masks_against_a_truth_and_each_other(tmp_path):
 def test_a_mask_and_itself(tmp_path):
     path = write(tmp_path / "a.tif", FOUND)
     sets = mask_sets([path, path], write(tmp_path / "t.tif", TRUTH))
-    content = describe_comparison(compare_masks(sets, has_truth=True), sets, has_truth=True)
+    content = describe_comparison(count_masks(sets, has_truth=True), sets, has_truth=True)
     assert content["agreement"][0]["equal"] == content["agreement"][0]["kappa"] == 1
     assert {row["value"] for row in content["differences"]} == {0}
     assert content["differences"][0]["verdict"] == "only one with pixels: no interval"
@@ -138,7 +136,7 @@ def test_void_counts_nowhere_and_is_said(tmp_path):
     gaps = np.where(FOUND == 1, 255, FOUND).astype(np.uint8)
     gaps[0] = 7
     paths.append(write_image(tmp_path / "1.tif", gaps[..., None], nodata=7))
-    (scene,) = compare_masks(mask_sets(paths, None))
+    (scene,) = count_masks(mask_sets(paths, None))
     assert scene.counts(0, 1) == count(TRUTH[1], FOUND[1])
     assert scene.notes == ("void in some masks, so left out of all (50.00%)",)
 
@@ -146,7 +144,7 @@ def test_void_counts_nowhere_and_is_said(tmp_path):
 def test_all_void_is_a_case(tmp_path):
     path = write_image(tmp_path / "v.tif", np.full((2, 4, 1), 9, np.uint8), nodata=9)
     sets = mask_sets([path], write(tmp_path / "t.tif", TRUTH))
-    content = describe_comparison(compare_masks(sets, has_truth=True), sets, has_truth=True)
+    content = describe_comparison(count_masks(sets, has_truth=True), sets, has_truth=True)
     assert content["metrics"][0]["pixels"] == 0
     assert content["metrics"][0]["iou"] == 1
 
@@ -155,7 +153,7 @@ def test_all_void_is_a_case(tmp_path):
 def test_empty_truth(tmp_path, found, iou):
     mask = np.full((2, 4), found, np.uint8)
     sets = mask_sets([write(tmp_path / "m.tif", mask)], write(tmp_path / "t.tif", 0 * TRUTH))
-    content = describe_comparison(compare_masks(sets, has_truth=True), sets, has_truth=True)
+    content = describe_comparison(count_masks(sets, has_truth=True), sets, has_truth=True)
     assert content["metrics"][0]["iou"] == iou
 
 
@@ -166,8 +164,8 @@ def test_another_size_is_refused_and_aligned(tmp_path):
     finer = write(tmp_path / "finer.tif", np.kron(FOUND, np.ones((2, 2))), transform=transform)
     sets = mask_sets([finer], coarse)
     with pytest.raises(LabelError, match=r"8 x 4 pixels, .*coarse.tif 4 x 2; .*--align"):
-        compare_masks(sets, has_truth=True)
-    (scene,) = compare_masks(sets, has_truth=True, align=True)
+        count_masks(sets, has_truth=True)
+    (scene,) = count_masks(sets, has_truth=True, align=True)
     assert scene.counts(1, 0) == count(TRUTH, FOUND)
     assert scene.notes == (
         "finer.tif: aligned by nearest neighbour (8 x 4 pixels with the 4 x 2 of coarse.tif)",
@@ -179,9 +177,9 @@ def test_another_place_is_refused(tmp_path):
     apart = Affine(0.3, 0, 500_300, 0, -0.3, 5_000_000)
     sets = mask_sets([here, write(tmp_path / "there.tif", TRUTH, transform=apart)], None)
     with pytest.raises(LabelError, match="there.tif lies elsewhere .* 300 m apart"):
-        compare_masks(sets)
+        count_masks(sets)
     with pytest.raises(LabelError, match=r"there.tif and .*here.tif share no ground"):
-        compare_masks(sets, align=True)
+        count_masks(sets, align=True)
 
 
 def test_alignment_needs_a_place(tmp_path):
@@ -190,7 +188,10 @@ def test_alignment_needs_a_place(tmp_path):
         [write(tmp_path / "a.tif", TRUTH), write(tmp_path / "b.tif", TRUTH[:1], **plain)], None
     )
     with pytest.raises(RasterError, match="cannot be aligned"):
-        compare_masks(sets, align=True)
+        count_masks(sets, align=True)
+
+
+# Pairing
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -229,7 +230,7 @@ def test_a_file_takes_its_partner_of_a_folder(tmp_path):
     sets = mask_sets([tmp_path / "b_output.tif"], truth)
     assert [names_in(one.files) for one in sets] == [{"b": "b_output.tif"}, {"b": "b.tif"}]
     touch(tmp_path, "c.tif")
-    with pytest.raises(DatasetError, match="gt has no mask of c$"):
+    with pytest.raises(DatasetError, match="gt lacks 1 of 1 masks: c$"):
         mask_sets([tmp_path / "c.tif"], truth)
 
 
@@ -238,9 +239,9 @@ def test_all_that_is_missing_is_named(tmp_path):
     b = touch(tmp_path / "b", "town8.tif", "other.tif")
     with pytest.raises(DatasetError) as error:
         mask_sets([a, b], None)
-    assert (
-        f"{a} has no mask of other; {b} has no mask of town1, town2, town3, town4, town5 and 2"
-        in str(error.value)
+    assert str(error.value).endswith(
+        f"{a} lacks 1 of 9 masks: other; "
+        f"{b} lacks 7 of 9 masks: town1, town2, town3, town4, town5, ..."
     )
 
 
@@ -261,16 +262,7 @@ def test_what_is_refused(tmp_path, files, given, words):
         mask_sets([tmp_path / name for name in given], None)
 
 
-def test_names_are_as_short_as_they_can_be(tmp_path):
-    paths = [tmp_path / name for name in ("x/masks", "y/masks", "z")]
-    assert short_names(paths) == ["x/masks", "y/masks", "z"]
-    assert short_names([paths[0], paths[0]]) == ["masks", "masks (2)"]
-
-
-def test_a_run_has_a_config(tmp_path):
-    assert is_run(touch(tmp_path / "run", "config.json"))
-    assert not is_run(touch(tmp_path / "masks", "a.tif"))
-    assert not is_run(tmp_path / "masks" / "a.tif")
+# Files and text
 
 
 def folders(tmp_path: Path, *names: str) -> tuple[Path, Path, Path]:
@@ -288,7 +280,7 @@ def files_in(folder: Path) -> set[str]:
 
 def test_tables_and_maps(tmp_path):
     a, b, truth = folders(tmp_path, "x1", "y1")
-    content = compare([a, b], truth, output=tmp_path / "out")
+    content = compare_masks([a, b], truth, output=tmp_path / "out")
     assert files_in(tmp_path / "out") == {
         "comparison.json",
         "comparison.csv",
@@ -309,7 +301,7 @@ def test_tables_and_maps(tmp_path):
 
 def test_without_a_truth_the_first_takes_its_part(tmp_path):
     a, b, _ = folders(tmp_path, "x1")
-    content = compare([a, b], output=tmp_path / "out")
+    content = compare_masks([a, b], output=tmp_path / "out")
     assert "metrics" not in content
     with rasterio.open(tmp_path / "out" / "differences" / "b" / "x1.tif") as file:
         assert file.read(1).tolist() == [[0, 1, 3, 3], [0, 0, 2, 3]]
@@ -318,9 +310,9 @@ def test_without_a_truth_the_first_takes_its_part(tmp_path):
 def test_nothing_is_written_without_an_output_and_no_maps_if_not_wanted(tmp_path):
     a, b, truth = folders(tmp_path, "x1")
     before = files_in(tmp_path)
-    content = compare([a, b], truth)
+    content = compare_masks([a, b], truth)
     assert files_in(tmp_path) == before
-    assert compare([a, b], truth, output=tmp_path / "out", maps=False) == content
+    assert compare_masks([a, b], truth, output=tmp_path / "out", maps=False) == content
     assert files_in(tmp_path / "out") == {"comparison.json", "comparison.csv"}
 
 
@@ -331,10 +323,10 @@ def test_what_exists_stays_unless_it_shall_not(tmp_path, name):
     existing.parent.mkdir(parents=True)
     existing.write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
-        compare([a, b], truth, output=tmp_path / "out")
+        compare_masks([a, b], truth, output=tmp_path / "out")
     assert files_in(tmp_path / "out") == {name}
     assert existing.read_text() == "mine"
-    compare([a, b], truth, output=tmp_path / "out", overwrite=True)
+    compare_masks([a, b], truth, output=tmp_path / "out", overwrite=True)
     assert existing.read_bytes() != b"mine"
 
 
@@ -342,34 +334,13 @@ def test_a_failure_at_the_last_scene_leaves_nothing(tmp_path):
     a, b, truth = folders(tmp_path, "x1", "y1")
     write_image(b / "y1.tif", TRUTH[:1, :, None])
     with pytest.raises(LabelError, match="4 x 1 pixels"):
-        compare([a, b], truth, output=tmp_path / "out")
+        compare_masks([a, b], truth, output=tmp_path / "out")
     assert list((tmp_path / "out").rglob("*")) == []
-
-
-def test_runs_are_listed(tmp_path):
-    runs = [make(tmp_path / "a", WORSE, epochs=1), make(tmp_path / "b", BETTER, epochs=2)]
-    content = compare([*runs, tmp_path / "none"], output=tmp_path / "out")
-    assert files_in(tmp_path / "out") == {"comparison.json", "comparison.csv"}
-    with (tmp_path / "out" / "comparison.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(r["name"], r["place"]) for r in rows if r["place"] == "overall"] == [
-        ("a", "overall"),
-        ("b", "overall"),
-    ]
-    text = comparison_text(content)
-    assert "Skipped: none: no such file or folder" in text
-    assert "epochs   1  2" in text
-    assert "b - a              0.6  higher   +0.080  +0.080 to +0.080  7 scenes" in text
-
-
-def test_a_run_takes_no_truth(tmp_path):
-    with pytest.raises(RunError, match="a truth and --align are for masks"):
-        compare([make(tmp_path / "a", WORSE)], tmp_path)
 
 
 def test_text_says_what_was_found(tmp_path):
     a, b, truth = folders(tmp_path, "x1", "x2", "y1")
-    text = comparison_text(compare([a, b], truth))
+    text = mask_text(compare_masks([a, b], truth))
     assert "a, b   overall       3      24  0.750  0.600  0.500" in text
     assert "a     x             2      16  0.600" in text
     assert (
@@ -378,6 +349,14 @@ def test_text_says_what_was_found(tmp_path):
 
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def test_what_was_done_to_many_is_one_line():
+    scenes = [{"notes": ["m: greyed (3)"]}, {"notes": ["m: greyed (5)", "n: turned (9)"]}, {}]
+    assert notes_text(scenes) == "m: greyed (2 of 3 scenes)\nn: turned (9)"
+
+
+# The command
 
 
 def run(*words: object) -> Result:
@@ -415,7 +394,8 @@ def test_runs_are_printed_and_nothing_is_written(tmp_path, monkeypatch):
         ([], "Missing argument"),
         (["gone"], "got 1 input(s)"),
         (["gone", "gone"], "no such file or folder"),
-        ([RESULTS / "open_roads", "--truth", "gone"], "are for masks"),
+        ([RESULTS / "open_roads", "--truth", "gone"], "--truth and --align are for masks"),
+        ([RESULTS / "open_roads", "--align"], "--truth and --align are for masks"),
     ],
 )
 def test_errors_are_one_line(words, error, tmp_path, monkeypatch):
@@ -436,7 +416,7 @@ def test_a_real_mask_and_itself_a_pixel_aside(real_data, tmp_path):
         write_image(tmp_path / name, cut[..., None])
         for name, cut in (("here.tif", mask[:, :-1]), ("shifted.tif", mask[:, 1:]))
     ]
-    content = compare(paths)
+    content = compare_masks(paths)
     here, there = mask[:, :-1] == 1, mask[:, 1:] == 1
     found = content["agreement"][0]
     assert found["pixels"] == 4999 * 5000
@@ -446,6 +426,6 @@ def test_a_real_mask_and_itself_a_pixel_aside(real_data, tmp_path):
     assert round(found["iou"], 3) == 0.939
     # The JPEG itself is as good as its thresholded copy.
     whole = write_image(tmp_path / "whole.tif", mask[..., None])
-    content = compare([jpeg], whole)
+    content = compare_masks([jpeg], whole)
     assert content["metrics"][0]["iou"] == 1
     assert "thresholded at 128" in content["scenes"][0]["notes"][0]

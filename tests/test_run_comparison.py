@@ -1,6 +1,8 @@
 """Runs side by side: settings that differ, figures, and differences on the same scenes."""
 
+import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,16 +10,17 @@ import pytest
 from jointnet.metrics import Counts
 from jointnet.run_comparison import (
     _broken,
-    _notes,
     _shortened,
+    compare_runs,
     describe_runs,
     differing,
     flatten,
+    is_run,
     read_run,
     read_runs,
     run_differences,
+    run_text,
     setting,
-    table,
 )
 from preprocessing.errors import RunError
 
@@ -151,17 +154,32 @@ def test_the_runs_of_this_project_can_be_listed():
     json.dumps(content)
 
 
-def test_words_to_the_left_and_figures_to_the_right():
-    assert (
-        table([["a", "x"], ["long", 0.5], ["b", None]]) == "a         x\nlong  0.500\nb         -"
-    )
+def test_a_run_has_a_config(tmp_path):
+    assert is_run(make(tmp_path / "run"))
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.tif").touch()
+    assert not is_run(tmp_path / "masks")
+    assert not is_run(tmp_path / "masks" / "a.tif")
 
 
-def test_columns_that_do_not_fit_go_on_below_with_their_words():
-    rows = [["", "one", "two"], ["a", "1", "2"]]
-    assert table(rows, width=7) == "   one\na    1\n\n   two\na    2"
-    # One that never fits stands alone.
-    assert table(rows, width=1) == table(rows, width=7)
+def test_runs_are_listed(tmp_path):
+    runs = [make(tmp_path / "a", WORSE, epochs=1), make(tmp_path / "b", BETTER, epochs=2)]
+    content = compare_runs([*runs, tmp_path / "none"], output=tmp_path / "out")
+    assert set(os.listdir(tmp_path / "out")) == {"comparison.json", "comparison.csv"}
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == content
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["name"], r["place"]) for r in rows if r["place"] == "overall"] == [
+        ("a", "overall"),
+        ("b", "overall"),
+    ]
+    text = run_text(content)
+    assert "Skipped: none: no such file or folder" in text
+    assert "epochs   1  2" in text
+    assert "b - a              0.6  higher   +0.080  +0.080 to +0.080  7 scenes" in text
+
+
+# Text
 
 
 @pytest.mark.parametrize(
@@ -179,11 +197,6 @@ def test_columns_that_do_not_fit_go_on_below_with_their_words():
 )
 def test_settings_in_few_characters(value, text):
     assert setting(value) == text
-
-
-def test_what_was_done_to_many_is_one_line():
-    scenes = [{"notes": ["m: greyed (3)"]}, {"notes": ["m: greyed (5)", "n: turned (9)"]}, {}]
-    assert _notes(scenes) == "m: greyed (2 of 3 scenes)\nn: turned (9)"
 
 
 def test_long_names_are_broken_and_lose_nothing():

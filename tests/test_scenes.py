@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from preprocessing.errors import DatasetError
-from preprocessing.scenes import Scene, images_in, pair_by_stem
+from preprocessing.scenes import Scene, images_in, pair_by_stem, short_names
 
 
 def paths(*names: str) -> list[Path]:
@@ -75,3 +75,9 @@ def test_a_scene_does_not_change():
     assert scene.gsd is None
     with pytest.raises(FrozenInstanceError):
         scene.split = "validation"
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path):
+    paths = [tmp_path / name for name in ("x/masks", "y/masks", "z")]
+    assert short_names(paths) == ["x/masks", "y/masks", "z"]
+    assert short_names([paths[0], paths[0]]) == ["masks", "masks (2)"]
