@@ -1,10 +1,10 @@
-"""The raster readers: scenes and labels of any format GDAL reads, window by window.
+"""Readers of images, labels, masks and probabilities, window by window.
 
-They own one half of the conversion of masks: on disk labels are {0, 1} or {0, 255} and void
-lives in the dataset mask (nodata, alpha or internal mask); in memory a mask is uint8 with 0
-background, 1 target, 255 void. ``raster_writers`` is the other half.
+Here masks are converted from disk: there a label is {0, 1} or {0, 255}, and void is in the
+dataset mask (nodata, alpha or internal mask). In memory a mask is uint8 with 0 background, 1
+target, 255 void. ``raster_writers`` is the other half.
 
-A reader is not safe to share between threads (GDAL datasets are not): open one per thread.
+GDAL's datasets are not safe to share between threads: open one reader per thread.
 """
 
 import itertools
@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import rasterio
-import rasterio.features
 from rasterio.enums import ColorInterp, MaskFlags
 
-from preprocessing.errors import LabelError, RasterError
+from preprocessing.errors import LabelError, RasterError, listed
 from preprocessing.ground import grid_difference
 from preprocessing.image_names import RasterName
 from preprocessing.raster_access import (
@@ -25,37 +24,29 @@ from preprocessing.raster_access import (
     describe,
     gdal_quiet,
     open_raster,
-    raster_files,
     raster_info,
-    raster_tags,
     read_window,
 )
 from preprocessing.tiling import VOID, Window, strips
 
-__all__ = [
-    "LabelReader",
-    "RasterInfo",
-    "RasterReader",
-    "raster_files",
-    "raster_info",
-    "raster_tags",
-    "read_image",
-    "read_label",
-]
+GREY_THRESHOLD = 128
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+# To tell alpha from imagery: places looked at along each side, and the pixels of one.
+_PROBES, _PROBE = 8, 32
 
 
 class RasterReader(ClosedOnExit):
-    """A raster opened for reading windows of the bands that a model takes.
+    """A reader of windows of the bands that a model takes; a context manager.
 
-    A context manager. Attributes: ``path``, ``height``, ``width``, ``bands`` (1-based, in the
-    order fed), ``band_note`` (one sentence where the choice of bands is worth saying, else ''),
-    ``validity`` (what says where there is imagery), ``dtype``, ``crs``, ``transform``, ``gsd``,
-    ``georeferenced``, ``gcps``, and ``info``, the ``RasterInfo`` that holds the last six.
+    Attributes: ``path``, ``height``, ``width``, ``bands`` (1-based, in the order fed),
+    ``band_note`` (one sentence where the choice of bands is worth saying, else empty), ``validity``
+    (a ``Validity``), ``dtype`` of these bands, ``info`` (``RasterInfo``), and of that ``crs``,
+    ``transform``, ``gsd``, ``georeferenced`` and ``gcps``.
 
     Args:
         path: anything GDAL reads.
-        bands: explicit 1-based bands; repetition is allowed. A band that is named is imagery,
-            near infrared that is tagged alpha too: its zeros are then no void.
+        bands: 1-based bands; repetition is allowed. A band that is named is imagery: zeros in near
+            infrared that is tagged alpha are then not void.
         band_count: bands needed.
 
     Raises:
@@ -68,7 +59,6 @@ class RasterReader(ClosedOnExit):
         bands: Sequence[int] | None = None,
         band_count: int = 3,
     ) -> None:
-        """Open the raster and choose its bands."""
         self.path = RasterName(path)
         self._dataset = open_raster(path)
         try:
@@ -90,15 +80,14 @@ class RasterReader(ClosedOnExit):
         self.gsd, self.georeferenced = info.gsd, info.georeferenced
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless."""
+        """Close the file."""
         self._dataset.close()
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window.
 
-        A pixel is valid where mask, nodata and alpha say so (see ``Validity``). NaN and
-        infinity are never valid. Void pixels of a float image are 0 in all bands, whatever the
-        file has there.
+        A pixel is valid where mask, nodata and alpha say so (see ``Validity``) and all bands are
+        finite. Void pixels of a float image are 0 in all bands, whatever the file has there.
 
         Args:
             window: inside the raster.
@@ -137,17 +126,16 @@ def read_image(
 
 
 class LabelReader(ClosedOnExit):
-    """A label raster opened for reading windows of its mask; flat memory for any size.
+    """A reader of windows of a label's mask; a context manager.
 
-    A context manager. Attributes: ``path``, ``height``, ``width``, ``info`` (``RasterInfo``) and
+    Attributes: ``path``, ``height``, ``width``, ``info`` (``RasterInfo``) and
     ``target_under_void``: whether a window read so far has targets on disk where it is void, so
     that the pixels alone do not say what the mask is.
 
     On disk a label is {0, 1} or {0, 255}, nonzero = target. Void is where nodata, alpha or a mask
     says so (see ``Validity``), whatever value stands there. Bands beside alpha must agree
-    everywhere, as they do in a grey picture saved as RGB, or the target has one colour on black,
-    as the red buildings of Massachusetts maps: both have one reading, while picking a band of a
-    map of many colours would be a guess.
+    everywhere, as in a grey picture saved as RGB, or the target has one colour on black, as the
+    red buildings of Massachusetts maps. To pick a band of a map of many colours would be a guess.
 
     Args:
         path: anything GDAL reads.
@@ -158,7 +146,6 @@ class LabelReader(ClosedOnExit):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Open the label."""
         self.path = RasterName(path)
         self.target_under_void = False
         self._seen: set[int] = set()
@@ -177,7 +164,7 @@ class LabelReader(ClosedOnExit):
         self.height, self.width = self.info.height, self.info.width
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless."""
+        """Close the file."""
         self._dataset.close()
 
     def read(self, window: Window) -> np.ndarray:
@@ -205,11 +192,11 @@ class LabelReader(ClosedOnExit):
         return mask
 
     def _read_bands(self, window: Window) -> np.ndarray:
-        """Values of one window as a label has them; a subclass may make them of others."""
+        """Read values as a label has them; a subclass may make them of others."""
         return read_window(self._dataset, window, self._bands)
 
     def _one_band(self, bands: np.ndarray, valid: np.ndarray) -> np.ndarray:
-        """The values of bands that agree, or of those that are not black throughout."""
+        """Return the values of bands that agree, or of those that are not black throughout."""
         values = bands.max(axis=-1)
         marked = bands[valid & (bands != 0).any(axis=-1)]
         if bands.shape[-1] > 1 and len(marked):
@@ -222,7 +209,7 @@ class LabelReader(ClosedOnExit):
         return values
 
     def _refuse_nodata_zero(self) -> None:
-        """Nodata 0 is what gdal_rasterize writes by habit; it would leave only targets valid."""
+        """Refuse nodata 0, which gdal_rasterize likes to write: only targets would be valid."""
         with gdal_quiet():
             from_nodata = MaskFlags.nodata in self._dataset.mask_flag_enums[self._bands[0] - 1]
         if from_nodata and self._dataset.nodata == 0:
@@ -232,7 +219,7 @@ class LabelReader(ClosedOnExit):
             )
 
     def _is_jpeg(self) -> bool:
-        """Whether the file is a JPEG or, as a TIFF may be, compressed as one."""
+        """Return whether the file is a JPEG or, as a TIFF may be, compressed as one."""
         compression = self._dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
         return self._dataset.driver == "JPEG" or "JPEG" in compression
 
@@ -245,8 +232,7 @@ class LabelReader(ClosedOnExit):
         others = np.unique(values[~ones & ~full])
         if not others.size and self._seen != {1, VOID}:
             return
-        found = sorted({*self._seen, *others[:8].tolist()})
-        names = ", ".join(f"{value:g}" for value in found) + (", ..." if others.size > 8 else "")
+        found = [f"{value:g}" for value in sorted({*self._seen, *others[:10].tolist()})]
         if not others.size:
             remedy = "if 255 is void, `gdal_translate -a_nodata 255 IN OUT` says so"
         elif self._is_jpeg():
@@ -257,13 +243,13 @@ class LabelReader(ClosedOnExit):
         else:
             remedy = "void belongs into nodata, alpha or a mask"
         raise LabelError(
-            f"{self.path}: has the values {names} beside background 0, a label has 0 and 1 or "
-            f"0 and 255; {remedy}"
+            f"{self.path}: has the values {listed(found, 9)} beside background 0, "
+            f"a label has 0 and 1 or 0 and 255; {remedy}"
         )
 
 
 def read_label(path: str | os.PathLike) -> np.ndarray:
-    """Read a whole label; see ``LabelReader``. Beside the mask, memory stays flat.
+    """Read a whole label, strip by strip; see ``LabelReader``.
 
     Returns:
         ``(height, width)`` uint8: 0 background, 1 target, 255 void. All void and all background
@@ -280,20 +266,15 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
         return mask
 
 
-_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-# Places looked at along each side, and the pixels of one, to tell alpha from imagery.
-_PROBES, _PROBE = 8, 32
-
-
 def choose_bands(
     interpretations: Sequence[ColorInterp], band_count: int, name: str
 ) -> tuple[tuple[int, ...], str]:
-    """The bands that a model of ``band_count`` bands is fed, by colour interpretation.
+    """Choose the bands that a model of ``band_count`` bands is fed, by colour interpretation.
 
     Red, green and blue come first, in this order wherever they stand in the file, then the
     others in the file's order. Where they are not all marked, or fewer than three bands are
-    wanted, the file's order counts. An alpha band is never taken: near infrared that is tagged
-    so, as some writers tag any fourth band, looks like it, and must be named.
+    wanted, the file's order counts. An alpha band is never taken. Some writers tag any fourth band
+    as alpha, near infrared too: that must be named.
 
     Args:
         interpretations: of the file's bands, in the file's order.
@@ -341,7 +322,7 @@ def choose_bands(
 def named_bands(
     bands: Sequence[int], available: int, band_count: int, name: str
 ) -> tuple[int, ...]:
-    """Explicit bands, checked against the file and the model.
+    """Check bands that the user names against the file and the model.
 
     Args:
         bands: 1-based, repetition allowed.
@@ -363,22 +344,22 @@ def named_bands(
 class Validity:
     """Where a raster has imagery.
 
-    A pixel is valid where everything that the file says of validity agrees:
+    A pixel is valid where all of these that the file has agree:
 
-    - a mask, internal or beside the file, is set;
-    - without one, at least one band differs from its nodata (each band has its own; black in one
-      band only is a colour, not a gap). As GDAL has it, a mask stands in for nodata;
-    - every band tagged alpha, of whatever dtype and wherever it stands, is above or below 0.
+    - the mask, internal or beside the file, is set;
+    - without a mask, at least one band differs from its nodata (each band has its own; black in
+      one band only is a colour, not a gap);
+    - every band tagged alpha, of any dtype and in any place, differs from 0.
 
-    GDAL's dataset mask would do for files with one of these; it knows alpha only as the second
-    of two or fourth of four bands of uint8 or uint16, and forgets it where there is nodata.
+    GDAL's dataset mask does for files that have one of these. It knows alpha only as the second of
+    two or fourth of four bands of uint8 or uint16, and forgets it where there is nodata.
 
     A band that is tagged alpha and yet fed is imagery (near infrared, most often). It then says
-    nothing of validity, and counts among the bands that nodata is looked for in.
+    nothing about validity, and its nodata counts as that of other bands.
 
     Attributes:
         alpha: bands, from 1, whose zeros are void.
-        note: one sentence where a band tagged alpha is fed, else ''.
+        note: one sentence where a band tagged alpha is fed, else empty.
 
     Args:
         dataset: an open raster.
@@ -386,14 +367,13 @@ class Validity:
     """
 
     def __init__(self, dataset: rasterio.DatasetReader, fed: Sequence[int]) -> None:
-        """Look at the tags; no pixel is read."""
         self._dataset = dataset
         with gdal_quiet():
             kinds, flags = dataset.colorinterp, dataset.mask_flag_enums
         tagged = [band for band, kind in enumerate(kinds, 1) if kind == ColorInterp.alpha]
         self.alpha = [band for band in tagged if band not in fed]
         masked = [band for band in dataset.indexes if band not in self.alpha]
-        # Bands without a mask of GDAL's: a pixel of theirs never is nodata.
+        # A band without a mask is valid everywhere, so that no pixel is void.
         if any({MaskFlags.all_valid, MaskFlags.alpha} & set(flags[band - 1]) for band in masked):
             masked = []
         if masked and MaskFlags.per_dataset in flags[masked[0] - 1]:
@@ -409,11 +389,11 @@ class Validity:
 
     @property
     def marks(self) -> list[int | float | None]:
-        """What is looked at: alpha bands, bands with a mask or nodata, and all nodata values."""
+        """Alpha bands, bands with a mask or nodata, and all nodata values."""
         return [*self.alpha, None, *self._masked, None, *self._dataset.nodatavals]
 
     def read(self, window: Window) -> np.ndarray:
-        """Where there is imagery, ``(height, width)`` bool.
+        """Return where there is imagery, ``(height, width)`` bool.
 
         Raises:
             RasterError: the file is corrupt there; the message names the block.
@@ -424,18 +404,16 @@ class Validity:
             valid = read_window(self._dataset, window, self._masked, masks=True).any(axis=-1)
         for band in self.alpha:
             alpha = read_window(self._dataset, window, [band])[..., 0]
-            # Not a number is no opacity.
             valid &= (alpha != 0) & ~np.isnan(alpha)
         return valid
 
     def imagery_tagged_alpha(self) -> int | None:
-        """A band read as alpha that varies as imagery does, seen in 64 places of the raster.
+        """Guess, from 64 places of the raster, whether a band read as alpha is imagery.
 
-        Near infrared, most likely: an alpha is opaque over most of what it does not hide. A
-        guess, worth a remark; no pixel is read otherwise for it.
+        An alpha is opaque over most of what it does not hide; near infrared varies.
 
         Returns:
-            The band, from 1; None where there is none, as far as seen.
+            The band, from 1, or None.
 
         Raises:
             RasterError: the file is corrupt there.
@@ -457,15 +435,12 @@ class Validity:
         return None
 
 
-GREY_THRESHOLD = 128
-
-
 class GreyMaskReader(LabelReader):
-    """A mask opened for reading windows; see ``LabelReader``, which it is but for grey values.
+    """A ``LabelReader`` that also takes grey values.
 
-    A mask of uint8 that holds values above 1 where it is not void is target from 128 on, in every
-    band. Opening it looks for such a value, and stops at the first strip that has one. A JPEG is
-    always thresholded: a 1 in it is noise.
+    A mask of uint8 with values above 1 where it is not void is target from 128 on, in every band.
+    Opening it looks for such a value, strip by strip. A JPEG is always thresholded: a 1 in it is
+    noise.
 
     Args:
         path: anything GDAL reads.
@@ -476,7 +451,6 @@ class GreyMaskReader(LabelReader):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Open the mask and find out whether it is thresholded."""
         super().__init__(path)
         self._greys: set[int] = set()
         try:
@@ -487,20 +461,20 @@ class GreyMaskReader(LabelReader):
 
     @property
     def note(self) -> str | None:
-        """What was done where values read so far were grey; None where 0 and 255 were all."""
+        """What was done with grey values read so far; None where there were only 0 and 255."""
         if not self._greys:
             return None
         greys = ", ".join(map(str, sorted(self._greys)[:3]))
         return f"thresholded at {GREY_THRESHOLD} (grey values such as {greys})"
 
     def check_whole(self) -> None:
-        """Refuse, after the last window, what is no mask by all of its values together.
+        """Check, after the last window, that all values together are those of a mask.
 
-        JPEG alters values, so nothing is refused of one.
+        A JPEG, which alters values, is never refused.
 
         Raises:
-            LabelError: grey values of which none reaches the threshold, as classes numbered from
-                0 have; or 1 and 255 beside 0, of which one may be void.
+            LabelError: grey values that all lie below the threshold, as classes numbered from 0
+                do; or 1 and 255 beside 0, of which one may be void.
         """
         if not self._greys or self._is_jpeg():
             return
@@ -514,7 +488,7 @@ class GreyMaskReader(LabelReader):
             )
 
     def _has_greys(self) -> bool:
-        """Whether a value above 1 stands where the mask is not void, or 1 may be noise."""
+        """Return whether valid values are above 1, or 1 may be noise."""
         if any(dtype != "uint8" for dtype in self._dataset.dtypes):
             return False
         if self._is_jpeg():
@@ -536,22 +510,8 @@ class GreyMaskReader(LabelReader):
         return np.where(bands >= GREY_THRESHOLD, np.uint8(VOID), np.uint8(0))
 
 
-def check_grid(path: str | os.PathLike, mask: RasterInfo) -> None:
-    """Refuse a raster of probabilities that does not lie on the pixels of a mask.
-
-    Raises:
-        RasterError: no such file, no raster, several bands, another size or, where both are
-            placed, corners that lie a pixel or more apart.
-    """
-    info = raster_info(path)
-    if info.band_count != 1:
-        raise RasterError(f"{path}: has {info.band_count} bands; probabilities have one")
-    if difference := grid_difference(info, mask, "the mask"):
-        raise RasterError(f"{path}: {difference}; probabilities of the same grid are needed")
-
-
 class ProbabilityReader(ClosedOnExit):
-    """Probabilities on the grid of a mask, opened for reading windows; a context manager.
+    """A reader of windows of probabilities on the grid of a mask; a context manager.
 
     Args:
         path: a raster of one band, 0 to 1, void where it is NaN or nodata.
@@ -562,8 +522,11 @@ class ProbabilityReader(ClosedOnExit):
     """
 
     def __init__(self, path: str | os.PathLike, mask: RasterInfo) -> None:
-        """Open the raster and compare the grids."""
-        check_grid(path, mask)
+        info = raster_info(path)
+        if info.band_count != 1:
+            raise RasterError(f"{path}: has {info.band_count} bands; probabilities have one")
+        if difference := grid_difference(info, mask, "the mask"):
+            raise RasterError(f"{path}: {difference}; probabilities of the same grid are needed")
         self.path = path
         self._reader = RasterReader(path, [1], 1)
 

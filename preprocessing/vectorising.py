@@ -28,7 +28,7 @@ from preprocessing.mask_outlines import (
     simplify_polygons,
 )
 from preprocessing.raster_access import gdal_quiet, raster_info
-from preprocessing.rasters import LabelReader, ProbabilityReader, check_grid
+from preprocessing.rasters import LabelReader, ProbabilityReader
 from preprocessing.tiling import VOID, Window, strips
 
 
@@ -246,7 +246,7 @@ class MaskFeatures(ABC):
         self.settings = FeatureSettings() if settings is None else settings
         self.place = placement(raster_info(mask))
         if probabilities is not None and not callable(probabilities):
-            check_grid(probabilities, self.place.info)
+            ProbabilityReader(probabilities, self.place.info).close()
         self.count, self.total = 0, 0.0
         self._unplaced = 0
 

@@ -297,7 +297,7 @@ from affine import Affine
 from preprocessing.errors import OutputError
 from preprocessing.raster_access import compression
 from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
-from preprocessing.rasters import RasterInfo
+from preprocessing.raster_access import RasterInfo
 from preprocessing.tiling import Window
 
 name, limit = sys.argv[1], int(sys.argv[2])

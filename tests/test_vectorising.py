@@ -18,7 +18,7 @@ from preprocessing.errors import LabelError, RasterError
 from preprocessing.footprints import footprints
 from preprocessing.mask_outlines import polygonise
 from preprocessing.raster_access import raster_info
-from preprocessing.rasters import ProbabilityReader, check_grid, read_label
+from preprocessing.rasters import ProbabilityReader, read_label
 from preprocessing.tiling import Window, strips
 from preprocessing.vector_writers import write_layers
 from preprocessing.vectorising import (
@@ -410,12 +410,14 @@ def test_other_values_and_grids_are_refused(tmp_path):
     ):
         reader.read(Window(0, 0, 4, 5))
     with pytest.raises(RasterError, match="3 bands"):
-        check_grid(raw(tmp_path / "b.tif", np.zeros((3, 4, 5), np.float32), **same), mask)
+        ProbabilityReader(raw(tmp_path / "b.tif", np.zeros((3, 4, 5), np.float32), **same), mask)
     with pytest.raises(RasterError, match="4 x 4 pixels, the mask 5 x 4"):
-        check_grid(raw(tmp_path / "c.tif", np.zeros((1, 4, 4), np.float32), **same), mask)
+        ProbabilityReader(raw(tmp_path / "c.tif", np.zeros((1, 4, 4), np.float32), **same), mask)
     moved = {"crs": "EPSG:32633", "transform": UTM @ UTM.translation(2, 0)}
     with pytest.raises(RasterError, match="than the mask: .* 1 m apart"):
-        check_grid(raw(tmp_path / "d.tif", np.zeros((1, 4, 5), np.float32), **moved), mask)
+        ProbabilityReader(raw(tmp_path / "d.tif", np.zeros((1, 4, 5), np.float32), **moved), mask)
     # Half a pixel is how differently two programs may say where the same grid lies.
     near = {"crs": "EPSG:32633", "transform": UTM @ UTM.translation(0.4, 0)}
-    check_grid(raw(tmp_path / "e.tif", np.zeros((1, 4, 5), np.float32), **near), mask)
+    ProbabilityReader(
+        raw(tmp_path / "e.tif", np.zeros((1, 4, 5), np.float32), **near), mask
+    ).close()
