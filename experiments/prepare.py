@@ -1,5 +1,6 @@
-"""A patch store for the screen: what was cut, and what augmentation does to it."""
+"""Check a data set, cut it into a patch store, and describe the store."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +19,22 @@ from experiments.options import (
     parse_validation,
     where_option,
 )
-from jointnet.figures import draw_augmentations
+from experiments.training_command import describe_polygons
 from preprocessing.augmentation import STRONG
 from preprocessing.band_statistics import value_range
 from preprocessing.errors import DatasetError, OutputError
 from preprocessing.layouts import LAYOUTS, choose_features, folder_pairs, layout_scenes, patch_note
 from preprocessing.output_files import folder_beside, replacing
 from preprocessing.patch_store import SPLITS, PatchSet, PatchSettings, PatchStore, open_store
-from preprocessing.patches import build_store
-from preprocessing.polygons import PolygonCounts
-from preprocessing.scene_checks import check_inria, check_report
 from preprocessing.scenes import Scene
 
+PREVIEW = "augmentation.png"
+# Options that say how to cut, which a recipe says itself.
+_CUTTING = ("target", "patch_size", "bands", "gsd")
 
-def describe(store: PatchStore) -> Iterator[str]:
-    """What was cut, as lines for a screen."""
+
+def describe_store(store: PatchStore) -> Iterator[str]:
+    """Say what was cut, line by line."""
     manifest, settings = store.manifest, store.settings
     gsd = "of unknown size" if manifest["gsd"] is None else f"of {manifest['gsd']:.3g} m"
     yield (
@@ -44,46 +46,19 @@ def describe(store: PatchStore) -> Iterator[str]:
         members = [scene for scene in manifest["scenes"] if scene["split"] == split]
         yield _row(split, patches, members)
         sources = sorted({scene.get("source") or "" for scene in members})
-        for source in sources[1:] and sources:
-            yield _row(f"  {source}", patches, members, source)
+        for source in sources if len(sources) > 1 else ():
+            of_it = [scene for scene in members if (scene.get("source") or "") == source]
+            yield _row(f"  {source}", patches, of_it)
     limits = manifest.get("band_limits") or [None] * manifest["bands"]
     for number, (mean, std, limit) in enumerate(
         zip(manifest["band_mean"], manifest["band_std"], limits, strict=True), start=1
     ):
         clipped = "" if limit is None else f", clipped to {limit[0]:g} to {limit[1]:g}"
         yield f"band {number}: mean {mean:.4g}, standard deviation {std:.4g}{clipped}"
-    counts = [scene["polygons"] for scene in manifest["scenes"] if scene.get("polygons")]
-    if counts:
-        total = PolygonCounts(**{name: sum(c[name] for c in counts) for name in counts[0]})
-        yield f"vector labels of {len(counts)} scenes: {total}"
+    yield from describe_polygons(store)
 
 
-def draw_preview(store: PatchStore, path: Path, seed: int = 0) -> None:
-    """Draw what strong augmentation does to the training patch that shows most of both classes.
-
-    Args:
-        store: an open store.
-        path: the picture to write as PNG; replaced where it exists.
-        seed: of everything random.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    patches = store.train
-    both = np.minimum(patches.target_shares, 1 - patches.target_shares)
-    number = int((patches.valid_shares * both).argmax())
-    augmentation = replace(STRONG, value_range=value_range(store.manifest))
-    height, width = patches.extents[number]
-    image = np.asarray(patches.images[number, :height, :width])
-    mask = np.asarray(patches.masks[number, :height, :width])
-    with replacing(path, overwrite=True) as target:
-        draw_augmentations(image, mask, augmentation, target, seed)
-
-
-def _row(name: str, patches: PatchSet, scenes: list[dict], source: str | None = None) -> str:
-    """Figures of one split, or of one source in it."""
-    if source is not None:
-        scenes = [scene for scene in scenes if (scene.get("source") or "") == source]
+def _row(name: str, patches: PatchSet, scenes: list[dict]) -> str:
     names = {scene["name"] for scene in scenes}
     chosen = np.array([scene in names for scene in patches.scenes], bool)
     valid = patches.valid_shares[chosen] * patches.size**2
@@ -98,16 +73,41 @@ def _row(name: str, patches: PatchSet, scenes: list[dict], source: str | None = 
     )
 
 
-PATCHES = recipes.open_buildings().patches
-# Options that say how to cut, which a recipe says itself.
-_CUTTING = ("target", "patch_size", "stride", "window", "bands", "gsd")
+def draw_preview(store: PatchStore, seed: int = 0) -> Path:
+    """Draw strong augmentation of the training patch that shows most of both classes.
+
+    Args:
+        store: an open store, into which the picture is written as PNG.
+        seed: seed of the changes that are drawn.
+
+    Returns:
+        The picture's path; one that exists is left as it is.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = store.folder / PREVIEW
+    if path.exists():
+        return path
+    from jointnet.figures import draw_augmentations
+
+    patches = store.train
+    both = np.minimum(patches.target_shares, 1 - patches.target_shares)
+    number = int((patches.valid_shares * both).argmax())
+    augmentation = replace(STRONG, value_range=value_range(store.manifest))
+    height, width = patches.extents[number]
+    image = np.asarray(patches.images[number, :height, :width])
+    mask = np.asarray(patches.masks[number, :height, :width])
+    with replacing(path) as target:
+        draw_augmentations(image, mask, augmentation, target, seed)
+    return path
 
 
-def prepare(output: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
+def cut_store(output: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
     """Cut scenes into a patch store that shows some target.
 
     Args:
-        output: where the store comes to lie; must not exist.
+        output: folder of the store; must not exist.
         scenes: training and validation scenes.
         settings: how to cut.
 
@@ -115,6 +115,8 @@ def prepare(output: Path, scenes: Sequence[Scene], settings: PatchSettings) -> P
         DatasetError: no training pixel is target; and what ``patches.build_store`` raises.
         OutputError: the folder exists, or cannot be written.
     """
+    from preprocessing.patches import build_store
+
     if output.exists():
         raise OutputError(f"{output} exists; delete it or name another folder")
     with folder_beside(output) as beside:
@@ -131,75 +133,113 @@ def prepare(output: Path, scenes: Sequence[Scene], settings: PatchSettings) -> P
 def _scenes_and_settings(
     options: dict, where: str | None, buffer_m: float | None
 ) -> tuple[list[Scene], PatchSettings, int]:
-    """What the command shall cut and how, and how many images nobody labelled."""
-    images, labels, layout, name = (options[k] for k in ("images", "labels", "layout", "recipe"))
+    """Return what to cut, how, and how many images have no label."""
+    images, labels, source = (options[key] for key in ("images", "labels", "source"))
     data, validation = options["data"], options["validation"]
-    if name is not None:
+    if source in recipes.RECIPES:
         fixed = [f"--{option.replace('_', '-')}" for option in _CUTTING if given(option)]
         if fixed:
-            raise click.UsageError(f"--recipe {name} says itself what {', '.join(fixed)} would")
-        if isinstance(validation, float) and name != "polygons":
+            raise click.UsageError(f"--recipe {source} says itself what {', '.join(fixed)} would")
+        if isinstance(validation, float) and source != "polygons":
             raise click.UsageError(
-                f"--validation {validation}: --recipe {name} takes tiles, such as 1,2; shares are "
-                "for --images, --layout and --recipe polygons"
+                f"--validation {validation}: --recipe {source} takes tiles, such as 1,2; shares "
+                "are for --images, --layout and --recipe polygons"
             )
-        features = {"where": where, "buffer_m": buffer_m} if name == "polygons" else {}
-        recipe = recipes.RECIPES[name](**features)
+        features = {"where": where, "buffer_m": buffer_m} if source == "polygons" else {}
+        recipe = recipes.RECIPES[source](**features)
         scenes = recipe.scenes(data, validation)
         return choose_features(scenes, where, buffer_m), recipe.patches, 0
-    settings = _settings(options)
-    if layout is None:
+    size, stride, window = options["patch_size"]
+    settings = PatchSettings(
+        patch_size=size,
+        stride=stride,
+        validation_size=window,
+        bands=3 if options["bands"] is None else len(options["bands"]),
+        target=options["target"],
+        band_numbers=options["bands"],
+    )
+    if source is None:
         if len(images) != len(labels):
             raise click.UsageError("--images and --labels go together, as often as each other")
         if given("data"):
-            raise click.UsageError("--data goes with --layout, --recipe or --check")
+            raise click.UsageError("--data goes with --layout or --recipe")
         scenes, unlabelled = folder_pairs(images, labels, validation, options["gsd"])
     else:
         if given("gsd"):
-            raise click.UsageError(f"--gsd goes with --images; --layout {layout} says it itself")
-        if layout != "inria" and not given("target"):
+            raise click.UsageError(f"--gsd goes with --images; --layout {source} says it itself")
+        if source != "inria" and not given("target"):
             raise click.UsageError(
-                f"--layout {layout}: say by --target if it is buildings or roads"
+                f"--layout {source}: say by --target if it is buildings or roads"
             )
-        scenes, unlabelled = layout_scenes(layout, data, settings.target, validation)
+        scenes, unlabelled = layout_scenes(source, data, settings.target, validation)
     return choose_features(scenes, where, buffer_m), settings, unlabelled
 
 
-def _settings(options: dict) -> PatchSettings:
-    """How to cut, where no recipe says it."""
-    size, stride, window = (options[k] for k in ("patch_size", "stride", "window"))
-    if max(window, stride or 1) > size:
-        raise click.UsageError(
-            f"--window {window} and --stride {stride} are at most --patch-size, {size}"
+def parse_patch_size(
+    context: click.Context, option: click.Parameter, value: str
+) -> tuple[int, int, int]:
+    """Turn ``"384,256,256"`` into sides of patch, stride and window.
+
+    The stride is two thirds of the patch and the window 256 pixels if they are left out.
+
+    Raises:
+        click.BadParameter: one to three whole numbers are wanted, the patch at least 16, stride
+            and window at most the patch, the window a multiple of 8.
+    """
+    words = value.split(",")
+    if len(words) > 3 or not all(word.strip().isdecimal() for word in words):
+        raise click.BadParameter(f"{value!r} is no size; write PIXELS, or as in 384,256,256")
+    size, *others = map(int, words)
+    stride, window = (*others, *(2 * size // 3, 256)[len(others) :])
+    if size < 16 or stride < 1:
+        raise click.BadParameter(f"a patch of {size}, a stride of {stride}: at least 16 and 1")
+    if max(stride, window) > size:
+        raise click.BadParameter(
+            f"a stride of {stride} and a window of {window} are to be at most the patch, {size}"
         )
-    if window % 8:
-        raise click.UsageError(f"--window {window} is no multiple of 8, as the network needs")
-    bands = options["bands"]
-    return PatchSettings(
-        patch_size=size,
-        stride=stride or 2 * size // 3,
-        validation_size=window,
-        bands=PATCHES.bands if bands is None else len(bands),
-        target=options["target"],
-        band_numbers=bands,
-    )
+    if window < 16 or window % 8:
+        raise click.BadParameter(
+            f"a window of {window} is no multiple of 8 from 16 on, as the network needs"
+        )
+    return size, stride, window
 
 
-def _training_command(store: PatchStore, recipe: str | None) -> str:
-    """How to train on a store: by the recipe it was cut by, where that takes such a store."""
-    named = recipe is not None and recipes.RECIPES[recipe]().patches == store.settings
-    option = f"--recipe {recipe} " if named else ""
-    return f"python experiments/train_jointnet.py {option}--store {quote(str(store.folder))}"
+def _check(scenes: Sequence[Scene], settings: PatchSettings) -> None:
+    from preprocessing.scene_checks import check_scenes
+
+    infos = check_scenes(scenes, settings)
+    for split in SPLITS:
+        members = [info for info, s in zip(infos, scenes, strict=True) if s.split == split]
+        pixels = sum(info.height * info.width for info in members)
+        click.echo(f"{split:<12}{len(members):>7} scenes{pixels / 1e6:>10.1f} million pixels")
+    click.echo(f"pixels are {infos[0].dtype}; nothing was cut: --output STORE does it")
 
 
-def _check(data: Path) -> int:
-    """Check a folder in the Inria layout; 2 where something is wrong with it."""
+def _check_inria(data: Path) -> int:
+    """Check a folder in the Inria layout; return 2 where something is wrong with it."""
+    from preprocessing.scene_checks import check_inria, check_report
+
     check = check_inria(data)
     for line in (*check_report(check), *(f"note: {note}" for note in check.notes)):
         click.echo(line)
     for problem in check.problems:
         click.echo(f"problem: {problem}", err=True)
     return 2 if check.problems else 0
+
+
+def _describe(store: PatchStore, recipe: str | None) -> None:
+    for line in describe_store(store):
+        click.echo(line)
+    # A store on a disk that cannot be written is described all the same.
+    with contextlib.suppress(OutputError):
+        click.echo(f"augmentation of one patch: {draw_preview(store)}")
+    # By the recipe it was cut by, where that takes such a store.
+    named = recipe in recipes.RECIPES and recipes.RECIPES[recipe]().patches == store.settings
+    option = f"--recipe {recipe} " if named else ""
+    click.echo(
+        f"train on it: python experiments/train_jointnet.py {option}--store "
+        f"{quote(str(store.folder))}"
+    )
 
 
 _PATH = click.Path(path_type=Path)
@@ -221,14 +261,22 @@ _PATH = click.Path(path_type=Path)
     metavar="PATH",
     help="Folder of their label rasters or vector files, or one vector file for all.",
 )
-@click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of --data, a known data set.")
-@click.option("--recipe", type=click.Choice(list(recipes.RECIPES)), help="Cut as a recipe does.")
+@click.option(
+    "--layout",
+    "--recipe",
+    "source",
+    type=click.Choice([*LAYOUTS, *recipes.RECIPES]),
+    metavar="NAME",
+    help=f"A data set in --data: {', '.join(LAYOUTS)}; or a recipe, which also says how to cut: "
+    f"{', '.join(recipes.RECIPES)}.",
+)
 @data_option
 @click.option(
     "--output",
     type=_PATH,
     metavar="STORE",
-    help="Patch store to write; one that exists is described, where nothing to cut is named.",
+    help="Patch store to write; one that exists is described. Without it nothing is cut and the "
+    "data are only checked.",
 )
 @click.option(
     "--validation",
@@ -239,83 +287,61 @@ _PATH = click.Path(path_type=Path)
 @where_option
 @buffer_option
 @click.option("--target", default="buildings", help="What the labels show: buildings, roads, ...")
-@click.option("--patch-size", type=click.IntRange(16), default=PATCHES.patch_size, help="Pixels.")
 @click.option(
-    "--stride",
-    type=click.IntRange(1),
-    show_default="two thirds of the patch size",
-    help="Pixels from patch to patch.",
-)
-@click.option(
-    "--window",
-    type=click.IntRange(16),
-    default=PATCHES.validation_size,
-    help="Side of what the network is fed, at most the patch size.",
+    "--patch-size",
+    default="384,256,256",
+    callback=parse_patch_size,
+    metavar="PIXELS[,STRIDE[,WINDOW]]",
+    help="Side of a patch, pixels from patch to patch, and side of what the network is fed; of "
+    "one number two thirds and 256.",
 )
 @click.option(
     "--bands",
     callback=parse_bands,
     metavar="N,N,N",
-    show_default="red, green and blue as the file marks them, else its first bands",
-    help="Bands to take, counted from 1.",
+    show_default="red, green, blue as marked, else the first",
+    help="Bands to use, counted from 1.",
 )
 @click.option(
     "--gsd",
     type=click.FloatRange(0, min_open=True),
     help="Ground metres per pixel of --images that do not say.",
 )
-@click.option("--check", is_flag=True, help="Check --data in the Inria layout, and cut nothing.")
-@click.option(
-    "--preview",
-    type=_PATH,
-    metavar="PNG",
-    help="Draw what augmentation does to a patch of the store.",
-)
 def main(
-    output: Path | None,
-    where: str | None,
-    buffer_m: float | None,
-    check: bool,
-    preview: Path | None,
-    **options: object,
+    output: Path | None, where: str | None, buffer_m: float | None, **options: object
 ) -> int | None:
-    """Cut images and labels into a patch store, to be trained on without them.
+    """Check images and labels, or cut them into a patch store, to be trained on without them.
 
     \b
+    python experiments/prepare.py --layout inria --data data
     python experiments/prepare.py --images tiles --labels masks --output store
     python experiments/prepare.py --images tiles --labels roads.gpkg --buffer-m 3 --target roads \\
         --output store
     python experiments/prepare.py --layout spacenet --data AOI_2_Vegas_Train --target buildings \\
         --output store
-    python experiments/prepare.py --output store --preview augmented.png
-    python experiments/prepare.py --check --data data
     """  # noqa: D301 (click takes the control character itself)
-    if check:
-        others = {name for name in click.get_current_context().params if given(name)}
-        if others - {"check", "data"}:
-            raise click.UsageError("--check reads --data and goes with no other option")
-        return _check(options["data"])
-    sources = [options["images"] or options["labels"], options["layout"], options["recipe"]]
-    named = sum(map(bool, sources))
-    if output is None or named > 1:
+    source = options["source"]
+    named = bool(options["images"] or options["labels"]) + (source is not None)
+    if named > 1 or (output is None and not named):
         raise click.UsageError(
-            "give --output, and one of --images with --labels, --layout and --recipe; or --check"
+            "give --images with --labels, --layout or --recipe; or --output alone, a store that "
+            "exists"
         )
-    if named:
-        scenes, settings, unlabelled = _scenes_and_settings(options, where, buffer_m)
-        store = prepare(output, scenes, settings)
-        if unlabelled:
-            click.echo(f"{unlabelled} images without a label were left out")
-        if note := patch_note(scenes):
-            click.echo(f"note: {note}")
+    if not named:
+        _describe(open_store(output), None)
+        return None
+    if output is None and source == "inria":
+        return _check_inria(options["data"])
+    scenes, settings, unlabelled = _scenes_and_settings(options, where, buffer_m)
+    store = None if output is None else cut_store(output, scenes, settings)
+    if unlabelled:
+        click.echo(f"{unlabelled} images without a label were left out")
+    if note := patch_note(scenes):
+        click.echo(f"note: {note}")
+    if store is None:
+        _check(scenes, settings)
     else:
-        store = open_store(output)
-    for line in describe(store):
-        click.echo(line)
-    if preview is not None:
-        draw_preview(store, preview)
-        click.echo(f"augmentation of one patch: {preview}")
-    click.echo(f"train on it: {_training_command(store, options['recipe'])}")
+        _describe(store, source)
     return None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -34,7 +34,9 @@ class PixelNetwork(keras.Model):
         ValueError: ``bands`` is not positive, or an argument does not fit it.
     """
 
+    # Sides of an image are multiples of it; and the names that ``from_variant`` takes.
     MULTIPLE = 1
+    VARIANTS: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -152,6 +154,7 @@ class JointNet(PixelNetwork):
     """
 
     MULTIPLE = 8
+    VARIANTS = VARIANTS
 
     def __init__(
         self,

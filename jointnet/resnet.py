@@ -82,6 +82,7 @@ class ResNetUNet(PixelNetwork):
     """
 
     MULTIPLE = 32
+    VARIANTS = BACKBONES
 
     def __init__(
         self,

@@ -102,18 +102,20 @@ class TrainingSettings:
         counts += ("epochs", "steps_per_epoch", "early_stopping")
         for name in (*counts, "learning_rate"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive; got {value}")
         if self.batch_size % (self.micro_batch_size or 1):
             raise ValueError(
                 f"micro_batch_size must divide batch_size {self.batch_size}; got "
                 f"{self.micro_batch_size}"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..{2**32 - 1}; got {self.seed}")
         shares = self.source_shares
         if shares and (abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) < 0):
             raise ValueError(f"source_shares must be 0 or more and sum to 1; got {shares}")
         for name in ("warmup_steps", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
         average = self.weight_average
         if average is not None and not 0 < average < 1:

@@ -1,4 +1,4 @@
-"""Scaling of raw pixels, band by band, inside the network."""
+"""Scale raw pixels, band by band, inside the network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,19 +8,18 @@ import keras
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class BandScaling(keras.layers.Layer):
-    """``(pixels - offset) / scale`` with one offset and one scale per band.
+    """Compute ``(pixels - offset) / scale`` with one offset and one scale per band.
 
-    With limits, pixels are clipped to them first: a few saturated or damaged ones of 16-bit or
-    float imagery would otherwise enter the statistics of a whole window.
+    With limits, pixels are clipped first: a few saturated or damaged pixels of 16-bit or float
+    imagery would otherwise enter the statistics of a whole window.
 
-    ``keras.layers.Rescaling`` does the same, but on the JAX backend it can fail where TensorFlow
-    is not importable, and it multiplies by rounded inverses.
+    ``keras.layers.Rescaling`` does the same, but fails on the JAX backend if TensorFlow cannot be
+    imported, and multiplies by rounded inverses.
 
     Args:
         offset: subtracted from each band, one number per band.
         scale: divides each band after that, one number per band, none 0.
-        limits: (low, high) that each band is clipped to before, one pair per band; None to clip
-            nothing.
+        limits: (low, high) that each band is clipped to first, one pair per band, or None.
 
     Input shape:
         ``(batch, height, width, bands)``, any numeric dtype.
@@ -29,8 +28,8 @@ class BandScaling(keras.layers.Layer):
         As the input, in the layer's compute dtype.
 
     Raises:
-        ValueError: different numbers of offsets, scales and limits, a scale of 0, or limits that
-            are not (low, high) with low at most high.
+        ValueError: numbers of offsets, scales and limits differ, a scale is 0, or limits are not
+            (low, high) with low at most high.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class BandScaling(keras.layers.Layer):
         self.limits = limits
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Scaled pixels."""
+        """Return the scaled pixels."""
         pixels = keras.ops.cast(inputs, self.compute_dtype)
         if self.limits is not None:
             limits = keras.ops.convert_to_tensor(self.limits, self.compute_dtype)
@@ -69,10 +68,10 @@ class BandScaling(keras.layers.Layer):
         return (pixels - offset) / keras.ops.convert_to_tensor(self.scale, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """As the input."""
+        """Return the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor's arguments."""
         arguments = {"offset": self.offset, "scale": self.scale, "limits": self.limits}
         return {**super().get_config(), **arguments}

@@ -1,4 +1,4 @@
-"""Bilinear upsampling by two that works with free height and width in every engine."""
+"""Bilinear upsampling by two that works with free height and width on every backend."""
 
 import keras
 
@@ -8,10 +8,10 @@ class BilinearUpsampling(keras.layers.Layer):
     """Double height and width bilinearly, pixel centres aligned at half pixels.
 
     Equal to ``keras.layers.UpSampling2D(2, interpolation="bilinear")``, which fails in graph
-    mode where height and width are free (seen in keras 3.14 to 3.15.1). Along an axis, the two
-    pixels that replace ``x[i]`` are ``(x[i-1] + 3 x[i]) / 4`` and ``(3 x[i] + x[i+1]) / 4``, with
-    the border pixel repeated. Written as steps from ``x[i]``, so that neither float16 overflows
-    nor a constant changes.
+    mode if height and width are free (keras 3.14 to 3.15.1). Along an axis, the two pixels that
+    replace ``x[i]`` are ``(x[i-1] + 3 x[i]) / 4`` and ``(3 x[i] + x[i+1]) / 4``, with the border
+    pixel repeated. They are computed as steps from ``x[i]``, so that float16 does not overflow
+    and a constant stays the same.
 
     Input shape:
         ``(batch, height, width, channels)``, floating point.
@@ -30,7 +30,7 @@ class BilinearUpsampling(keras.layers.Layer):
         return keras.ops.reshape(x, (-1, 2 * height, 2 * width, channels))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Height and width doubled where known."""
+        """Return the shape with height and width doubled where they are known."""
         batch, height, width, channels = input_shape
         return (
             batch,
@@ -41,16 +41,16 @@ class BilinearUpsampling(keras.layers.Layer):
 
 
 def _both_halves(x: keras.KerasTensor, axis: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The two pixels that replace each one along an axis."""
+    """Return the two pixels that replace each one along an axis."""
     shape = list(keras.ops.shape(x))
 
     # By ops.slice: TensorFlow's gradient of x[:, :1] takes five times as long on a CPU.
-    def part(first: int, length: int | keras.KerasTensor) -> keras.KerasTensor:
+    def piece(first: int, length: int | keras.KerasTensor) -> keras.KerasTensor:
         start, size = [0] * len(shape), list(shape)
         start[axis], size[axis] = first, length
         return keras.ops.slice(x, start, size)
 
     rest = shape[axis] - 1
-    before = keras.ops.concatenate([part(0, 1), part(0, rest)], axis=axis)
-    after = keras.ops.concatenate([part(1, rest), part(rest, 1)], axis=axis)
+    before = keras.ops.concatenate([piece(0, 1), piece(0, rest)], axis=axis)
+    after = keras.ops.concatenate([piece(1, rest), piece(rest, 1)], axis=axis)
     return x + (before - x) / 4, x + (after - x) / 4

@@ -1,4 +1,4 @@
-"""Dilated convolution as one operation, whichever backend Keras runs on."""
+"""The dense atrous block of JointNet, and its dilated convolution."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,25 +10,23 @@ from layers.group_normalization import GroupNormalization
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class Conv2D(keras.layers.Conv2D):
-    """``keras.layers.Conv2D``, faster on TensorFlow where it is dilated.
+    """``keras.layers.Conv2D``, faster on TensorFlow if it is dilated.
 
-    On TensorFlow Keras rearranges the pixels into a batch of small images, convolves, and
-    rearranges them back, which also keeps bias and activation from being computed with the
-    convolution. Here it is one operation, and so is its gradient by the input, the convolution
-    with the kernel turned by 180 degrees (Dumoulin and Visin 2016, arXiv:1603.07285, section
-    4.2). Its gradient by the kernel stays as Keras has it: as one operation it is slower in
+    On TensorFlow, Keras rearranges the pixels into a batch of small images, convolves, and
+    rearranges them back. Here it is one operation, and so is its gradient by the input, the
+    convolution with the kernel turned by 180 degrees (Dumoulin and Visin 2016, arXiv:1603.07285,
+    section 4.2). The gradient by the kernel stays Keras' own: as one operation it is slower in
     float32, and TensorFlow 2.21 ends with a segmentation fault in bfloat16.
 
-    That holds for stride 1, ``"same"`` padding, an odd kernel, one group and channels last;
-    everything else, and every other backend, is as in the base class. So are arguments, weights,
-    shapes and errors; values are equal but for rounding. The name is that of the base class as
-    well, since files of weights name the layers of a list by their class.
+    This covers stride 1, ``"same"`` padding, an odd kernel, one group and channels last; anything
+    else, and every other backend, uses the base class. Values are equal but for rounding. Do not
+    rename the class: files of weights name the layers of a list by class.
     """
 
     def convolution_op(
         self, inputs: keras.KerasTensor, kernel: keras.KerasTensor
     ) -> keras.KerasTensor:
-        """The convolution, without bias and activation."""
+        """Convolve, without bias and activation."""
         covered = (
             keras.backend.backend() == "tensorflow"
             and max(self.dilation_rate) > 1
@@ -45,7 +43,7 @@ class Conv2D(keras.layers.Conv2D):
     def _with_gradient(
         self, inputs: keras.KerasTensor, kernel: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, Callable]:
-        """The convolution, and the function from its gradient to those of the arguments."""
+        """Return the convolution, and the function from its gradient to those of the arguments."""
         import tensorflow as tf
 
         def convolve(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -70,7 +68,7 @@ class DenseAtrousBlock(keras.layers.Layer):
     """Dense 3x3 atrous convolutions, fused by one 1x1 convolution.
 
     Each convolution reads the concatenation of the block's input and all earlier outputs and
-    gives ``growth_rate`` channels: convolution, ReLU, group normalisation. The dilation rates
+    makes ``growth_rate`` channels: convolution, ReLU, group normalisation. The dilation rates
     1, 2, 5 (twice) widen the field of view without the holes that equal rates would leave.
     One 1x1 convolution with ReLU fuses the concatenation of everything.
 
@@ -79,19 +77,19 @@ class DenseAtrousBlock(keras.layers.Layer):
         groups: groups of the normalisations; must divide ``growth_rate``.
         dilation_rates: dilation of each 3x3 convolution.
         epsilon: epsilon of the normalisations.
-        filters: channels of the fused output, ``4 * growth_rate`` where None.
-        rematerialise: what training computes a second time for the gradients in place of holding
-            it in memory; function and gradients are the same. ``"concatenations"``: what the
-            convolutions read, whose memory grows with the square of their number (Pleiss et al.
-            2017, "Memory-Efficient Implementation of DenseNets", arXiv:1707.06990).
-            ``"blocks"``: all but the block's input as well (Chen et al. 2016, "Training Deep
-            Nets with Sublinear Memory Cost", arXiv:1604.06174). None for nothing.
+        filters: channels of the fused output; None for ``4 * growth_rate``.
+        rematerialise: what training computes a second time for the gradients, to hold less in
+            memory; the results are the same. ``"concatenations"``: what the convolutions read,
+            whose memory grows with the square of their number (Pleiss et al. 2017,
+            "Memory-Efficient Implementation of DenseNets", arXiv:1707.06990). ``"blocks"``:
+            everything but the block's input (Chen et al. 2016, "Training Deep Nets with
+            Sublinear Memory Cost", arXiv:1604.06174). None for nothing.
 
     Input shape:
         ``(batch, height, width, channels)``, floating point; free height and width.
 
     Output shape:
-        ``(batch, height, width, filters)``: the block's fused output, not negative.
+        ``(batch, height, width, filters)``: the fused output, not negative.
 
     Raises:
         ValueError: ``growth_rate`` is not positive or no multiple of ``groups``,
@@ -159,12 +157,12 @@ class DenseAtrousBlock(keras.layers.Layer):
         self.fusion.build((*rest, channels))
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Fused output of the block."""
+        """Return the block's fused output."""
         if self.rematerialise is None:
             return self._fused(inputs)
         if self.rematerialise == "concatenations":
-            return self._fused_in_parts(inputs)
-        return keras.remat(self._fused_in_parts)(inputs)
+            return self._fused_from_list(inputs)
+        return keras.remat(self._fused_from_list)(inputs)
 
     def _fused(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = inputs
@@ -172,20 +170,20 @@ class DenseAtrousBlock(keras.layers.Layer):
             x = keras.ops.concatenate([x, normalization(convolution(x))], axis=-1)
         return self.fusion(x)
 
-    def _fused_in_parts(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """The same, where what was concatenated is held in its parts alone."""
-        parts = [inputs]
+    def _fused_from_list(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Do the same, and hold what is concatenated as a list only."""
+        tensors = [inputs]
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
-            *parts, y = _convolve_parts(convolution, parts)
-            parts.append(normalization(y))
-        return _convolve_parts(self.fusion, parts)[-1]
+            *tensors, y = _convolve_list(convolution, tensors)
+            tensors.append(normalization(y))
+        return _convolve_list(self.fusion, tensors)[-1]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Input's batch, height and width; the fused channels."""
+        """Return the input's shape with the fused channels."""
         return (*input_shape[:-1], self._fused_filters)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "growth_rate": self.growth_rate,
@@ -197,18 +195,19 @@ class DenseAtrousBlock(keras.layers.Layer):
         }
 
 
-def _convolve_parts(
-    convolution: keras.layers.Conv2D, parts: list[keras.KerasTensor]
+def _convolve_list(
+    convolution: keras.layers.Conv2D, tensors: list[keras.KerasTensor]
 ) -> list[keras.KerasTensor]:
-    """The parts, and the convolution of their concatenation, which is not held.
+    """Return the tensors, and the convolution of their concatenation, which is not held.
 
-    The parts are given on so that the gradient of a part is added up convolution by convolution;
-    else each convolution's contribution would be held until the last is there.
+    The tensors are passed on so that their gradients are added up convolution by convolution;
+    otherwise each convolution's contribution would be held until the last is there.
     """
 
-    def linear(kernel: keras.KerasTensor, *parts: keras.KerasTensor) -> list[keras.KerasTensor]:
-        return [*parts, convolution.convolution_op(keras.ops.concatenate(parts, axis=-1), kernel)]
+    def linear(kernel: keras.KerasTensor, *tensors: keras.KerasTensor) -> list[keras.KerasTensor]:
+        together = keras.ops.concatenate(tensors, axis=-1)
+        return [*tensors, convolution.convolution_op(together, kernel)]
 
-    kernel, bias = (keras.ops.cast(w, parts[0].dtype) for w in convolution.weights)
-    *parts, y = keras.remat(linear)(kernel, *parts)
-    return [*parts, convolution.activation(y + bias)]
+    kernel, bias = (keras.ops.cast(w, tensors[0].dtype) for w in convolution.weights)
+    *tensors, y = keras.remat(linear)(kernel, *tensors)
+    return [*tensors, convolution.activation(y + bias)]

@@ -11,21 +11,21 @@ import keras
 class GroupNormalization(keras.layers.Layer):
     """Normalise each sample over space and over groups of channels, channels last.
 
-    For each sample and each of ``groups`` runs of adjacent channels, mean and variance over
-    all positions and the group's channels make the group zero-mean and unit-variance; a learned
-    scale (``gamma``) and offset (``beta``) per channel follow. Nothing depends on the other
-    samples of the batch, so training and inference are the same function.
+    Each of ``groups`` runs of adjacent channels is brought to mean 0 and variance 1 over all its
+    positions and channels, sample by sample; a learned scale (``gamma``) and offset (``beta``)
+    per channel follow. Nothing depends on the other samples of the batch, so training and
+    inference are the same function.
 
     ``groups=1`` is layer normalisation over space and channels; ``groups`` equal to the channels
     (or ``-1``) is instance normalisation.
 
     Statistics are computed in float32 under every dtype policy, axis by axis, and as the mean of
     squared deviations, not as a difference of large squares: float16 inputs of large magnitude
-    and small spread neither overflow nor drown in rounding.
+    and small spread do not overflow, and keep their precision.
 
-    The gradient is written out: between the two passes of a training step the layer holds its
-    input, which the ReLU before it holds anyway, and statistics per channel. Automatic
-    differentiation would hold a float32 copy of the input too, and take twice as long.
+    The gradient is written out: between forward and backward pass the layer holds its input,
+    which the ReLU before it holds anyway, and statistics per channel. Automatic differentiation
+    would hold a float32 copy of the input too, and take twice as long.
 
     Args:
         groups: number of groups; must divide the channels. ``-1`` is one group per channel.
@@ -38,8 +38,8 @@ class GroupNormalization(keras.layers.Layer):
         As the input, in the layer's compute dtype.
 
     Raises:
-        ValueError: ``groups`` is neither positive nor -1, ``epsilon`` is not positive, the
-            channels are unknown or no multiple of ``groups``.
+        ValueError: ``groups`` is neither positive nor -1, ``epsilon`` is not positive, or the
+            channels are unknown or not a multiple of ``groups``.
     """
 
     def __init__(self, groups: int = 32, epsilon: float = 1e-5, **kwargs: Any):
@@ -53,7 +53,7 @@ class GroupNormalization(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create ``gamma`` and ``beta``, one value per channel, never cast down in ``call``."""
+        """Create ``gamma`` and ``beta``, one float32 value per channel."""
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(f"the number of channels must be known; got shape {input_shape}")
@@ -72,18 +72,18 @@ class GroupNormalization(keras.layers.Layer):
         )
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Normalise ``inputs``; same shape out."""
+        """Normalise ``inputs``, and keep their shape."""
         gamma, beta = (keras.ops.cast(w, "float32") for w in (self.gamma, self.beta))
         return keras.ops.custom_gradient(self._with_gradient)(inputs, gamma, beta)
 
     def _with_gradient(
         self, inputs: keras.KerasTensor, gamma: keras.KerasTensor, beta: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, Callable]:
-        """The normalised input, and the function from its gradient to those of the arguments."""
+        """Return the normalised input, and the function from its gradient to the arguments'."""
         x = keras.ops.cast(inputs, "float32")
-        # Reducing over space first, channel by channel, walks memory in order: two to three
-        # times faster than reducing over the channels of a group at once. The moments of a
-        # group follow exactly from those of its channels.
+        # Over space first, channel by channel: that walks memory in order, and is two to three
+        # times faster than over a group's channels at once. A group's moments follow exactly
+        # from those of its channels.
         mean = _mean_over_space(x)
         centred = x - mean
         variance = _mean_over_space(keras.ops.square(centred))
@@ -96,16 +96,16 @@ class GroupNormalization(keras.layers.Layer):
         def gradient(
             *arguments: keras.KerasTensor, upstream: keras.KerasTensor | None = None
         ) -> tuple[keras.KerasTensor, ...]:
-            # Torch gives the arguments of the forward pass, and the gradient by name.
+            # Torch passes the arguments of the forward pass, and the gradient by name.
             if upstream is None:
                 (upstream,) = arguments
-            # As that of batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167, section
-            # 3), a group in place of the batch: with y the input normalised, before gamma and
+            # As in batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167, section 3),
+            # with a group in place of the batch: if y is the normalised input, before gamma and
             # beta, dx = root * (gamma g - mean(gamma g) - y mean(gamma g y)).
             g = keras.ops.cast(upstream, "float32")
             g_mean = _mean_over_space(g)
-            # What depends on the forward pass alone, TensorFlow computes as soon as it can, and
-            # then holds in float32 until here. The zero makes it wait for the gradient.
+            # TensorFlow computes what depends on the forward pass alone as soon as it can, and
+            # holds it in float32 until here. The zero makes it wait for the gradient.
             held = inputs + keras.ops.cast(0 * g_mean, inputs.dtype)
             centred = keras.ops.cast(held, "float32") - group_mean
             gy_mean = root * _mean_over_space(g * centred)
@@ -125,7 +125,7 @@ class GroupNormalization(keras.layers.Layer):
         return keras.ops.cast(centred * scale + offset, self.compute_dtype), gradient
 
     def _mean_over_group(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Each channel of ``(batch, 1, ..., channels)`` replaced by its group's mean."""
+        """Replace each channel of ``(batch, 1, ..., channels)`` by its group's mean."""
         *rest, channels = x.shape
         size = channels // self._group_count
         groups = keras.ops.mean(
@@ -134,17 +134,17 @@ class GroupNormalization(keras.layers.Layer):
         return keras.ops.repeat(groups, size, axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """As the input."""
+        """Return the input's shape."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
 
 
 def _mean_over_space(x: keras.KerasTensor) -> keras.KerasTensor:
-    # One axis after the other: TensorFlow adds all positions of several axes into one float32
-    # sum, which over a 256 x 256 window of values near 60,000 is off by half of their spread.
+    # One axis after the other: over several axes TensorFlow adds all values into one float32
+    # sum, which for a 256 x 256 window of values near 60,000 is off by half of their spread.
     for axis in range(len(x.shape) - 2, 0, -1):
         x = keras.ops.mean(x, axis=axis, keepdims=True)
     return x

@@ -9,13 +9,13 @@ from losses.voids import split_void
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class BinaryFocalLoss(keras.losses.Loss):
-    """Cross-entropy that gives pixels already predicted well little weight.
+    """Cross-entropy in which pixels that are predicted well have little weight.
 
     Per pixel, with p the probability of the target class:
     ``-alpha (1 - p)^gamma log(p)`` on target pixels and
     ``-(1 - alpha) p^gamma log(1 - p)`` on background. The mean over a sample's valid pixels is
-    the sample's loss; the batch's loss is the mean over samples, so a batch that is split over
-    devices gives the same value. A sample without valid pixels has loss 0.
+    the sample's loss; the batch's loss is the mean over samples, so it is the same if a batch
+    is split over devices. A sample without valid pixels has loss 0.
 
     ``gamma=0`` is cross-entropy weighted by ``alpha``; ``gamma=0, alpha=0.5`` is half of the
     plain cross-entropy.
@@ -51,7 +51,7 @@ class BinaryFocalLoss(keras.losses.Loss):
         self.ignore_class = ignore_class
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Loss per sample, ``(batch,)`` float32."""
+        """Return the loss per sample, ``(batch,)`` float32."""
         truth, probability, valid = split_void(y_true, y_pred, self.ignore_class)
         # Keeps the logarithm and its gradient finite at probabilities of exactly 0 and 1.
         probability = keras.ops.clip(probability, 1e-7, 1 - 1e-7)
@@ -63,7 +63,7 @@ class BinaryFocalLoss(keras.losses.Loss):
         return keras.ops.sum(pixels, axis=1) / keras.ops.maximum(keras.ops.sum(valid, axis=1), 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "gamma": self.gamma,

@@ -42,7 +42,7 @@ class DiceLoss(keras.losses.Loss):
         self.ignore_class = ignore_class
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Loss per sample, ``(batch,)`` float32."""
+        """Return the loss per sample, ``(batch,)`` float32."""
         truth, probability, valid = split_void(y_true, y_pred, self.ignore_class)
         probability = probability * valid
         both = keras.ops.sum(truth * probability, axis=1)
@@ -50,7 +50,7 @@ class DiceLoss(keras.losses.Loss):
         return 1 - (2 * both + self.smooth) / (either + self.smooth)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "smooth": self.smooth,

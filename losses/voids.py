@@ -1,4 +1,4 @@
-"""Void pixels in losses: read from the labels, counted nowhere."""
+"""Leave void pixels out of losses."""
 
 import keras
 
@@ -6,7 +6,7 @@ import keras
 def split_void(
     y_true: keras.KerasTensor, y_pred: keras.KerasTensor, ignore_class: int | None
 ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
-    """Labels and probabilities as float32 rows per sample, with the weight of each pixel.
+    """Return labels and probabilities as float32 rows per sample, with each pixel's weight.
 
     Args:
         y_true: ``(batch, ...)`` labels 0, 1 and ``ignore_class``, any numeric dtype.

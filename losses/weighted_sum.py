@@ -8,14 +8,14 @@ import keras
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class WeightedSumLoss(keras.losses.Loss):
-    """``sum(weight * loss)`` of several losses on the same labels and probabilities.
+    """Add up ``weight * loss`` of several losses on the same labels and probabilities.
 
     Args:
-        losses: ``keras.losses.Loss`` objects whose ``call`` gives one value per sample.
+        losses: ``keras.losses.Loss`` objects whose ``call`` returns one value per sample.
         weights: one factor per loss.
 
     Raises:
-        ValueError: no loss, or another number of weights than of losses.
+        ValueError: there is no loss, or there are not as many weights as losses.
     """
 
     def __init__(
@@ -35,19 +35,19 @@ class WeightedSumLoss(keras.losses.Loss):
         self.weights = [float(weight) for weight in weights]
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Loss per sample, ``(batch,)``."""
+        """Return the loss per sample, ``(batch,)`` float32."""
         return sum(
             weight * loss.call(y_true, y_pred)
             for weight, loss in zip(self.weights, self.losses, strict=True)
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, the losses serialised."""
+        """Return the constructor's arguments, the losses serialised."""
         losses = [keras.saving.serialize_keras_object(loss) for loss in self.losses]
         return {**super().get_config(), "losses": losses, "weights": self.weights}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WeightedSumLoss":
-        """Inverse of ``get_config``."""
+        """Build the loss from what ``get_config`` returned."""
         losses = [keras.saving.deserialize_keras_object(loss) for loss in config["losses"]]
         return cls(**{**config, "losses": losses})

@@ -9,10 +9,10 @@ import pytest
 
 # What trains and predicts on arrays; the rest reads and writes files, or is about one backend.
 CORE = {
-    *("band_scaling", "bilinear_upsampling", "dense_atrous_block", "conv2d"),
+    *("band_scaling", "bilinear_upsampling", "dense_atrous_block"),
     "group_normalization",
-    *("losses", "model", "batches", "device_patches", "training", "checkpoints", "runs"),
-    *("prediction", "metrics", "settings"),
+    *("losses", "model", "batches", "training", "checkpoints", "runs"),
+    *("prediction", "metrics", "training_settings"),
 }
 
 
@@ -63,9 +63,13 @@ def on_tensorflow() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The core is marked, which every backend is to pass (``pytest -m core``).
+    """Mark the core, which every backend is to pass (``pytest -m core``).
 
     Files with most slow tests first, so that no process is left with one of them at the end."""
+    here = Path(__file__).parent
+    gone = sorted(name for name in CORE if not (here / f"test_{name}.py").is_file())
+    if gone:
+        raise pytest.UsageError(f"conftest.CORE names {gone}, of which there is no test file")
     for item in items:
         if item.path.stem.removeprefix("test_") in CORE:
             item.add_marker("core")

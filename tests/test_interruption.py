@@ -399,9 +399,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_the_training_command_stops_and_goes_on(tmp_path):
     """From outside, at a moment of its own choice."""
     store = tiny_store(tmp_path).folder
-    options = "--run mine --variant jointnet_quarter --epochs 1 --steps 3 --batch-size 2"
+    options = "--run mine --set variant=jointnet_quarter --set epochs=1 --set steps_per_epoch=3"
     words = [str(ROOT / "experiments" / "train_jointnet.py"), "--store", str(store)]
-    command = [sys.executable, "-c", COMMAND, *words, *options.split(), "--precision", "float32"]
+    options += " --batch-size 2 --precision float32"
+    command = [sys.executable, "-c", COMMAND, *words, *options.split()]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,

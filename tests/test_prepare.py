@@ -13,15 +13,16 @@ from affine import Affine
 from click.testing import CliRunner, Result
 
 from experiments import recipes
-from experiments.prepare import main
+from experiments.prepare import main, parse_patch_size
 from experiments.train_jointnet import main as train_jointnet
 from jointnet import recipe as recipe_module
+from preprocessing.errors import OutputError
 from preprocessing.patch_store import PatchSettings, open_store
 from preprocessing.rasters import read_image
 from tests.helpers import write_image
 from tests.training_fixtures import ground, squares, write_inria, write_scene
 
-SMALL = ("--patch-size", 32, "--window", 16)
+SMALL = ("--patch-size", "32,21,16")
 
 
 def run(*arguments: object) -> Result:
@@ -40,6 +41,12 @@ def error(*arguments: object) -> str:
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and not result.stdout
     return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def no_preview(monkeypatch):
+    """Stores without their picture, which takes a second each to draw."""
+    monkeypatch.setattr("experiments.prepare.draw_preview", lambda store: store.folder / "a.png")
 
 
 def untouched(folder: Path) -> bool:
@@ -113,8 +120,8 @@ def test_what_is_printed_is_what_was_cut(masks, tmp_path):
 def test_options_say_how_to_cut(masks, tmp_path):
     images, labels = masks
     arguments = ("--images", images, "--labels", labels, "--output", tmp_path / "store")
-    options = ("--stride", 16, "--target", "fields", "--bands", "3,1", "--gsd", 0.5)
-    done(*arguments, *SMALL, *options, "--validation", "tile2,4")
+    options = ("--target", "fields", "--bands", "3,1", "--gsd", 0.5, "--patch-size", "32,16,16")
+    done(*arguments, *options, "--validation", "tile2,4")
     store = open_store(tmp_path / "store")
     assert store.settings == PatchSettings(32, 16, 16, 2, "fields", (3, 1))
     assert store.manifest["gsd"] == 0.5
@@ -338,22 +345,39 @@ def test_a_store_is_described_without_its_data(masks, tmp_path):
     assert done("--output", store) == first
 
 
-def test_a_preview_replaces_an_older_one_and_shows_16_bits(tmp_path):
+def test_augmentation_is_drawn_into_the_store_once_and_shows_16_bits(tmp_path, monkeypatch):
+    monkeypatch.undo()
     for number in range(2):
         image, mask = squares(32, 32, seed=number)
         deep = image.astype(np.uint16) * 8
         write_scene(tmp_path, f"a{number}", deep, mask * 255, ground(number))
     arguments = ("--images", tmp_path / "images", "--labels", tmp_path / "gt", *SMALL)
-    done(*arguments, "--output", tmp_path / "store")
-    sheet = tmp_path / "new" / "sheet.png"
-    sheet.parent.mkdir()
-    sheet.touch()
-    printed = done("--output", tmp_path / "store", "--preview", sheet)
+    sheet = tmp_path / "store" / "augmentation.png"
+    printed = done(*arguments, "--output", tmp_path / "store")
     assert printed.splitlines()[-2] == f"augmentation of one patch: {sheet}"
     picture = cv2.imread(str(sheet))
-    assert min(picture.shape[:2]) > 300 and list(sheet.parent.iterdir()) == [sheet]
+    assert min(picture.shape[:2]) > 300
     # Values up to 2,040 of 65,535, stretched to the screen, are neither black nor white.
     assert 30 < picture[60:200].mean() < 225
+    before = sheet.read_bytes()
+    assert done("--output", tmp_path / "store") == printed
+    sheet.unlink()
+    assert done("--output", tmp_path / "store") == printed
+    assert sheet.read_bytes() == before
+    assert not list((tmp_path / "store").glob(".*"))
+
+
+def test_a_store_that_cannot_be_written_is_described(masks, tmp_path, monkeypatch):
+    images, labels = masks
+    store = tmp_path / "store"
+    first = done("--images", images, "--labels", labels, "--output", store, *SMALL)
+
+    def refuse(store):
+        raise OutputError("read-only")
+
+    monkeypatch.setattr("experiments.prepare.draw_preview", refuse)
+    lines = first.splitlines()
+    assert done("--output", store).splitlines() == [*lines[:-2], lines[-1]]
 
 
 def test_an_existing_store_is_not_replaced(masks, tmp_path):
@@ -371,24 +395,35 @@ def test_an_existing_store_is_not_replaced(masks, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give --output, and one of"),
-        (("--images", "a", "--labels", "b"), "give --output, and one of"),
-        (("--output", "x", "--layout", "inria", "--recipe", "sample"), "give --output, and one of"),
-        (("--output", "x", "--layout", "inria", "--images", "a"), "give --output, and one of"),
+        ((), "give --images with --labels, --layout or --recipe; or"),
+        (("--where", "a = 1"), "give --images with --labels"),
+        (("--output", "x", "--layout", "inria", "--images", "a"), "give --images with --labels"),
         (("--output", "x", "--images", "a"), "--images and --labels go together"),
+        (("--images", "a"), "--images and --labels go together"),
         (("--output", "x", "--labels", "a"), "--images and --labels go together"),
         (("--output", "x"), "x is not a patch store"),
         (("--output", "x", "--layout", "spacenet"), "say by --target"),
-        (("--output", "x", "--recipe", "sample", "--stride", 9), "says itself what --stride would"),
-        (("--output", "x", "--layout", "inria", "--window", 512), "at most --patch-size, 384"),
-        (("--output", "x", "--layout", "inria", "--stride", 400), "at most --patch-size, 384"),
-        (("--output", "x", "--layout", "inria", "--window", 100), "no multiple of 8"),
+        (("--layout", "massachusetts"), "say by --target"),
+        (
+            ("--output", "x", "--recipe", "sample", "--patch-size", "9"),
+            "a patch of 9, a stride of 6: at least 16 and 1",
+        ),
+        (
+            ("--output", "x", "--recipe", "sample", "--patch-size", "384"),
+            "says itself what --patch-size would",
+        ),
+        (("--patch-size", "384,200,512"), "at most the patch, 384"),
+        (("--patch-size", "384,400"), "at most the patch, 384"),
+        (("--patch-size", "32"), "a window of 256 are to be at most the patch, 32"),
+        (("--patch-size", "384,256,100"), "no multiple of 8"),
+        (("--patch-size", "384,256,8"), "no multiple of 8 from 16 on"),
+        (("--patch-size", "384,0"), "a stride of 0"),
+        (("--patch-size", "384,x"), "is no size; write"),
+        (("--patch-size", "1,2,3,4"), "is no size; write"),
         (("--output", "x", "--layout", "inria", "--bands", "0,1"), "no band numbers from 1"),
         (("--output", "x", "--layout", "inria", "--validation", ","), "tile numbers or names"),
         (("--output", "x", "--layout", "inria", "--buffer-m", 0), "--buffer-m"),
-        (("--check", "--output", "x"), "goes with no other option"),
-        (("--check", "--layout", "massachusetts"), "goes with no other option"),
-        (("--check", "--where", "a = 1"), "goes with no other option"),
+        (("--output", "x", "--layout", "mine"), "'mine' is not one of 'inria'"),
         (("--output", "x", "--images", "a", "--labels", "b", "--data", "c"), "--data goes with"),
         (("--output", "x", "--layout", "inria", "--gsd", 1), "--gsd goes with --images"),
         (("--output", "x", "--layout", "inria", "--data", "nowhere"), "no data set of the Inria"),
@@ -449,7 +484,7 @@ def test_a_filter_that_nothing_passes_anywhere_is_refused(vectors, tmp_path):
 
 def test_a_whole_folder_ends_with_0_and_says_what_differs(tmp_path):
     write_inria(tmp_path)
-    printed = done("--check", "--data", tmp_path)
+    printed = done("--layout", "inria", "--data", tmp_path)
     assert printed.splitlines()[0] == f"4 images and 4 labels in {tmp_path}"
     assert "note: not the official data set (36 tiles of austin, " in printed
     assert re.search("^overall +4 +[0-9.]+%$", printed, re.MULTILINE)
@@ -459,7 +494,7 @@ def test_problems_end_with_2_and_a_line_each(tmp_path):
     write_inria(tmp_path)
     (tmp_path / "gt" / "ashby1.tif").unlink()
     (tmp_path / "images" / "borth1.tif").write_bytes(b"II*\0")
-    result = run("--check", "--data", tmp_path)
+    result = run("--layout", "inria", "--data", tmp_path)
     assert result.exit_code == 2
     first, second, *others = result.stderr.splitlines()
     assert first == f"problem: {tmp_path / 'images' / 'ashby1.tif'}: has no label of its name"
@@ -469,7 +504,24 @@ def test_problems_end_with_2_and_a_line_each(tmp_path):
 
 
 def test_a_folder_that_is_none_is_one_line(tmp_path):
-    assert "no data set of the Inria layout" in error("--check", "--data", tmp_path)
+    assert "no data set of the Inria layout" in error("--layout", "inria", "--data", tmp_path)
+
+
+def test_other_sources_are_checked_without_being_cut(masks, tmp_path):
+    images, labels = masks
+    before = sorted(tmp_path.rglob("*"))
+    lines = done("--images", images, "--labels", labels, *SMALL).splitlines()
+    assert lines[0].split()[:3] == ["train", "4", "scenes"]
+    assert lines[1].split()[:3] == ["validation", "2", "scenes"]
+    assert lines[2].startswith("pixels are uint8; nothing was cut")
+    cv2.imwrite(str(images / "tile3.jpg"), np.zeros((4, 4), np.uint8))
+    assert "tile3.jpg" in error("--images", images, "--labels", labels, *SMALL)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("value", ["384", "384,256", "384,256,256"])
+def test_stride_and_window_follow_the_patch(value):
+    assert parse_patch_size(None, None, value) == (384, 256, 256)
 
 
 # Real imagery

@@ -1,14 +1,11 @@
-"""The training command, and the run from a recipe to a finished folder behind it."""
+"""The training command: what its options choose, and a run from nothing to a picture."""
 
 import json
 import shlex
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import click
-import h5py
-import matplotlib.image
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -19,23 +16,20 @@ from experiments.train_jointnet import main
 from experiments.training_command import (
     choose_recipe,
     default_store,
-    polygon_report,
+    describe_polygons,
     run_folder,
 )
 from jointnet import JointNet
 from jointnet import recipe as recipe_module
 from jointnet.distribution import Devices
-from jointnet.metrics import threshold_mask
-from jointnet.prediction import predict_image
-from jointnet.recipe import prepare_store, refuse_other_scenes, train_recipe
-from jointnet.runs import WEIGHTS, load_run
-from preprocessing.errors import RunError, StoreError
-from preprocessing.patch_store import open_store, validation_scenes
+from jointnet.runs import load_run
+from preprocessing import sample_scenes
+from preprocessing.patch_store import open_store
 from tests.helpers import error
-from tests.test_event_log import read_events
 from tests.training_fixtures import (
     NETWORK,
     PATCHES,
+    read_events,
     run_python,
     squares,
     tiny_recipe,
@@ -60,275 +54,21 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def copy(tmp_path, eager) -> Path:
-    """A copy of a finished run."""
-    return shutil.copytree(trained().folder, tmp_path / "copy")
-
-
 def read(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-# The run folder
-
-
-def test_a_run_folder_holds_what_is_promised():
-    folder = trained().folder
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "environment.json",
-        "data.json",
-        "history.csv",
-        "metrics.json",
-        "curves.png",
-        "pictures",
-        "checkpoints",
-        "events",
-        WEIGHTS,
-    }
-
-
-def test_the_configuration_says_what_use_and_repetition_depend_on():
-    done = trained()
-    config = read(done.folder / "config.json")
-    arguments = config["network"]["arguments"]
-    assert config["network"]["class"] == "JointNet"
-    assert arguments["growth_rates"] == list(NETWORK["growth_rates"])
-    assert arguments["band_offset"] == done.store.manifest["band_mean"]
-    assert arguments["band_scale"] == done.store.manifest["band_std"]
-    assert config["parameters"] == done.run.model.count_params()
-    expected = {"bands": 3, "dtype": "uint8", "target": "buildings", "threshold": 0.6}
-    assert expected.items() <= config.items()
-    assert config["gsd"] == pytest.approx(0.3, rel=1e-3)
-    assert (config["window"], config["overlap"]) == (16, 4)
-    assert config["recipe"]["name"] == "tiny"
-    assert config["recipe"]["training"]["epochs"] == 2
-    assert config["recipe"]["patches"]["patch_size"] == 32
-
-
-def test_the_data_say_which_scenes_stood_where_and_of_what_pixels():
-    done = trained()
-    data = read(done.folder / "data.json")
-    assert data["manifest_sha256"] == done.store.sha256
-    assert data["patches"] == {"train": 5, "validation": 8}
-    assert [(s["name"], s["split"]) for s in data["scenes"]] == [
-        ("ashby1", "validation"),
-        ("ashby2", "train"),
-        ("borth1", "validation"),
-        ("borth2", "train"),
-    ]
-    for scene, described in zip(data["scenes"], done.store.manifest["scenes"], strict=True):
-        assert scene["image_sha256"] == described["image"]["sha256"]
-        assert scene["label_sha256"] == described["label"]["sha256"]
-    # No path: the folder is read on other machines, and put into git.
-    for name in ("data.json", "config.json", "metrics.json"):
-        assert str(done.data) not in (done.folder / name).read_text()
-
-
-def test_the_metrics_are_those_of_the_weights_as_written_on_whole_scenes(eager):
-    done = trained()
-    metrics = read(done.folder / "metrics.json")
-    history = read(done.folder / "checkpoints" / "state.json")["history"]
-    assert metrics["epochs"] == 2 and metrics["best_epoch"] in history
-    assert metrics["best_epoch"]["validation_iou"] == max(r["validation_iou"] for r in history)
-    overall = [row for row in metrics["scenes"] if row["place"] == "overall"]
-    assert [row["threshold"] for row in overall] == [0.5, 0.6]
-    found = wanted = both = 0
-    for scene in validation_scenes(done.store):
-        probabilities = predict_image(
-            done.run.model.predict_on_batch, scene.image, window=16, overlap=4
-        )
-        mask = threshold_mask(probabilities, 0.6)
-        found, wanted = found + (mask == 1).sum(), wanted + (scene.mask == 1).sum()
-        both += ((mask == 1) & (scene.mask == 1)).sum()
-    assert overall[1]["true_positive"] == both
-    assert overall[1]["false_positive"] == found - both
-    assert overall[1]["false_negative"] == wanted - both
-
-
-def test_the_weights_are_those_of_the_best_epoch_in_half_precision():
-    done = trained()
-    with (
-        h5py.File(done.folder / WEIGHTS) as ours,
-        h5py.File(done.folder / "checkpoints" / "best.weights.h5") as best,
-    ):
-        names = []
-        ours.visititems(
-            lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None
-        )
-        assert len(names) == len(done.run.model.weights)
-        for name in names:
-            assert np.array_equal(ours[name][...], best[name][...].astype(np.float16))
-
-
-def test_pictures_and_curves_are_there():
-    folder = trained().folder
-    for path in (folder / "curves.png", folder / "pictures" / "ashby1.png"):
-        assert matplotlib.image.imread(path).shape[0] > 200
-
-
-def test_it_ends_with_the_picture_and_the_line_that_predicts_with_it():
-    done = trained()
-    lines = done.printed.strip().splitlines()
-    assert lines[-2] == f"picture of ashby1: {done.folder / 'pictures' / 'ashby1.png'}"
-    *command, flag, model, option, image = shlex.split(lines[-1].split(": ", 1)[1])
-    assert command == ["python", "experiments/infer.py"]
-    assert (flag, option) == ("--model", "--image")
-    assert Path(model) == done.folder and " " in model
-    assert Path(image) == done.data / "images" / "ashby1.tif"
-    assert load_run(Path(model)).config == done.run.config
-    # Above them the table, whose last line is all scenes at 0.6.
-    assert lines[-3].split()[:4] == ["0.6", "overall", "2", "1,240"]
-
-
-def test_the_run_is_what_its_folder_loads(eager):
-    done = trained()
-    assert done.run.config == read(done.folder / "config.json")
-    image = squares(16, 16)[0][None]
-    again = load_run(done.folder).model.predict_on_batch(image)
-    np.testing.assert_array_equal(again, done.run.model.predict_on_batch(image))
-
-
-# Resuming
-
-
-def refusal(folder: Path, resume: bool, recipe=None, store=None) -> str:
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    with pytest.raises(RunError) as caught:
-        train_recipe(recipe or trained().recipe, store or trained().store, folder, resume)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_a_run_is_not_overwritten(copy):
-    assert "holds a run already; go on with --resume" in refusal(copy, resume=False)
-
-
-def test_there_must_be_a_run_to_resume(tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert "holds no run to go on with" in refusal(tmp_path / "empty", resume=True)
-    assert "holds no run to go on with" in refusal(tmp_path / "nothing", resume=True)
-    assert not (tmp_path / "nothing").exists()
-
-
-@pytest.mark.parametrize(
-    ("recipe", "differing"),
-    [
-        (tiny_recipe(epochs=3), "recipe"),
-        (tiny_recipe(seed=1), "recipe"),
-        (replace(tiny_recipe(), variant="jointnet_block_input"), "network, parameters, recipe"),
-        (replace(tiny_recipe(), network=NETWORK | {"bridge_filters": 16}), "network, parameters"),
-        (tiny_recipe(threshold=0.5), "recipe, threshold"),
-    ],
-)
-def test_a_run_of_other_options_is_not_resumed(copy, recipe, differing):
-    message = refusal(copy, resume=True, recipe=recipe)
-    assert f"was begun with another {differing};" in message
-
-
-def test_a_run_on_other_scenes_is_not_resumed(copy):
-    """Other labels, say: the same bands, sizes and settings, so that nothing else differs."""
-    manifest = json.loads(json.dumps(trained().store.manifest))
-    manifest["scenes"][1]["label"]["sha256"] = "0" * 64
-    message = refusal(copy, resume=True, store=replace(trained().store, manifest=manifest))
-    assert "was begun with another data;" in message
-
-
-def test_a_run_moved_with_its_store_can_be_resumed(copy, monkeypatch):
-    """Paths in the manifest, and with them its hash, may change; the pixels may not."""
-    manifest = json.loads(json.dumps(trained().store.manifest).replace("/data/", "/moved/"))
-    called = []
-    monkeypatch.setattr(recipe_module, "train", lambda *arguments: called.append(arguments))
-    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
-    train_recipe(trained().recipe, replace(trained().store, manifest=manifest), copy, resume=True)
-    assert called[0][-1] is True
-
-
-@pytest.mark.parametrize(
-    ("name", "text"), [("config.json", "{"), ("config.json", "[]"), ("data.json", "[]")]
-)
-def test_a_damaged_record_is_not_resumed(copy, name, text):
-    (copy / name).write_text(text)
-    assert "cannot be resumed" in refusal(copy, resume=True)
-
-
-def test_a_run_begun_before_an_option_existed_can_be_resumed(copy, monkeypatch):
-    """What its config.json does not know was not used."""
-    config = read(copy / "config.json")
-    before = {key: value for key, value in config["recipe"].items() if value is not None}
-    before["training"] = {k: v for k, v in before["training"].items() if v is not None}
-    assert before != config["recipe"]
-    (copy / "config.json").write_text(json.dumps(config | {"recipe": before}))
-    monkeypatch.setattr(recipe_module, "train", lambda *arguments: None)
-    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: "done")
-    assert train_recipe(trained().recipe, trained().store, copy, resume=True) == "done"
-
-
-def test_a_run_killed_in_its_first_epoch_begins_again(copy, monkeypatch):
-    shutil.rmtree(copy / "checkpoints")
-    (copy / WEIGHTS).unlink()
-    called = []
-    monkeypatch.setattr(recipe_module, "train", lambda *arguments: called.append(arguments))
-    monkeypatch.setattr(recipe_module, "save_weights", lambda *arguments: None)
-    monkeypatch.setattr(recipe_module, "_judge", lambda *arguments: None)
-    train_recipe(trained().recipe, trained().store, copy, resume=True)
-    assert called[0][-1] is False
-
-
-def test_a_finished_run_is_only_written_again(copy):
-    """Resumed after its last epoch: the same weights and figures, also where they were lost."""
-    before = {name: (copy / name).read_bytes() for name in ("metrics.json", "history.csv")}
-    (copy / "metrics.json").unlink()
-    (copy / WEIGHTS).unlink()
-    again = train_recipe(trained().recipe, trained().store, copy, resume=True)
-    assert {name: (copy / name).read_bytes() for name in before} == before
-    for one, other in zip(
-        again.model.get_weights(), trained().run.model.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
-
-
-# The store
-
-
-def test_a_store_is_cut_once_and_opened_after_that(tmp_path):
-    data = write_inria(tmp_path / "data")
-    cut = prepare_store(tiny_recipe(), data, tmp_path / "store")
-    shutil.rmtree(data)
-    again = prepare_store(tiny_recipe(), tmp_path / "nowhere", tmp_path / "store")
-    assert again.sha256 == cut.sha256
-
-
-def test_a_store_of_other_settings_is_refused_with_both(tmp_path):
-    tiny_store(tmp_path)
-    other = replace(tiny_recipe(), patches=replace(PATCHES, stride=32))
-    with pytest.raises(StoreError, match=r"stride=16.*the recipe asks for .*stride=32"):
-        prepare_store(other, tmp_path / "data", tmp_path / "store")
-
-
-def test_a_store_of_fewer_scenes_than_the_data_have_by_now_is_refused(tmp_path):
-    store = tiny_store(tmp_path)
-    recipe = tiny_recipe()
-    refuse_other_scenes(store, recipe, tmp_path / "data")
-    with pytest.raises(StoreError, match=r"they differ in ashby2 \((train|validation)\)"):
-        refuse_other_scenes(store, replace(recipe, validation=[1, "ashby2"]), tmp_path / "data")
-    for folder in ("images", "gt"):
-        source = tmp_path / "data" / folder
-        shutil.copy(source / "borth2.tif", source / "borth3.tif")
-    with pytest.raises(StoreError, match=r"4 scenes, .* has 5, .* borth3 \(train\)"):
-        refuse_other_scenes(store, recipe, tmp_path / "data")
-
-
 def test_what_became_of_polygons_is_added_up_and_said(tmp_path):
     store = tiny_store(tmp_path)
-    assert polygon_report(store) == []
+    assert describe_polygons(store) == []
     for number, scene in enumerate(store.manifest["scenes"]):
-        scene["polygons"] = {"read": number, "repaired": 1} if number else None
-    assert polygon_report(store) == ["polygons of 3 scenes: 6 read, 3 repaired"]
+        counts = {"read": 5 * number, "repaired": 1, "dropped": 2, "outside": 1, "partly": 3}
+        scene["polygons"] = counts if number else None
+    (line,) = describe_polygons(store)
+    assert line == (
+        "vector labels of 3 scenes: 21 of 30 polygons used (9 partly outside the raster), "
+        "3 repaired, 6 dropped, 3 outside"
+    )
 
 
 # Choices of the command
@@ -409,8 +149,9 @@ def test_holding_back_nothing_is_refused(text):
 def test_help_names_the_recipes_and_the_options():
     result = train("--help")
     assert result.exit_code == 0
-    for word in (*recipes.RECIPES, "--resume", "--precision", "--early-stopping", "--store"):
+    for word in (*recipes.RECIPES, "--resume", "--precision", "--set", "--store"):
         assert word in result.stdout
+    assert len(main.params) == 12
 
 
 @pytest.mark.parametrize(
@@ -418,8 +159,20 @@ def test_help_names_the_recipes_and_the_options():
     [
         (["--recipe", "nonsense"], "'nonsense'"),
         (["--nonsense", "1"], "--nonsense"),
-        (["--recipe", "sample", "--variant", "resnet"], "resnet"),
-        (["--recipe", "sample", "--epochs", "0"], "--epochs"),
+        (["--recipe", "sample", "--set", "variant=resnet"], "there are jointnet, jointnet_block"),
+        (["--recipe", "sample", "--set", "epochs=0"], "epochs must be positive; got 0"),
+        (["--recipe", "sample", "--set", "epohcs=3"], "no such setting; there are epochs, "),
+        (["--set", "crop_size=64"], "--set crop_size=64: no such setting; there are epochs, "),
+        (["--set", "epochs=many"], "--set epochs=many: not a whole number"),
+        (["--set", "learning_rate=fast"], "--set learning_rate=fast: not a number"),
+        (["--set", "learning_rate=nan"], "learning_rate must be positive; got nan"),
+        (["--set", "seed=-1"], "seed must lie in 0..4294967295; got -1"),
+        (["--set", "epochs=none"], "--set epochs=none: not a whole number"),
+        (["--set", "loss=hinge"], "loss must be one of dice, focal, cross_entropy+dice"),
+        (["--set", "rematerialise=all"], "one of None, concatenations, blocks; got 'all'"),
+        (["--set", "epochs"], "--set epochs: has no value; write epochs=VALUE"),
+        (["--set", "batch_size=4"], "--set batch_size: give --batch-size"),
+        (["--set", "precision=float32"], "--set precision: give --precision"),
         (["--recipe", "sample", "--precision", "float16"], "float16"),
         (["--recipe", "sample", "--validation", ","], "give tile numbers"),
         (["--recipe", "sample", "--where", "a = 1"], "--recipe polygons"),
@@ -428,7 +181,10 @@ def test_help_names_the_recipes_and_the_options():
         (["--recipe", "polygons"], "is not a folder"),
         (["--recipe", "inria_buildings"], "no data set of the Inria layout"),
         (["--recipe", "sample", "--from", "mine"], "mine is not a run folder"),
-        (["--recipe", "sample", "--from", "a", "--variant", "jointnet"], "leave it or --variant"),
+        (
+            ["--recipe", "sample", "--from", "a", "--set", "variant=jointnet"],
+            "leave it or --set variant out",
+        ),
         (["--recipe", "sample", "--run", "../mine"], "no plain name"),
         (["--recipe", "sample", "--run", ""], "no plain name"),
         (["--recipe", "open_buildings", "--validation", "1"], "leave --validation out"),
@@ -468,10 +224,12 @@ def test_options_reach_the_recipe(here, monkeypatch):
         recipe_module, "prepare_store", lambda *arguments: called.append(arguments) or opened
     )
     monkeypatch.setattr(recipe_module, "refuse_other_scenes", lambda *arguments: None)
-    options = "--epochs 3 --steps 5 --batch-size 2 --precision float32 --early-stopping 4 --seed 7"
+    settings = {"epochs": 3, "steps_per_epoch": 5, "early_stopping": 4, "seed": 7}
+    settings |= {"learning_rate": 2e-4, "loss": "focal", "weight_average": 0.9}
     result = train(
-        *("--recipe", "sample", "--variant", "jointnet_half", "--validation", "2,modelton1"),
-        *options.split(),
+        *("--recipe", "sample", "--set", "variant=jointnet_half", "--validation", "2,modelton1"),
+        *("--batch-size", 2, "--precision", "float32", "--set", "rematerialise=none"),
+        *(word for item in settings.items() for word in ("--set", "{}={}".format(*item))),
     )
     assert result.exit_code == 0, result.output
     (recipe, data, _), (same, store, folder, resume, network, devices) = called
@@ -481,12 +239,9 @@ def test_options_reach_the_recipe(here, monkeypatch):
     assert recipe.variant == "jointnet_half" and recipe.validation == [2, "modelton1"]
     assert recipe.training == replace(
         recipes.sample().training,
-        epochs=3,
-        steps_per_epoch=5,
         batch_size=2,
         precision="float32",
-        early_stopping=4,
-        seed=7,
+        **settings,
     )
     assert "5 training and 8 validation patches" in result.stdout
     assert "results/sample" in result.stdout
@@ -494,8 +249,14 @@ def test_options_reach_the_recipe(here, monkeypatch):
 
 @pytest.mark.slow
 def test_the_sample_recipe_runs_from_nothing_to_a_picture(here, monkeypatch):
-    """Cut short: one epoch of two steps at a quarter of the width."""
-    options = "--epochs 1 --steps 2 --variant jointnet_quarter --precision float32"
+    """Cut short: smaller scenes, and one epoch of two steps at a quarter of the width."""
+    write = sample_scenes.write_sample_scenes
+    monkeypatch.setattr(
+        sample_scenes,
+        "write_sample_scenes",
+        lambda folder, **options: write(folder, **options | {"size": 256}),
+    )
+    options = "--set epochs=1 --set steps_per_epoch=2 --batch-size 2 --precision float32"
     result = train(*options.split())
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

@@ -50,19 +50,21 @@ def options_of(command) -> dict[str, dict]:
     return {name: {k: v for k, v in p.items() if k != "help"} for name, p in described.items()}
 
 
-def test_the_options_are_those_of_jointnet_but_for_the_network():
+def test_the_options_are_those_of_jointnet():
     ours, theirs = options_of(train_resnet.main), options_of(train_jointnet.main)
-    assert set(ours) - set(theirs) == {"backbone", "weights"}
-    assert set(theirs) - set(ours) == {"variant"}
-    assert all(ours[name] == theirs[name] for name in set(ours) & set(theirs))
+    assert ours == theirs and len(ours) == 12
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--recipe", "sample", "--backbone", "resnet18"], "resnet18"),
-        (["--recipe", "sample", "--variant", "jointnet_half"], "--variant"),
-        (["--recipe", "sample", "--weights", "missing.h5"], "'missing.h5' is no file"),
+        (["--recipe", "sample", "--set", "variant=resnet18"], "there are ResNet50, ResNet101"),
+        (["--recipe", "sample", "--set", "variant=jointnet_half"], "no such variant"),
+        (["--recipe", "sample", "--from", "missing.h5"], "missing.h5 is not a run folder"),
+        (
+            ["--recipe", "sample", "--from", "run", "--set", "variant=ResNet101"],
+            "--from takes the network of that run",
+        ),
         (["--recipe", "sample", "--resume"], "results/sample_resnet holds no run to go on with"),
     ],
 )
@@ -76,7 +78,7 @@ def test_weights_that_cannot_be_downloaded_are_refused_before_patches_are_cut(he
         raise Exception("URL fetch failure")  # noqa: TRY002 (as Keras does)
 
     monkeypatch.setattr("keras.src.applications.resnet.file_utils.get_file", download)
-    message = error(call("--recipe", "sample", "--weights", "imagenet"))
+    message = error(call("--recipe", "sample", "--from", "imagenet"))
     assert "weights of ResNet50 cannot be downloaded (URL fetch failure); give the path" in message
     assert list(here.iterdir()) == []
 
@@ -88,8 +90,8 @@ def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
     monkeypatch.setattr(recipe_module, "refuse_other_scenes", lambda *arguments: None)
     (here / "w.h5").touch()
     result = call(
-        *("--recipe", "sample", "--backbone", "ResNet101V2", "--weights", "w.h5"),
-        *("--epochs", 3, "--precision", "float32"),
+        *("--recipe", "sample", "--set", "variant=ResNet101V2", "--from", "w.h5"),
+        *("--set", "epochs=3", "--precision", "float32"),
     )
     assert result.exit_code == 0, result.output
     (found, store, folder, resume, network, devices) = called[0]

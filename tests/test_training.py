@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +13,16 @@ import pytest
 
 from jointnet import training
 from jointnet.checkpoints import BEST, Checkpoints
-from jointnet.training import train, validate
+from jointnet.training import EventLog, train, validate
 from jointnet.training_settings import TrainingSettings
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import RunError, TrainingError
 from preprocessing.output_files import write_csv
 from preprocessing.patch_store import PatchSet, PatchStore
-from tests.test_event_log import read_events
 from tests.training_fixtures import (
     memory_store,
     patch_set,
+    read_events,
     run_python,
     small_network,
     squares,
@@ -503,3 +504,44 @@ def test_validation_leaves_the_network_as_it_was():
     one = validate(model, patch_set(image[None], mask[None]), settings)
     assert same(before, model.get_weights())
     assert one == validate(model, patch_set(image[None], mask[None]), settings)
+
+
+# TensorBoard events, where tensorboard is there, and nothing where it is not.
+
+
+RECORDS = [
+    {"epoch": 1, "loss": 0.75, "validation_iou": 0.125},
+    {"epoch": 2, "loss": 0.5, "validation_iou": 0.25},
+]
+
+
+def test_tensorboard_reads_what_was_logged(tmp_path):
+    log = EventLog(tmp_path)
+    for record in RECORDS:
+        log.write(record["epoch"], record)
+    assert read_events(tmp_path) == {
+        "loss": [(1, 0.75), (2, 0.5)],
+        "validation_iou": [(1, 0.125), (2, 0.25)],
+    }
+
+
+def test_an_epoch_is_on_disk_at_once(tmp_path):
+    log = EventLog(tmp_path)
+    log.write(1, RECORDS[0])
+    assert read_events(tmp_path)["loss"] == [(1, 0.75)]
+
+
+def test_a_resumed_run_adds_to_its_events(tmp_path):
+    for record in RECORDS:
+        EventLog(tmp_path).write(record["epoch"], record)
+    # Of two files of one second and one process the names may order otherwise: 10 before 9.
+    assert sorted(read_events(tmp_path)["loss"]) == [(1, 0.75), (2, 0.5)]
+
+
+def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    log = EventLog(tmp_path / "events")
+    log.write(1, RECORDS[0])
+    assert not (tmp_path / "events").exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import rasterio
 from affine import Affine
 
@@ -129,6 +130,19 @@ def run_python(code: str, *arguments: object, blocked: tuple[str, ...] = (), **e
         timeout=600,
         check=False,
     )
+
+
+def read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of each scalar, as TensorBoard itself reads them."""
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    accumulator = event_accumulator.EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
+    }
 
 
 def small_network(seed: int = 0) -> keras.Model:
