@@ -1,7 +1,4 @@
-"""The areas that features of a vector file cover in a raster's CRS.
-
-`polygons` stands on this.
-"""
+"""Polygons of a vector file as labels: brought to a raster, counted, burnt into its pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,24 +12,30 @@ import shapely.affinity
 from rasterio.features import rasterize
 
 from preprocessing.errors import PolygonError
-from preprocessing.ground import to_longitude_latitude
+from preprocessing.ground import local_metres, to_longitude_latitude
 from preprocessing.raster_access import RasterInfo
 from preprocessing.scenes import Scene
 from preprocessing.spacenet import are_chips
-from preprocessing.vectors import LINE, POLYGON, Features, explode, read_features
+from preprocessing.vectors import LINE, POLYGON, VectorFeatures, explode, read_features
 
-# An outline of so many segments bends as the raster does in another CRS; where one is so much
-# longer than most, the outline is torn, as it is at the antimeridian.
+# An outline of so many segments bends as the raster does in another CRS. Where a segment is so
+# many times longer than most, the outline is torn, as at the antimeridian.
 _SEGMENTS, _TORN = 64, 30
-# Share of its size by which an outline is grown, more than its segments cut off.
+# Share of its size by which an outline is grown: more than its segments cut off.
 _MARGIN = 0.01
+_NO_PLACE = (
+    "no polygon has a place in the raster's CRS; are its coordinates those of its CRS? "
+    "A GeoJSON that names none is in degrees of longitude and latitude"
+)
 
 
-def nearby(features: Features, info: RasterInfo, buffer_m: float | None) -> tuple[np.ndarray, bool]:
-    """Which parts may meet a raster, and whether the raster lies among all of them.
+def nearby(
+    features: VectorFeatures, info: RasterInfo, buffer_m: float | None
+) -> tuple[np.ndarray, bool]:
+    """Find which parts may meet a raster, and whether the raster lies among all of them.
 
-    Found by boxes in the features' CRS, so that of a town's file only what lies around a raster
-    is brought into the raster's.
+    Boxes are compared in the features' CRS, so that of a town's file only what lies around a
+    raster is brought into the raster's CRS.
 
     Args:
         features: at least one with an area.
@@ -40,12 +43,12 @@ def nearby(features: Features, info: RasterInfo, buffer_m: float | None) -> tupl
         buffer_m: metres by which lines are widened, None to leave them out.
 
     Returns:
-        Which parts have an area and may meet the raster, bool (m,), all with an area where the
-        raster's outline cannot be laid among them; and whether that outline meets their extent.
+        Which parts have an area and may meet the raster, bool (m,): all with an area where the
+        raster has no outline in their CRS. And whether that outline meets their extent.
     """
     with_area = features.with_area(buffer_m)
     extent = shapely.total_bounds(features.parts[with_area])
-    # The same place has two longitudes where they are counted beyond 180 degrees.
+    # A place has two longitudes where they are counted beyond 180 degrees.
     turns = features.crs.is_geographic and (extent[0] < -180 or extent[2] > 180)
     outline = None if turns else _outline(features, info, buffer_m)
     if outline is None:
@@ -60,24 +63,24 @@ def nearby(features: Features, info: RasterInfo, buffer_m: float | None) -> tupl
 
 
 def areas_of(
-    features: Features, chosen: np.ndarray, info: RasterInfo, buffer_m: float | None
+    features: VectorFeatures, chosen: np.ndarray, info: RasterInfo, buffer_m: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The areas that parts of features cover, in a raster's CRS.
+    """Return the areas that parts of features cover, in a raster's CRS.
 
     Args:
         features: with a CRS.
         chosen: which parts, bool (m,), see ``nearby``.
         info: of the raster.
-        buffer_m: metres of ground to either side by which lines become areas, None where no line
-            is chosen.
+        buffer_m: metres of ground to either side by which lines are widened, None where no line is
+            chosen.
 
     Returns:
         Valid polygons with finite coordinates, an object array (n,), and the number of the
         feature that each is part of, int (n,).
 
     Raises:
-        PolygonError: no way leads from the features' CRS to the raster's, or, for lines, from
-            there to metres of ground.
+        PolygonError: no way leads from the features' CRS to the raster's or, for lines, to metres
+            of ground.
     """
     path, crs = features.path, features.crs
     parts, feature = features.parts[chosen], features.feature[chosen]
@@ -89,19 +92,18 @@ def areas_of(
         metres = _local_metres(info, path)
         lines = _to_crs(lines, crs, metres, path)
         known = _finite(lines)
-        bands = _to_crs(shapely.buffer(lines[known], buffer_m), metres, info.crs.to_wkt(), path)
-        areas = np.concatenate([areas, bands])
+        widened = _to_crs(shapely.buffer(lines[known], buffer_m), metres, info.crs.to_wkt(), path)
+        areas = np.concatenate([areas, widened])
         of_area = np.concatenate([of_area, of_line[known]])
     usable = _finite(areas) & (shapely.get_type_id(areas) == POLYGON)
     return areas[usable], of_area[usable]
 
 
 def _outline(
-    features: Features, info: RasterInfo, buffer_m: float | None
+    features: VectorFeatures, info: RasterInfo, buffer_m: float | None
 ) -> shapely.Polygon | None:
-    """A raster's outline in the features' CRS, grown by metres; None where it is torn there."""
-    outline = shapely.box(0, 0, info.width, info.height)
-    outline = shapely.affinity.affine_transform(outline, info.transform.to_shapely())
+    """Return a raster's outline in the features' CRS, grown by metres; None where it is torn."""
+    outline = _footprint(info)
     crs = pyproj.CRS.from_wkt(info.crs.to_wkt())
     try:
         if buffer_m is not None:
@@ -124,7 +126,7 @@ def _outline(
 def _to_crs(
     shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS | str, path: Path | str
 ) -> np.ndarray:
-    """Shapes in another CRS; coordinates that have no place there become infinite."""
+    """Bring shapes to another CRS; coordinates without a place there become infinite."""
     try:
         return geopandas.GeoSeries(shapes, crs=source).to_crs(target).to_numpy()
     except pyproj.exceptions.ProjError as error:
@@ -139,23 +141,15 @@ def _finite(shapes: np.ndarray) -> np.ndarray:
 
 
 def _local_metres(info: RasterInfo, path: Path | str) -> pyproj.CRS:
-    """A CRS whose metres are metres of ground around the raster's centre, at any latitude."""
-    middle = shapely.Point(info.width / 2, info.height / 2)
-    middle = shapely.affinity.affine_transform(middle, info.transform.to_shapely())
+    """Return a CRS whose metres are metres of ground around the raster's centre."""
     transformer = to_longitude_latitude(info.crs)
     if transformer is None:
         raise PolygonError(
             f"{path}: lines cannot be widened by metres, as the raster's CRS has no place on "
             "Earth; give polygons"
         )
-    longitude, latitude = transformer.transform(middle.x, middle.y)
-    return pyproj.CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +units=m")
-
-
-_NO_PLACE = (
-    "no polygon has a place in the raster's CRS; are its coordinates those of its CRS? "
-    "A GeoJSON that names none is in degrees of longitude and latitude"
-)
+    centre = info.transform @ (info.width / 2, info.height / 2)
+    return pyproj.CRS.from_proj4(local_metres(*transformer.transform(*centre)))
 
 
 @dataclass(frozen=True)
@@ -166,7 +160,7 @@ class PolygonCounts:
         read: features that the file holds, or those that pass the attribute filter.
         repaired: of these, those whose outline crossed itself and was repaired.
         dropped: those without an area: empty, points, lines without a buffer, collapsed
-            outlines, coordinates that have no place in the raster's CRS.
+            outlines, coordinates without a place in the raster's CRS.
         outside: those with an area that do not meet the raster.
         partly: those that meet the raster and reach beyond its border.
     """
@@ -183,7 +177,7 @@ class PolygonCounts:
         return self.read - self.dropped - self.outside
 
     def __str__(self) -> str:
-        """One line for a log."""
+        """Describe them in one line."""
         return (
             f"{self.used} of {self.read} polygons used ({self.partly} partly outside the raster), "
             f"{self.repaired} repaired, {self.dropped} dropped, {self.outside} outside"
@@ -200,30 +194,30 @@ def read_polygons(
 ) -> tuple[np.ndarray, PolygonCounts]:
     """Read the polygons of a vector file that meet a raster, in the raster's CRS.
 
-    A GeoJSON without a CRS of its own is in EPSG:4326 (RFC 7946). Holes and all parts are kept;
-    of a collection, the parts that have an area. An outline that crosses itself is repaired: it
-    covers what any of its parts covers.
+    A GeoJSON without a CRS of its own is in EPSG:4326 (RFC 7946). Holes are kept, and all parts
+    that have an area. An outline that crosses itself is repaired: it covers what any of its parts
+    covers.
 
     Args:
         path: GeoJSON, GeoPackage, Shapefile, FlatGeobuf or what else GDAL reads.
         info: of the raster, see ``raster_info``.
         where: which features, as the WHERE of OGR SQL: ``"building" = 'yes'``.
-        buffer_m: what lines become polygons by: metres of ground to either side of them, half
-            a road's width. Polygons are left as they are.
+        buffer_m: metres of ground to either side by which lines are widened to polygons, half a
+            road's width. Polygons are left as they are.
         layer: the layer, where the file has several.
         areas_needed: whether features of which none has an area are an error. If not, one such
-            feature, or points alone, are background; several lines are an error anyway, as a
-            width by which they become areas was forgotten.
+            feature, or points alone, are background. Several lines are an error anyway: their
+            width was forgotten.
 
     Returns:
         Polygons, one per part of a feature, as an object array (n,), and what became of the
-        features. None at all where the file has no features, no feature passes the filter or has
-        a geometry, or all lie around the raster and none in it: the raster is background.
+        features. There are none, and the raster is background, where the file has no features, no
+        feature passes the filter or has a geometry, or all lie around the raster.
 
     Raises:
-        PolygonError: no vector file; geometries of which none has an area; a filter that does
-            not work; no CRS in the file or raster; polygons whose extent, with those that the
-            filter leaves out, does not meet that of the raster; `buffer_m` not above 0.
+        PolygonError: no vector file; no geometry with an area; a filter that does not work; no CRS
+            in the file or raster; polygons whose extent, with those that the filter leaves out,
+            does not meet that of the raster; `buffer_m` not above 0.
     """
     if buffer_m is not None and not buffer_m > 0:
         raise PolygonError(f"buffer_m is {buffer_m}; it is metres to either side, above 0")
@@ -256,7 +250,7 @@ def read_polygons(
         if not meets.any() and where is None:
             _refuse_elsewhere(path, parts, ground, info)
         elif not meets.any():
-            # Those that pass may well lie elsewhere, in another raster of the same town.
+            # Those that pass may lie in another raster of the same town; all of them may not.
             read_polygons(path, info, None, buffer_m, layer)
     within = shapely.contains(ground, parts)
     read, elsewhere = len(features.shapes), features.feature[with_area & ~chosen]
@@ -277,8 +271,8 @@ def scene_polygons(scene: Scene, info: RasterInfo) -> tuple[np.ndarray, PolygonC
     """Read the polygons of a scene's vector file, as ``read_polygons`` does.
 
     Args:
-        scene: names the file; of numbered chips, which have one each, some may hold nothing but a
-            stray point or line, and are background.
+        scene: names the file. Numbered chips have one each, which may hold nothing but a stray
+            point or line: the chip is then background.
         info: of the scene's image.
 
     Raises:
@@ -293,11 +287,11 @@ def scene_polygons(scene: Scene, info: RasterInfo) -> tuple[np.ndarray, PolygonC
 
 
 def rasterise(polygons: Sequence[shapely.Geometry], info: RasterInfo) -> np.ndarray:
-    """Fill polygons on the pixels of a raster.
+    """Burn polygons into the pixels of a raster.
 
-    A pixel is target where its centre lies inside: only then does the mask have the polygons'
-    area on the average, and the outlines of a mask give the same mask again. Filling every
-    pixel that is touched would widen all of them by half a pixel and join neighbours.
+    A pixel is target where its centre lies inside. So the mask has the polygons' area on average,
+    and the outlines of a mask give the same mask again. To fill every pixel that is touched would
+    widen them all by half a pixel and join neighbours.
 
     Args:
         polygons: polygons and multipolygons in the raster's CRS; may overlap, reach outside, or
@@ -318,26 +312,26 @@ def rasterise(polygons: Sequence[shapely.Geometry], info: RasterInfo) -> np.ndar
 
 
 def _among(count: int, *numbers: np.ndarray) -> np.ndarray:
-    """Which of so many features are named by any of these numbers, bool (count,)."""
+    """Return which of so many features are named by any of these numbers, bool (count,)."""
     named = np.zeros(count, bool)
     named[np.concatenate(numbers)] = True
     return named
 
 
 def _footprint(info: RasterInfo) -> shapely.Polygon:
-    """The raster's outline in its CRS; a rotated raster is no upright rectangle there."""
+    """Return the raster's outline in its CRS, where a rotated raster is no upright rectangle."""
     outline = shapely.box(0, 0, info.width, info.height)
     return shapely.affinity.affine_transform(outline, info.transform.to_shapely())
 
 
 def _lines(shapes: np.ndarray) -> int:
-    """How many lines these features hold."""
+    """Count the lines that features hold."""
     parts, _ = explode(shapes, np.arange(len(shapes)))
     return int((shapely.get_type_id(parts) == LINE).sum())
 
 
 def _without_area(count: int, lines: int, buffer_m: float | None) -> str:
-    """Why so many features give no polygon."""
+    """Say why features give no polygon."""
     if lines and buffer_m is None:
         return f"holds {lines} lines and no polygons; buffer_m makes them areas"
     return f"holds {count} feature(s), of which none has an area; polygons are needed"
@@ -346,9 +340,9 @@ def _without_area(count: int, lines: int, buffer_m: float | None) -> str:
 def _refuse_elsewhere(
     path: Path | str, parts: np.ndarray, ground: shapely.Polygon, info: RasterInfo
 ) -> None:
-    """Raise where the polygons' extent does not meet the raster's.
+    """Raise if the polygons' extent does not meet the raster's.
 
-    Where it does, they lie around the raster: an empty tile of a town, which has its use.
+    If it does, they lie around the raster: an empty tile of a town, which has its use.
     """
     extent = shapely.box(*shapely.total_bounds(parts))
     if not extent.intersects(ground):

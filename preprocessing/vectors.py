@@ -1,7 +1,4 @@
-"""Vector files read with GDAL, and their features taken apart into lines and valid polygons.
-
-`vector_areas` and `polygons` stand on this.
-"""
+"""Vector files: read by GDAL, their features taken apart into lines and valid polygons."""
 
 import os
 import shlex
@@ -16,12 +13,12 @@ import pyogrio
 import pyproj
 import shapely
 
-from preprocessing.errors import DatasetError, PolygonError
+from preprocessing.errors import DatasetError, PolygonError, listed, one_line
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 # Type numbers of shapely; higher ones are collections.
 LINE, POLYGON = 1, 3
-# Files beside a Shapefile, without which it reads otherwise.
+# Files beside a Shapefile that change what is read.
 _SIDECARS = (".shx", ".dbf", ".prj")
 _PYOGRIO_ERRORS = (
     pyogrio.errors.DataSourceError,
@@ -32,10 +29,10 @@ _PYOGRIO_ERRORS = (
 
 
 def vector_files(polygons: Path) -> Path | list[Path]:
-    """The vector files of a folder, known by suffix and sorted, or the one file for all rasters.
+    """Return the vector files of a folder, by suffix and sorted, or the one file for all rasters.
 
     Args:
-        polygons: the folder; or the file, of which the suffix may be left out.
+        polygons: the folder; or the file, whose suffix may be left out.
 
     Raises:
         DatasetError: neither is there, or several files without the suffix.
@@ -59,7 +56,7 @@ def vector_files(polygons: Path) -> Path | list[Path]:
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class VectorFeatures:
     """Features of a vector file, taken apart to be laid on one raster after another.
 
     Attributes:
@@ -81,13 +78,13 @@ class Features:
     tree: shapely.STRtree
 
     def with_area(self, buffer_m: float | None) -> np.ndarray:
-        """Which parts have an area: polygons, and lines that are widened; bool (m,)."""
+        """Return which parts have an area: polygons, and lines that are widened; bool (m,)."""
         kind = shapely.get_type_id(self.parts)
         return (kind == POLYGON) | (kind == LINE if buffer_m is not None else False)
 
 
-def read_features(path: Path | str, where: str | None, layer: str | None) -> Features:
-    """The features of a vector file in a known CRS; none is a case, and needs no CRS.
+def read_features(path: Path | str, where: str | None, layer: str | None) -> VectorFeatures:
+    """Read the features of a vector file. It may have none, and then needs no CRS.
 
     What was read last is kept, as one file may be the label of many rasters.
 
@@ -107,9 +104,11 @@ def read_features(path: Path | str, where: str | None, layer: str | None) -> Fea
     return _features(path, where, layer, stamps)
 
 
-# With a filter, all features may be asked for too, to see where they lie.
+# Two, because after those that pass a filter all may be asked for, to see where they lie.
 @lru_cache(maxsize=2)
-def _features(path: Path | str, where: str | None, layer: str | None, stamps: tuple) -> Features:
+def _features(
+    path: Path | str, where: str | None, layer: str | None, stamps: tuple
+) -> VectorFeatures:
     frame = _read(path, where, layer)
     shapes = frame.geometry.to_numpy()
     parts, feature = explode(shapes, np.arange(len(shapes)))
@@ -117,12 +116,12 @@ def _features(path: Path | str, where: str | None, layer: str | None, stamps: tu
     areas, of_area = parts[kind == POLYGON], feature[kind == POLYGON]
     crossed = ~shapely.is_valid(areas)
     repaired = len(np.unique(of_area[crossed]))
-    # The other method would turn what two loops of an outline both cover into a hole.
+    # By the other method, what two loops of an outline both cover would be a hole.
     areas[crossed] = shapely.make_valid(areas[crossed], method="structure", keep_collapsed=False)
     areas, of_area = explode(areas, of_area)
     parts = np.concatenate([areas, parts[kind == LINE]])
     feature = np.concatenate([of_area, feature[kind == LINE]])
-    return Features(path, frame.crs, shapes, parts, feature, repaired, shapely.STRtree(parts))
+    return VectorFeatures(path, frame.crs, shapes, parts, feature, repaired, shapely.STRtree(parts))
 
 
 def _read(path: Path | str, where: str | None, layer: str | None) -> geopandas.GeoDataFrame:
@@ -143,7 +142,7 @@ def _read(path: Path | str, where: str | None, layer: str | None) -> geopandas.G
             return geopandas.GeoDataFrame(geometry=[])
         raise PolygonError(
             f"{path}: the filter {where!r} does not work; one reads like \"building\" = 'yes', "
-            f"and the fields are {', '.join(held['fields'].tolist()) or 'none'}"
+            f"and the fields are {listed(held['fields'], 40) or 'none'}"
         ) from error
     if not isinstance(features, geopandas.GeoDataFrame):
         raise PolygonError(f"{path}: is a table without geometries; polygons are needed")
@@ -157,11 +156,14 @@ def _read(path: Path | str, where: str | None, layer: str | None) -> geopandas.G
 
 
 def explode(shapes: np.ndarray, feature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Single points, lines and polygons out of collections of any depth, without empty ones.
+    """Take collections of any depth apart into points, lines and polygons, without empty ones.
 
     Args:
         shapes: geometries or None, an object array (n,).
-        feature: a number for each (n,), which its parts keep.
+        feature: a number for each, int (n,).
+
+    Returns:
+        The parts (m,), and the numbers of what they are part of (m,).
     """
     while True:
         shapes, index = shapely.get_parts(shapes, return_index=True)
@@ -200,4 +202,4 @@ def _layer(path: Path | str, layer: str | None) -> str:
 
 
 def _words(error: BaseException) -> str:
-    return " ".join(str(error).split(";")[0].split())
+    return one_line(str(error).split(";")[0])
