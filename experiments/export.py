@@ -3,43 +3,29 @@
 from pathlib import Path
 
 import click
-import numpy as np
 
-from experiments.options import Command, model_option, overwrite_option, parse_gsd
-from jointnet.export import FORMATS, contract, contract_beside, greatest_difference, require
+from experiments.options import Command, model_option, overwrite_option
+from jointnet.export import (
+    FORMATS,
+    contract,
+    contract_beside,
+    greatest_difference,
+    require,
+    sample_patch,
+)
 from jointnet.network_input import read_patch
-from jointnet.runs import Run, load_run
+from jointnet.runs import load_run
 from preprocessing.errors import OutputError
 from preprocessing.output_files import refuse_existing, refuse_existing_folder
-from preprocessing.sample_scenes import SMALLEST, render_scene
 from preprocessing.tiling import fill_void
 
-# Far above what other orders of addition do to float32, far below what a threshold notices.
+# Other orders of addition change float32 by far less; a threshold notices only far more.
 TOLERANCE = 1e-3
 
 
-def sample_patch(run: Run) -> np.ndarray:
-    """A patch of a generated scene, in the range of values that a network was trained on.
-
-    Returns:
-        ``(window, window, bands)`` pixels of the run's dtype: the scene's brightness with the mean
-        and the deviation of each of the network's bands.
-    """
-    side, network, dtype = run.config["window"], run.model, np.dtype(run.config["dtype"])
-    image, *_ = render_scene(max(side, SMALLEST))
-    grey = image[:side, :side].mean(axis=2, keepdims=True)
-    grey = (grey - grey.mean()) / (grey.std() or 1)
-    pixels = grey * np.array(network.band_scale) + np.array(network.band_offset)
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        pixels = np.clip(np.rint(pixels), limits.min, limits.max)
-    return pixels.astype(dtype)
-
-
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 @click.command(
@@ -66,13 +52,6 @@ Examples:
 )
 @model_option
 @click.option(
-    "--gsd",
-    callback=parse_gsd,
-    metavar="METRES",
-    show_default="what the image says",
-    help="Ground metres per pixel of the image, see infer.py; 'native' feeds it as it is.",
-)
-@click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
@@ -84,25 +63,22 @@ def main(
     formats: tuple[str, ...],
     image: str | None,
     model: Path,
-    gsd: float | str | None,
     output: Path | None,
     overwrite: bool,
 ) -> None:
     """Write a trained network in formats that run without this project.
 
     \b
-      <run>.onnx         for ONNX Runtime and what else reads ONNX
+      <run>.onnx         for ONNX Runtime and others
       <run>_saved_model  for TensorFlow and its servers
       <run>.tflite       for LiteRT, with <run>.tflite.json beside it
 
-    Each takes raw pixels, (batch, height, width, bands) of the dtype that the network was trained
-    on, and gives probabilities, (batch, height, width, 1). Batch, height and width are free,
-    height and width as multiples of 8 (JointNet) or 32 (ResNetUNet).
+    Each takes raw pixels, (batch, height, width, bands) in the dtype of the training, and gives
+    probabilities, (batch, height, width, 1). Batch, height and width are free; height and width
+    must be multiples of 8 (JointNet) or 32 (ResNetUNet).
 
-    Each is run once beside Keras, and the greatest difference of a probability is printed.
+    Each is run beside Keras, and the greatest difference of a probability is printed.
     """  # noqa: D301 (click takes the control character itself)
-    if gsd is not None and image is None:
-        raise click.UsageError("--gsd goes with --image")
     formats = tuple(dict.fromkeys(formats)) or tuple(FORMATS)
     run = load_run(model)
     name = Path(model).resolve().name
@@ -119,8 +95,9 @@ def main(
     if image is None:
         patch, shown = sample_patch(run), "a generated scene"
     else:
-        pixels, valid, place = read_patch(run, image, gsd=gsd)
-        patch, shown = fill_void(pixels, valid), f"{image} from column {place[0]}, row {place[1]}"
+        pixels, valid, place = read_patch(run, image)
+        patch = fill_void(pixels, valid)
+        shown = f"{image} from column {place[0]}, row {place[1]}"
     said = contract(run)
     click.echo(
         f"{said['dtype']} (batch, height, width, {said['bands']}) to float32 (batch, height, "

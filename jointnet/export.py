@@ -1,6 +1,6 @@
-"""What was exported, loaded again by the engines that it is for, and compared with Keras.
+"""Export a network as ONNX, SavedModel or LiteRT, and run what was exported beside Keras.
 
-None of these engines needs this project, nor Keras.
+The engines of these formats need neither this project nor Keras.
 """
 
 import importlib.util
@@ -18,103 +18,18 @@ from jointnet.runs import CONFIG_KEYS, Run
 from preprocessing.errors import JointNetError, RunError
 from preprocessing.output_files import replacing, replacing_folder
 
-Predict = Callable[[np.ndarray], np.ndarray]
-
-
-def predict_onnx(path: Path) -> Predict:
-    """Load an ONNX file into ONNX Runtime: ``(batch, height, width, bands)`` to ``(..., 1)``."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run([OUTPUT], {INPUT: images})[0]
-
-
-def predict_saved_model(path: Path) -> Predict:
-    """Load a SavedModel into TensorFlow: ``(batch, height, width, bands)`` to ``(..., 1)``."""
-    import tensorflow as tf
-
-    loaded = tf.saved_model.load(str(path))
-    return lambda images: loaded.serve(images).numpy()
-
-
-def predict_litert(path: Path) -> Predict:
-    """Load a LiteRT file into its interpreter: ``(batch, height, width, bands)`` to ``(..., 1)``.
-
-    The interpreter is made anew for each size.
-    """
-    from ai_edge_litert.interpreter import Interpreter
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        interpreter = Interpreter(str(path))
-        fed, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-        interpreter.resize_tensor_input(fed["index"], images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(fed["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(given["index"])
-
-    return predict
-
-
-PREDICTORS: dict[str, Callable[[Path], Predict]] = {
-    "onnx": predict_onnx,
-    "saved_model": predict_saved_model,
-    "litert": predict_litert,
-}
-"""How each of ``FORMATS`` is loaded."""
-
-
-def greatest_difference(run: Run, name: str, path: Path, patch: np.ndarray) -> float:
-    """Run an exported network beside Keras', on a patch and on other shapes.
-
-    The other shapes are a part of the patch that is not square, as a batch of two: what is said to
-    be free is used so.
-
-    Args:
-        run: the network that was exported.
-        name: one of ``FORMATS``.
-        path: what was exported.
-        patch: ``(height, width, bands)`` raw pixels in the run's dtype; height and width multiples
-            that the network takes.
-
-    Returns:
-        The greatest difference of two probabilities at a pixel.
-
-    Raises:
-        JointNetError: the exported network gives another shape or dtype, or values that are no
-            numbers.
-    """
-    predict, multiple = PREDICTORS[name](path), run.model.MULTIPLE
-    rows = max(patch.shape[0] // 2 // multiple, 1) * multiple
-    part = patch[:rows]
-    differences = []
-    for images in (patch[None], np.stack([part, part[:, ::-1]])):
-        wanted = np.asarray(run.model.predict_on_batch(images))
-        given = predict(images)
-        if given.shape != wanted.shape or given.dtype != wanted.dtype:
-            raise JointNetError(
-                f"{path}: gives {given.dtype} {given.shape} for images of {images.shape}, "
-                f"{wanted.dtype} {wanted.shape} was to come"
-            )
-        differences.append(float(np.abs(given - wanted).max()))
-    if not np.isfinite(differences).all():
-        raise JointNetError(f"{path}: gives values that are no numbers")
-    return max(differences)
-
-
-# Where TensorFlow's SavedModel format leaves room for what others add to it.
+# TensorFlow's SavedModel format leaves this folder to others.
 SAVED_MODEL_CONTRACT = Path("assets.extra", "contract.json")
 AXES = ("batch", "height", "width")
 INPUT, OUTPUT = "pixels", "probabilities"
 
 
 def contract(run: Run) -> dict[str, Any]:
-    """What the use of a network depends on, beside its weights.
+    """Return what one must know to use a network.
 
-    Returns:
-        The class of the network, bands, dtype, GSD in metres, target, side and overlap of windows
-        in pixels, and threshold, as in the run's ``config.json``; the bands that training named,
-        or None; what height and width must be multiples of; and what goes in and comes out.
+    This is the network's class, bands, dtype, GSD in metres, target, side and overlap of windows
+    in pixels, and threshold, as in the run's ``config.json``; the bands that training named, or
+    None; what height and width must be multiples of; and the names of input and output.
     """
     numbers = {key: run.config[key] for key in CONFIG_KEYS if key != "network"}
     return {
@@ -129,14 +44,14 @@ def contract(run: Run) -> dict[str, Any]:
 
 
 def export_onnx(run: Run, path: Path, overwrite: bool = False) -> None:
-    """Write a network as ONNX, the contract in its ``metadata_props``.
+    """Write a network as ONNX, with the contract in its ``metadata_props``.
 
-    Strings of the contract stand there as they are, everything else as JSON.
+    Strings of the contract are written as they are, all else as JSON.
 
     Raises:
-        JointNetError: as ``require``.
+        JointNetError: see ``require``.
         RunError: the network does not compute in float32.
-        OutputError: exists and ``overwrite`` is off, or cannot be written.
+        OutputError: the file exists and ``overwrite`` is off, or it cannot be written.
     """
     require("onnx")
     import onnx
@@ -157,11 +72,7 @@ def export_onnx(run: Run, path: Path, overwrite: bool = False) -> None:
 
 
 def export_saved_model(run: Run, path: Path, overwrite: bool = False) -> None:
-    """Write a network as a SavedModel folder, the contract in ``assets.extra/contract.json``.
-
-    Raises:
-        As ``export_onnx``.
-    """
+    """Write a SavedModel folder, with the contract in ``assets.extra``; see ``export_onnx``."""
     require("saved_model")
     with replacing_folder(path, overwrite, holds="saved_model.pb") as folder:
         _export(run, folder, "tf_saved_model")
@@ -169,17 +80,14 @@ def export_saved_model(run: Run, path: Path, overwrite: bool = False) -> None:
 
 
 def export_litert(run: Run, path: Path, overwrite: bool = False) -> None:
-    """Write a network as LiteRT (``.tflite``), the contract as JSON beside it.
+    """Write LiteRT (``.tflite``), with the contract as JSON beside it; see ``export_onnx``.
 
-    It needs no operations beyond LiteRT's own. The input's shape stands in the file as 1 x 1 x 1 x
-    bands, so an interpreter is told the size before it allocates (``resize_tensor_input``).
-
-    Raises:
-        As ``export_onnx``.
+    The file needs only LiteRT's own operations. It says that inputs are 1 x 1 x 1 x bands, so
+    call ``resize_tensor_input`` before the interpreter allocates.
     """
     require("litert")
     with replacing(contract_beside(path), overwrite) as text, replacing(path, overwrite) as beside:
-        # Keras takes no other ending.
+        # Keras accepts no other ending.
         raw = beside.with_name("raw.tflite")
         _export(run, raw, "litert")
         raw.rename(beside)
@@ -187,7 +95,7 @@ def export_litert(run: Run, path: Path, overwrite: bool = False) -> None:
 
 
 def contract_beside(path: Path) -> Path:
-    """The JSON file that belongs to a LiteRT file."""
+    """Return the path of the JSON file that belongs to a LiteRT file."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -197,10 +105,10 @@ class Format:
 
     Attributes:
         title: its name.
-        ending: of its files; of a folder's name where it is one.
-        packages: what it needs beside this project's own, by the name of import and of pip.
+        ending: of the names of its files or folders.
+        packages: what it needs beside this project's own, by names of import and of pip.
         export: writes a run to a path; takes ``overwrite``.
-        contract: where the contract lies.
+        contract: where the contract is.
     """
 
     title: str
@@ -211,27 +119,18 @@ class Format:
 
 
 _ONNX = {name: name for name in ("onnx", "tf2onnx", "onnxruntime")}
+_LITERT = {"ai_edge_litert": "ai-edge-litert"}
 FORMATS = {
     "onnx": Format("ONNX", ".onnx", _ONNX, export_onnx, "its metadata_props"),
     "saved_model": Format(
-        "SavedModel",
-        "_saved_model",
-        {},
-        export_saved_model,
-        f"its {SAVED_MODEL_CONTRACT}",
+        "SavedModel", "_saved_model", {}, export_saved_model, f"its {SAVED_MODEL_CONTRACT}"
     ),
-    "litert": Format(
-        "LiteRT",
-        ".tflite",
-        {"ai_edge_litert": "ai-edge-litert"},
-        export_litert,
-        "the .json beside it",
-    ),
+    "litert": Format("LiteRT", ".tflite", _LITERT, export_litert, "the .json beside it"),
 }
 
 
 def require(name: str) -> None:
-    """Refuse, before any work is done, a format that cannot be written and checked here.
+    """Raise if a format cannot be written and checked here.
 
     Args:
         name: one of ``FORMATS``.
@@ -242,8 +141,8 @@ def require(name: str) -> None:
     form = FORMATS[name]
     if keras.backend.backend() != "tensorflow":
         raise JointNetError(
-            f"{form.title} is exported by TensorFlow, Keras runs on {keras.backend.backend()}; "
-            "KERAS_BACKEND=tensorflow changes that"
+            f"TensorFlow exports {form.title}, but Keras runs on {keras.backend.backend()}; "
+            "set KERAS_BACKEND=tensorflow"
         )
     if any(importlib.util.find_spec(module) is None for module in form.packages):
         missing = " ".join(form.packages.values())
@@ -251,23 +150,23 @@ def require(name: str) -> None:
 
 
 def _export(run: Run, path: Path, format: str) -> None:
-    """Write a network by Keras' own means, with free batch, height and width."""
+    """Let Keras write a network, with free batch, height and width."""
     policy = run.model.dtype_policy.name
     if policy != "float32":
         raise RunError(
-            f"{run.folder}: computes in {policy}; what is exported is float32: "
-            f"load_run(folder) without a dtype gives it"
+            f"{run.folder} computes in {policy}, and only float32 is exported; "
+            "load_run(folder) without a dtype gives that"
         )
     shape = (*(None for _ in AXES), run.config["bands"])
     fed = [keras.InputSpec(shape=shape, dtype=run.config["dtype"], name=INPUT)]
     with warnings.catch_warnings():
-        # Keras' own patch of tf2onnx asks numpy for a name that is going to change.
+        # Keras' patch of tf2onnx uses a name of numpy that is going to change.
         warnings.simplefilter("ignore", FutureWarning)
         run.model.export(path, format=format, verbose=False, input_signature=fed)
 
 
 def _name_axes(model: Any) -> None:
-    """Name the output of an ``onnx.ModelProto``, and its free axes, which tf2onnx numbers."""
+    """Name the output and the free axes of an ``onnx.ModelProto``, which tf2onnx numbers."""
     graph = model.graph
     (fed,), (given,) = graph.input, graph.output
     for node in graph.node:
@@ -280,10 +179,10 @@ def _name_axes(model: Any) -> None:
 
 
 def _pad_explicitly(graph: Any) -> None:
-    """Give an ``onnx.GraphProto``'s dilated convolutions their padding in numbers.
+    """Give the dilated convolutions of an ``onnx.GraphProto`` their padding in numbers.
 
-    ONNX Runtime does not compute it for these. Kernels are odd and strides 1, so that both sides
-    get the same.
+    ONNX Runtime does not compute it for these. Their kernels are odd and their strides 1, so both
+    sides get the same.
     """
     import onnx
 
@@ -300,3 +199,100 @@ def _pad_explicitly(graph: Any) -> None:
 def _write_contract(run: Run, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(contract(run), indent=2) + "\n", encoding="utf-8")
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Takes ``(batch, height, width, bands)`` raw pixels, gives ``(batch, height, width, 1)``."""
+
+
+def predict_onnx(path: Path) -> Predict:
+    """Load an ONNX file into ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+
+
+def predict_saved_model(path: Path) -> Predict:
+    """Load a SavedModel into TensorFlow."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return lambda images: loaded.serve(images).numpy()
+
+
+def predict_litert(path: Path) -> Predict:
+    """Load a LiteRT file; its interpreter is made anew for each call."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        interpreter = Interpreter(str(path))
+        fed, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        interpreter.resize_tensor_input(fed["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(fed["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])
+
+    return predict
+
+
+PREDICTORS: dict[str, Callable[[Path], Predict]] = {
+    "onnx": predict_onnx,
+    "saved_model": predict_saved_model,
+    "litert": predict_litert,
+}
+"""For each of ``FORMATS`` what loads it."""
+
+
+def greatest_difference(run: Run, name: str, path: Path, patch: np.ndarray) -> float:
+    """Return by how much the probabilities of an exported network differ from Keras' at most.
+
+    Both predict a patch, then half of it in a batch of two, so that every free axis changes.
+
+    Args:
+        run: the network that was exported.
+        name: one of ``FORMATS``.
+        path: what was exported.
+        patch: ``(height, width, bands)`` raw pixels in the run's dtype, of a size that the
+            network takes.
+
+    Raises:
+        JointNetError: the exported network gives another shape or dtype, or values that are not
+            finite.
+    """
+    predict, multiple = PREDICTORS[name](path), run.model.MULTIPLE
+    rows = max(patch.shape[0] // 2 // multiple, 1) * multiple
+    part = patch[:rows]
+    differences = []
+    for images in (patch[None], np.stack([part, part[:, ::-1]])):
+        wanted = np.asarray(run.model.predict_on_batch(images))
+        given = predict(images)
+        if given.shape != wanted.shape or given.dtype != wanted.dtype:
+            raise JointNetError(
+                f"{path} gives {given.dtype} {given.shape} for images of {images.shape}, "
+                f"not {wanted.dtype} {wanted.shape}"
+            )
+        differences.append(float(np.abs(given - wanted).max()))
+    if not np.isfinite(differences).all():
+        raise JointNetError(f"{path} gives values that are not finite")
+    return max(differences)
+
+
+def sample_patch(run: Run) -> np.ndarray:
+    """Return a patch of a generated scene, with the mean and deviation of a network's bands.
+
+    Returns:
+        ``(window, window, bands)`` in the run's dtype.
+    """
+    from preprocessing.sample_scenes import SMALLEST, render_scene
+
+    side, network, dtype = run.config["window"], run.model, np.dtype(run.config["dtype"])
+    image, *_ = render_scene(max(side, SMALLEST))
+    grey = image[:side, :side].mean(axis=2, keepdims=True)
+    grey = (grey - grey.mean()) / (grey.std() or 1)
+    pixels = grey * np.array(network.band_scale) + np.array(network.band_offset)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        pixels = np.clip(np.rint(pixels), limits.min, limits.max)
+    return pixels.astype(dtype)
