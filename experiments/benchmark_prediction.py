@@ -10,9 +10,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from affine import Affine
 
-from experiments.recipes import scenes_of
 from experiments.measurements import blocks, peak_megabytes, restart_peak, times
+from experiments.recipes import scenes_of
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
 from jointnet.metrics import Counts, count, threshold_mask
 from jointnet.model import JointNet
@@ -20,6 +21,7 @@ from jointnet.prediction import Predict, WindowGrid, batch_of, mean_over_symmetr
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import Run, jit_setting, load_run
 from preprocessing.inria import CITIES, parse_stem, train_folder
+from preprocessing.raster_writers import write_raster
 from preprocessing.sample_scenes import render_scene
 from preprocessing.scenes import images_in
 from preprocessing.tiling import VOID
@@ -27,6 +29,7 @@ from preprocessing.tiling import VOID
 # Square kilometres that a plan may be made for, of imagery of so many metres per pixel.
 PLANNED = {"city_of_200_km2": 200, "county_of_2500_km2": 2_500, "country_of_100000_km2": 100_000}
 PLANNED_GSD = 0.3
+ON_GROUND = {"crs": "EPSG:32633", "transform": Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)}
 # A place whose tiles are a grid, numbered row by row, and the columns of that grid.
 TOWN, COLUMNS = "barnarp", 4
 
@@ -152,36 +155,9 @@ def _untrained(network: Any, window: int) -> Run:
     return Run(Path("untrained"), network, config | {"window": window, "overlap": window // 4})
 
 
-def write_repeated(path: Path, pixels: np.ndarray, rows: int | None = None, **profile: Any) -> Path:
-    """Write a GeoTIFF on the ground, in strips as Inria's tiles are.
-
-    Args:
-        path: the file.
-        pixels: ``(height, width, bands)`` uint8, repeated downwards.
-        rows: rows of the raster, which are never all in memory; None for those of ``pixels``.
-        **profile: what differs, as ``rasterio.open`` takes it.
-
-    Returns:
-        ``path``.
-    """
-    import rasterio
-    from rasterio.transform import from_origin
-    from rasterio.windows import Window
-
-    height, width, bands = pixels.shape
-    rows = rows or height
-    options = {"driver": "GTiff", "dtype": "uint8", "height": rows, "width": width, "count": bands}
-    options |= {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 0.3, 0.3)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(path, "w", **options | profile, BIGTIFF="IF_SAFER") as file:
-        for first in range(0, rows, height):
-            strip = pixels[: rows - first]
-            file.write(strip.transpose(2, 0, 1), window=Window(0, first, width, len(strip)))
-    return path
-
-
 def _tile(path: Path, rows: int, width: int) -> Path:
-    return write_repeated(path, np.repeat(blocks(width, 0)[..., None], 3, axis=-1), rows)
+    pixels = np.repeat(blocks(width, 0)[..., None], 3, axis=-1)
+    return write_raster(path, pixels, rows, **ON_GROUND)
 
 
 def windows(
@@ -286,7 +262,7 @@ def mosaic(model: str, data: str, precision: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pixels = _joined([_pixels(tile) for tile in tiles])
-        town = write_repeated(folder / "town.tif", pixels, crs=None, transform=None)
+        town = write_raster(folder / "town.tif", pixels)
         whole = predict_raster(run, town, folder)
         masks = [_pixels(predict_raster(run, tile, folder).outputs[0])[..., 0] for tile in tiles]
         together, alone = _pixels(whole.outputs[0])[..., 0] > 0, _joined(masks) > 0
@@ -371,4 +347,5 @@ def _write_labels(folder: Path, size: int, tiles: int) -> None:
             continue
         label = np.tile(render_scene(side, (0, place))[2], (repeats, repeats))[:size, :size, None]
         for kind, mask in (("labels", label), ("found", np.roll(label, 1, (0, 1)))):
-            write_repeated(folder / kind / name, mask * np.uint8(255), compress="DEFLATE")
+            path = folder / kind / name
+            write_raster(path, mask * np.uint8(255), **ON_GROUND, compress="DEFLATE")

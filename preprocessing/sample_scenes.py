@@ -1,8 +1,7 @@
-"""Generated aerial-looking scenes with their buildings, to try everything without a download.
+"""Generate scenes like aerial imagery with their buildings, to try everything without a download.
 
-Roofs share their colours with roads, paving, soil and grass, and flat things of a roof's size
-and colour lie about without a shadow, so that no threshold on colour finds the buildings while
-shape, ridges and shadows do.
+Roofs share their colours with roads, paving and soil, and some plots have something flat of a
+roof's size and colour. So no threshold on colour finds the buildings; shape and shadows do.
 """
 
 from collections.abc import Sequence
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
-import rasterio
 from affine import Affine
 from rasterio.features import rasterize
 from shapely import affinity
 from shapely.geometry import Polygon, box
 
 from preprocessing.output_files import replacing
+from preprocessing.raster_writers import write_raster
 from preprocessing.sample_towns import (
     GSD,
     Canvas,
@@ -32,8 +31,8 @@ from preprocessing.sample_towns import (
 SMALLEST = 128
 CRS = "EPSG:32633"
 CORNER = (391_000.0, 5_820_000.0)
+# Metres of ground between scenes: none shares ground with another.
 GAP = 60.0
-"""Metres of ground between scenes: none shares ground with another."""
 
 
 def render_scene(
@@ -47,12 +46,12 @@ def render_scene(
 
     Returns:
         image: uint8 (size, size, 3), red, green, blue.
-        polygons: the buildings' outlines in pixels, x to the right and y down from the upper
+        polygons: outlines of the buildings in pixels, x to the right and y down from the upper
             left corner; all meet the scene, some reach beyond its border. Never empty.
         mask: uint8 (size, size), 1 where a pixel's centre lies in a building, else 0.
 
     Raises:
-        ValueError: `size` is below 128.
+        ValueError: ``size`` is below 128.
     """
     if size < SMALLEST:
         raise ValueError(f"size is {size}; a sample scene has {SMALLEST} pixels a side or more")
@@ -79,22 +78,21 @@ def write_sample_scenes(
 ) -> None:
     """Write generated scenes in the Inria layout, with their polygons beside them.
 
-    `folder/train/images/<place><index>.tif` (uint8 RGB, 0.3 m, EPSG:32633),
-    `folder/train/gt/<place><index>.tif` (uint8, 0 / 255) and
-    `folder/train/polygons/<place><index>.geojson` (EPSG:4326). Scenes are dealt out to the
-    places in turn, with indices from 1, so that a split by index takes some from every place;
-    no two share ground. The same arguments give the same pixels, and a scene does not depend
-    on how many there are. Files appear complete or not at all; older ones are replaced.
+    Writes ``train/images/<place><index>.tif`` (uint8 RGB, 0.3 m, EPSG:32633),
+    ``train/gt/<place><index>.tif`` (uint8, 0 / 255) and ``train/polygons/<place><index>.geojson``
+    (EPSG:4326), complete or not at all; older files are replaced. Scenes go to the places in
+    turn, so that a split by index, from 1, takes some of every place; no two share ground. The
+    same arguments give the same pixels, and a scene does not depend on how many there are.
 
     Args:
-        folder: where to; made if missing.
+        folder: where to write; made if missing.
         scenes: how many.
         size: side in pixels, 128 or more.
         seed: number that the scenes depend on.
-        places: names without digits at their end.
+        places: names that do not end in a digit.
 
     Raises:
-        ValueError: `size` is below 128.
+        ValueError: ``size`` is below 128.
         OutputError: the folder cannot be written.
     """
     train = Path(folder) / "train"
@@ -106,21 +104,10 @@ def write_sample_scenes(
         north = CORNER[1] - step * (number % len(places))
         transform = Affine(GSD, 0, west, 0, -GSD, north)
         name = f"{place}{index}"
-        _write_tif(train / "images" / f"{name}.tif", image, transform)
-        _write_tif(train / "gt" / f"{name}.tif", mask[..., None] * np.uint8(255), transform)
+        for kind, pixels in (("images", image), ("gt", mask[..., None] * np.uint8(255))):
+            path = train / kind / f"{name}.tif"
+            write_raster(path, pixels, crs=CRS, transform=transform, compress="deflate")
         _write_polygons(train / "polygons" / f"{name}.geojson", polygons, transform)
-
-
-def _write_tif(path: Path, pixels: np.ndarray, transform: Affine) -> None:
-    """Write pixels (height, width, bands) uint8."""
-    height, width, count = pixels.shape
-    profile = {"driver": "GTiff", "dtype": "uint8", "crs": CRS, "transform": transform}
-    profile |= {"height": height, "width": width, "count": count, "compress": "deflate"}
-    with (
-        replacing(path, overwrite=True) as partial,
-        rasterio.open(partial, "w", **profile) as raster,
-    ):
-        raster.write(pixels.transpose(2, 0, 1))
 
 
 def _write_polygons(path: Path, polygons: Sequence[Polygon], transform: Affine) -> None:

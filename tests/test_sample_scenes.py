@@ -19,10 +19,10 @@ from preprocessing.sample_towns import (
     GSD,
     MARGIN,
     Canvas,
-    Part,
-    Plan,
+    Spot,
     Sun,
     Town,
+    Wing,
     cast_shadows,
     draw_building,
     draw_flat,
@@ -107,17 +107,6 @@ def test_buildings_do_not_overlap_and_are_of_a_size_that_can_be_learned(scenes):
 def test_the_mask_is_the_polygons(scenes):
     for _, polygons, mask in scenes:
         np.testing.assert_array_equal(rasterize(polygons, (512, 512), dtype=np.uint8), mask)
-
-
-def test_some_buildings_have_a_court_that_is_no_building(scenes):
-    courts = 0
-    for _, polygons, mask in scenes:
-        for hole in (ring for polygon in polygons for ring in polygon.interiors):
-            x, y = (int(c) for c in hole.centroid.coords[0])
-            if 0 <= x < 512 and 0 <= y < 512:
-                assert mask[y, x] == 0
-                courts += 1
-    assert courts > 0
 
 
 def test_a_seed_gives_the_same_bytes_and_another_seed_others():
@@ -267,30 +256,26 @@ def test_a_building_is_drawn_where_its_outline_is(seed):
     rng = np.random.default_rng(seed)
     plan = hall_plan(rng, 18.0) if seed % 2 else house_plan(rng, 17.0)
     canvas = Canvas(128, rng)
-    shape = draw_building(canvas, plan, 19.0, 20.0, 0.3 * seed, rng)
-    assert shape.equals(outline(plan, 19.0, 20.0, 0.3 * seed))
+    spot = Spot(19.0, 20.0, 0.3 * seed)
+    shape = draw_building(canvas, plan, spot, rng)
+    assert shape.equals(outline(plan, spot))
     n = canvas.height.shape[0]
-    to_canvas = (DETAIL / GSD, 0, 0, 0, DETAIL / GSD, 0)
-    a, _, _, _, e, _ = to_canvas
-    ring = [
-        [(x * a + MARGIN * DETAIL, y * e + MARGIN * DETAIL) for x, y in r.coords]
-        for r in (shape.exterior, *shape.interiors)
-    ]
-    filled = rasterize([{"type": "Polygon", "coordinates": ring}], (n, n), dtype=np.uint8)
+    ring = [tuple(c / GSD * DETAIL + MARGIN * DETAIL for c in xy) for xy in shape.exterior.coords]
+    filled = rasterize([{"type": "Polygon", "coordinates": [ring]}], (n, n), dtype=np.uint8)
     # float32 axes may put a pixel that the outline runs through on the other side.
     assert (filled != (canvas.height > 0)).sum() <= 4
 
 
 def test_a_flat_thing_has_a_colour_and_no_height():
     canvas = Canvas(128, np.random.default_rng(0))
-    draw_flat(canvas, 19.0, 19.0, 0.5, 6.0, 4.0, (0.6, 0.4, 0.3))
+    draw_flat(canvas, Spot(19.0, 19.0, 0.5), 6.0, 4.0, (0.6, 0.4, 0.3))
     assert (canvas.albedo > 0).any()
     assert not canvas.height.any()
 
 
 def test_drawing_outside_the_canvas_does_nothing():
     canvas = Canvas(128, np.random.default_rng(0))
-    plan = Plan((Part(0, 0, 6, 4),))
-    shape = draw_building(canvas, plan, 500.0, -300.0, 0.1, np.random.default_rng(1))
+    plan = (Wing(0, 0, 6, 4),)
+    shape = draw_building(canvas, plan, Spot(500.0, -300.0, 0.1), np.random.default_rng(1))
     assert shape.area == pytest.approx(96)
     assert not canvas.height.any() and not canvas.albedo.any()
