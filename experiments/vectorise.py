@@ -1,4 +1,4 @@
-"""From a mask to layers for a GIS: footprints, or the centre lines of roads."""
+"""Turn a mask into vector layers for a GIS: footprints, or the centre lines of roads."""
 
 import math
 from pathlib import Path
@@ -9,36 +9,16 @@ from experiments.options import Command, given, overwrite_option
 from preprocessing.errors import OutputError
 from preprocessing.raster_access import raster_info
 from preprocessing.vector_writers import DRIVERS, check_layers, write_layers
-from preprocessing.vectorising import PRUNE_M, FeatureSettings, MaskFeatures, features_of
+from preprocessing.vectorising import PRUNE_M, FeatureSettings, features_of
 
 _PATH = click.Path(path_type=Path)
 _ENDINGS = ", ".join(DRIVERS)
 
 
-class _Size(click.FloatRange):
-    """A number from 0; unlike its base it refuses ``nan`` and ``inf``."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Turn text into the number."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no size; give a number from 0", param, ctx)
-        return number
-
-
-SIZE = _Size()
-
-
-def summary(files: list[Path], features: MaskFeatures) -> str:
-    """Say in one line what was written and found."""
-    found = f"{features.count:,} {features.noun}{'s'[: features.count != 1]}"
-    found += f", {features.total:,.0f} {features.unit} in all"
-    return f"{', '.join(map(str, files))}: {found}"
+def _size(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < math.inf:
+        raise click.BadParameter(f"{value} is no size; give a number from 0")
+    return value
 
 
 @click.command(
@@ -71,25 +51,28 @@ Examples:
     multiple=True,
     metavar="FILE",
     show_default="MASK with the ending .gpkg",
-    help=f"Layer to write, its format by its ending: {_ENDINGS}. May be given several times.",
+    help=f"File to write, its format by its ending: {_ENDINGS}. May be given several times.",
 )
 @click.option(
     "--min-area",
-    type=SIZE,
+    type=float,
+    callback=_size,
     default=0.0,
     metavar="M2",
     help="Leave out footprints, or connected pieces of road, smaller than this in m2.",
 )
 @click.option(
     "--fill-holes",
-    type=SIZE,
+    type=float,
+    callback=_size,
     default=0.0,
     metavar="M2",
     help="Fill holes smaller than this in m2, unless there is no imagery in them.",
 )
 @click.option(
     "--simplify",
-    type=SIZE,
+    type=float,
+    callback=_size,
     metavar="METRES",
     show_default="0 for buildings, a pixel for roads",
     help="How far outlines and lines may move to have fewer vertices.",
@@ -97,7 +80,8 @@ Examples:
 @click.option("--right-angles", is_flag=True, help="Turn edges of footprints to right angles.")
 @click.option(
     "--prune",
-    type=SIZE,
+    type=float,
+    callback=_size,
     default=PRUNE_M,
     show_default=True,
     metavar="METRES",
@@ -116,7 +100,7 @@ def main(
     prune: float,
     overwrite: bool,
 ) -> None:
-    """Turn a mask into layers that open in a GIS, each with a QGIS style (.qml) beside it.
+    """Turn a mask into vector layers that open in a GIS, each with a QGIS style (.qml) beside it.
 
     Buildings become footprints with their geodesic area, roads centre lines with their length.
     Coordinates are those of the mask's CRS (GeoJSON: longitude and latitude), or pixels where it
@@ -126,7 +110,7 @@ def main(
         raise click.UsageError("--right-angles goes with footprints, not with --target roads")
     if target == "buildings" and given("prune"):
         raise click.UsageError("--prune goes with --target roads")
-    # Before a name is made of it: a folder has none to make one of.
+    # Before the name of an output is made of that of a folder.
     raster_info(mask)
     paths = list(outputs) or [mask.with_suffix(".gpkg")]
     for path in paths:
@@ -138,7 +122,9 @@ def main(
     files = write_layers(features, paths, features.geometry_type, overwrite)
     for note in features.notes:
         click.echo(f"note: {note}")
-    click.echo(summary(files, features))
+    found = f"{features.count:,} {features.noun}{'s'[: features.count != 1]}"
+    total = f"{features.total:,.0f} {features.unit} in all"
+    click.echo(f"{', '.join(map(str, files))}: {found}, {total}")
 
 
 if __name__ == "__main__":

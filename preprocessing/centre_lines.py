@@ -1,13 +1,12 @@
 """From outlines to centre lines: skeletons as a network of lines that meet at junctions.
 
-Skeletons come from scikit-image (thinning after Lee, Kashyap and Chu 1994; that after Zhang and
-Suen eats up diagonals two pixels wide), imported when called. One connected piece after another
-is drawn into its bounding box and thinned, so that memory holds the box of the largest piece,
-about five bytes per pixel, and the pixels of all centre lines.
+Skeletons come from scikit-image, by the thinning of Lee, Kashyap and Chu (1994); that of Zhang and
+Suen eats up diagonals two pixels wide. Connected pieces are thinned one after another, each in its
+bounding box: memory holds the box of the largest, about five bytes a pixel, and the pixels of all
+centre lines. skan would do what follows, but takes whole images, numba and networkx.
 
-A point of a line is a pixel of the skeleton; where several pixels of a junction touch each other,
-one stands for all. A spur goes by taking its points out of the network, which makes one line of
-the two that it parted.
+A point of a line is a pixel of the skeleton; where pixels of a junction touch each other, one
+stands for all. When a spur is taken out of the network, the two lines that it parted become one.
 """
 
 from collections import Counter
@@ -36,14 +35,14 @@ class Network:
     lines: list[np.ndarray]
 
     def on_lines(self) -> tuple[np.ndarray, np.ndarray]:
-        """Points of all lines, int64 ``(m, 2)``, and the line that each is of, int ``(m,)``."""
+        """Return points of all lines, int64 ``(m, 2)``, and the line of each, int ``(m,)``."""
         if not self.lines:
             return np.zeros((0, 2), np.int64), np.zeros(0, int)
         line = np.repeat(np.arange(len(self.lines)), [len(line) for line in self.lines])
         return self.points[np.concatenate(self.lines)], line
 
     def geometries(self, coordinates: np.ndarray) -> np.ndarray:
-        """The lines as LineStrings, an object array.
+        """Return the lines as LineStrings, an object array.
 
         Args:
             coordinates: of each point, ``(n, 2)``.
@@ -55,7 +54,7 @@ class Network:
 
 
 def skeleton(outlines: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Pixels of the skeletons of connected pieces of a mask.
+    """Return the pixels of the skeletons of connected pieces of a mask.
 
     Args:
         outlines: object array ``(n,)`` of polygons in pixels.
@@ -84,20 +83,20 @@ def skeleton(outlines: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def network(pixels: np.ndarray, metres: np.ndarray, prune_m: float) -> Network:
-    """Lines through the pixels of skeletons, without spurs.
+    """Connect the pixels of skeletons to lines, without spurs.
 
-    In each round the shortest spur at each junction goes, a line that ends in nothing and is
-    shorter than ``prune_m``; the two lines that it parted are one in the next. So a road keeps
-    the longer of two spurs at its end, and a piece never vanishes as a whole.
+    A spur is a line that ends in nothing and is shorter than ``prune_m``. Each round takes out the
+    shortest spur at each junction; the two lines that it parted are one in the next round. So a
+    road keeps the longer of two spurs at its end, and no piece vanishes as a whole.
 
     Args:
         pixels: ``(m, 2)`` int64 of column and row, each once.
-        metres: where they are on the ground, ``(m, 2)`` in local metres (or pixels, where
+        metres: where they are on the ground, ``(m, 2)`` in local metres (pixels do where
             ``prune_m`` is 0).
         prune_m: metres.
 
     Returns:
-        The network; pixels without a neighbour are in no line.
+        The network. Pixels without a neighbour are in no line.
     """
     pixels, metres, links = _merged_junctions(pixels, metres)
     while True:
@@ -111,7 +110,7 @@ def network(pixels: np.ndarray, metres: np.ndarray, prune_m: float) -> Network:
 
 
 def _merged_junctions(pixels: np.ndarray, metres: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-    """One point for junctions that touch each other: pixels, metres and who touches whom."""
+    """Make one point of junctions that touch each other; pixels, metres and who touches whom."""
     from scipy import sparse
 
     links = _touching(pixels)
@@ -133,9 +132,9 @@ def _merged_junctions(pixels: np.ndarray, metres: np.ndarray) -> tuple[np.ndarra
 
 
 def _touching(pixels: np.ndarray) -> Any:
-    """A sparse symmetric matrix, 1 where two pixels share an edge, or a corner and no neighbour.
+    """Return a symmetric matrix, 1 where pixels share an edge, or a corner and no neighbour.
 
-    With a neighbour between them, every step of a stair would be a junction of three.
+    If those with a neighbour between them counted, every step of a stair would be a junction.
     """
     from scipy import sparse
 
@@ -146,7 +145,7 @@ def _touching(pixels: np.ndarray) -> Any:
     order = np.argsort(key)
 
     def at(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which pixel lies a step further, and whether there is one."""
+        """Return which pixel lies a step further, and whether there is one."""
         place = np.searchsorted(key, key + step, sorter=order).clip(max=max(count - 1, 0))
         return order[place], key[order[place]] == key + step
 
@@ -161,10 +160,10 @@ def _touching(pixels: np.ndarray) -> Any:
 
 
 def _decomposed(links: Any) -> list[np.ndarray]:
-    """Lines from junction or end to junction or end, and closed ones; numbers of points."""
+    """Return the lines between junctions and ends, and closed ones, as numbers of points."""
     first, beside = links.indptr.tolist(), links.indices.tolist()
     degree = np.diff(links.indptr)
-    # Plain lists: single items of arrays take ten times as long to read.
+    # Lists, because single items of arrays take ten times as long to read.
     between = (degree == 2).tolist()
     done = [False] * len(between)
     lines = []
@@ -193,7 +192,7 @@ def _decomposed(links: Any) -> list[np.ndarray]:
 def _spurs(
     lines: list[np.ndarray], degree: np.ndarray, metres: np.ndarray, prune_m: float
 ) -> list[np.ndarray]:
-    """Of the lines to take out, the points without the junction: one line for each junction."""
+    """Return the points of the shortest spur at each junction, without the junction."""
     found = []
     for line in lines:
         ends = degree[line[[0, -1]]]
@@ -210,10 +209,10 @@ def _spurs(
 
 
 def simplify_network(net: Network, metres: np.ndarray, tolerance_m: float) -> Network:
-    """Leave out points so that no line moves by more than a tolerance; its ends stay.
+    """Leave out points so that no line moves by more than a tolerance; ends stay.
 
-    Lines that meet still do, as they share the point. A closed line keeps four points, and of
-    several lines that would become the same straight one none is simplified.
+    Lines that meet still do, as they share the point. A closed line keeps four points. Lines that
+    would all become the same straight one are not simplified.
 
     Args:
         net: the network.

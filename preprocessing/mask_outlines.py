@@ -1,6 +1,7 @@
-"""Outlines of a mask before they become footprints or centre lines: holes filled, corners joined.
+"""From a mask to polygons: outlines that follow the pixels, simpler ones, and right angles.
 
-All outlines here are in pixels (column, row), as ``polygonise`` gives them.
+Outlines are in pixels (column, row). Burning them into an empty raster gives the mask again.
+Simplification and right angles work in the CRS of a ``Placement``.
 """
 
 import importlib.util
@@ -22,81 +23,10 @@ from preprocessing.raster_access import gdal_quiet
 from preprocessing.rasters import LabelReader
 from preprocessing.tiling import Window, strips
 
-
-def joined_at_corners(outlines: np.ndarray) -> np.ndarray:
-    """Number the groups of outlines that touch each other, if only at a corner.
-
-    A skeleton runs on from pixel to pixel through corners, where outlines end.
-
-    Args:
-        outlines: object array ``(n,)`` of the polygons of one mask, in pixels.
-
-    Returns:
-        The group of each, int ``(n,)`` from 0, in the order in which the groups first appear.
-    """
-    from scipy import sparse
-
-    # Polygons of one mask share no edge, so those that intersect touch.
-    pairs = shapely.STRtree(outlines).query(outlines, predicate="intersects")
-    links = sparse.coo_matrix((np.ones(pairs.shape[1], bool), pairs), [len(outlines)] * 2)
-    _, group = sparse.csgraph.connected_components(links, directed=False)
-    _, first, group = np.unique(group, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[group]
-
-
 BATCH = 2_000
-"""Polygons from which on a batch is full."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Pieces:
-    """Polygons within strips, and what they are part of.
-
-    Attributes:
-        polygons: object array ``(n,)``.
-        cut: whether each touches the border of a strip, so that it may go on there.
-        group: the group that each is of, int ``(n,)``.
-    """
-
-    polygons: np.ndarray
-    cut: np.ndarray
-    group: np.ndarray
-
-    def __getitem__(self, chosen: np.ndarray) -> "_Pieces":
-        return _Pieces(self.polygons[chosen], self.cut[chosen], self.group[chosen])
-
-    def joined(self) -> "_Pieces":
-        """The groups' polygons as they are in the undivided mask, by their last row.
-
-        No two polygons of a mask have the same bounds, so the order depends on nothing else.
-        """
-        whole, parts = self[~self.cut], self[self.cut]
-        numbers, start = np.unique(np.sort(parts.group), return_index=True)
-        by_group = np.split(parts.polygons[np.argsort(parts.group, kind="stable")], start[1:])
-        polygons, group = [whole.polygons], [whole.group]
-        for number, own in zip(numbers, by_group, strict=False):
-            # Pieces that only touch at a corner come back as several polygons.
-            made = own if len(own) == 1 else shapely.get_parts(shapely.union_all(own))
-            polygons.append(made)
-            group.append(np.full(len(made), number))
-        polygons, group = np.concatenate(polygons), np.concatenate(group)
-        polygons = shapely.normalize(_without_straight_vertices(polygons))
-        left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T
-        order = np.lexsort((right, top, left, bottom))
-        return _Pieces(polygons[order], np.zeros(len(order), bool), group[order])
-
-    def extents(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each group the bounding box, and the number of the group that each piece is of."""
-        numbers, index = np.unique(self.group, return_inverse=True)
-        low = np.full((len(numbers), 2), np.inf)
-        high = -low
-        bounds = shapely.bounds(self.polygons).reshape(-1, 4)
-        np.minimum.at(low, index, bounds[:, :2])
-        np.maximum.at(high, index, bounds[:, 2:])
-        return shapely.box(*low.T, *high.T), index
-
-
-_NONE = _Pieces(np.zeros(0, object), np.zeros(0, bool), np.zeros(0, np.int64))
+"""Polygons in a full batch."""
+# A shape takes the place of an outline from this intersection over union on.
+_SAME = 0.7
 
 
 def outline_batches(
@@ -108,26 +38,26 @@ def outline_batches(
     enclosed: bool = False,
     batch: int = BATCH,
 ) -> Iterator[np.ndarray]:
-    """Outlines of the connected targets of a mask, holes included.
+    """Outline the connected targets of a mask, holes included, strip by strip.
 
-    Pixels that share an edge belong together; those that touch at a corner only are apart
-    (connectivity 4; with 8, rings would cross themselves there).
+    Pixels that share an edge belong together; those that touch only at a corner are apart
+    (connectivity 4; with 8, rings would cross themselves there). Memory holds a strip, the shapes
+    that reach its last row, and a batch.
 
     Args:
-        read: gives the mask in a window of whole rows, uint8 ``(height, width)``, of which 1 is
-            target; called from top to bottom.
+        read: returns the mask in a window of whole rows, uint8 ``(height, width)``, 1 is target;
+            called from top to bottom.
         height: rows of the mask.
         width: columns of the mask.
-        corners: polygons that touch at corners come in one batch, also through others.
-        enclosed: what lies in the extent of a shape comes in one batch with it; memory then
-            holds that too.
-        batch: polygons from which on a batch is full; with ``corners`` and ``enclosed`` it may
-            hold more.
+        corners: put polygons that touch at corners, also through others, into one batch.
+        enclosed: put what lies in the extent of a shape into one batch with it; memory then holds
+            that too.
+        batch: polygons in a batch; with ``corners`` or ``enclosed`` there may be more.
 
     Yields:
         Object arrays of valid polygons, normalized, in the order in which a scan from the top
-        completes them (with ``corners`` and ``enclosed``, them and what they wait for). None
-        for a mask without target.
+        completes them (with ``corners`` or ``enclosed``, them and what they wait for). None for a
+        mask without target.
     """
     found, count = [], 0
     stream = _closed(read, height, width, corners)
@@ -146,10 +76,92 @@ def outline_batches(
         yield np.concatenate(found)
 
 
+def polygonise(
+    mask: str | os.PathLike | np.ndarray, transform: Affine | None = None
+) -> list[shapely.Polygon]:
+    """Outline the connected targets of a mask, all at once; see ``outline_batches``.
+
+    Args:
+        mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
+            mask or label raster, which is read strip by strip.
+        transform: affine from (column, row) to the coordinates wanted; pixels by default.
+
+    Returns:
+        Valid polygons in the order in which a scan from the top completes them.
+
+    Raises:
+        RasterError: no such file, no raster, or corrupt.
+        LabelError: values other than {0, 1} or {0, 255}.
+        ValueError: an array of another dtype or dimension.
+    """
+    if isinstance(mask, np.ndarray):
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
+        batches = list(outline_batches(lambda window: mask[window.slices], *mask.shape))
+    else:
+        with LabelReader(mask) as reader:
+            batches = list(outline_batches(reader.read, reader.height, reader.width))
+    if transform is not None and batches:
+        whole = np.concatenate(batches)
+        batches = [shapely.transform(whole, partial(apply_affine, transform))]
+    return [polygon for batch in batches for polygon in batch]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """Polygons within strips, and what they are part of.
+
+    Attributes:
+        polygons: object array ``(n,)``.
+        cut: whether each touches the border of a strip, and so may go on there.
+        group: number of the group that each belongs to, int ``(n,)``.
+    """
+
+    polygons: np.ndarray
+    cut: np.ndarray
+    group: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> "_Pieces":
+        return _Pieces(self.polygons[chosen], self.cut[chosen], self.group[chosen])
+
+    def joined(self) -> "_Pieces":
+        """Return the groups' polygons as they are in the undivided mask, by their last row.
+
+        No two polygons of a mask have the same bounds, so these alone give the order.
+        """
+        whole, parts = self[~self.cut], self[self.cut]
+        numbers, start = np.unique(np.sort(parts.group), return_index=True)
+        by_group = np.split(parts.polygons[np.argsort(parts.group, kind="stable")], start[1:])
+        polygons, group = [whole.polygons], [whole.group]
+        for number, own in zip(numbers, by_group, strict=False):
+            # Pieces that only touch at a corner come back as several polygons.
+            made = own if len(own) == 1 else shapely.get_parts(shapely.union_all(own))
+            polygons.append(made)
+            group.append(np.full(len(made), number))
+        polygons, group = np.concatenate(polygons), np.concatenate(group)
+        polygons = shapely.normalize(_without_straight_vertices(polygons))
+        left, top, right, bottom = shapely.bounds(polygons).reshape(-1, 4).T
+        order = np.lexsort((right, top, left, bottom))
+        return _Pieces(polygons[order], np.zeros(len(order), bool), group[order])
+
+    def extents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the groups' bounding boxes, and for each piece the place of its group there."""
+        numbers, index = np.unique(self.group, return_inverse=True)
+        low = np.full((len(numbers), 2), np.inf)
+        high = -low
+        bounds = shapely.bounds(self.polygons).reshape(-1, 4)
+        np.minimum.at(low, index, bounds[:, :2])
+        np.maximum.at(high, index, bounds[:, 2:])
+        return shapely.box(*low.T, *high.T), index
+
+
+_NONE = _Pieces(np.zeros(0, object), np.zeros(0, bool), np.zeros(0, np.int64))
+
+
 def _closed(
     read: Callable[[Window], np.ndarray], height: int, width: int, corners: bool
 ) -> Iterator[tuple[_Pieces, _Pieces]]:
-    """After each strip, what no piece of reaches its last row, joined, and all that is open."""
+    """Yield after each strip the groups that do not reach its last row, joined, and the others."""
     from scipy import sparse
 
     still = _NONE
@@ -191,7 +203,7 @@ def _closed(
 
 
 def _outlined(target: np.ndarray, strip: Window, corners: bool) -> _Pieces:
-    """The pieces of one strip; ``corners`` groups those that touch."""
+    """Outline one strip; ``corners`` groups pieces that touch."""
     pixels = target.view(np.uint8)
     with gdal_quiet():
         shapes = rasterio.features.shapes(
@@ -206,7 +218,7 @@ def _outlined(target: np.ndarray, strip: Window, corners: bool) -> _Pieces:
 
 
 def _row(pieces: _Pieces, row: int, width: int) -> np.ndarray:
-    """The group of each pixel of a row, from 1; 0 where there is none."""
+    """Return the group of each pixel of a row, from 1; 0 where there is none."""
     bounds = shapely.bounds(pieces.polygons).reshape(-1, 4)
     there = pieces[(bounds[:, 1] <= row) & (bounds[:, 3] > row)]
     if not len(there.polygons):
@@ -222,7 +234,7 @@ def _row(pieces: _Pieces, row: int, width: int) -> np.ndarray:
 
 
 def _with_enclosed(stream: Iterator[tuple[_Pieces, _Pieces]]) -> Iterator[np.ndarray]:
-    """Hold back the groups that lie in the extent of one that is open."""
+    """Yield polygons, holding back groups that lie in the extent of an open one."""
     waiting: list[_Pieces] = []
     for closed, still in stream:
         first = max((int(own.group.max(initial=-1)) + 1 for own in waiting), default=0)
@@ -242,7 +254,7 @@ def _with_enclosed(stream: Iterator[tuple[_Pieces, _Pieces]]) -> Iterator[np.nda
 
 
 def _without_straight_vertices(polygons: np.ndarray) -> np.ndarray:
-    """Polygons whose edges run along rows and columns, without vertices on straight edges."""
+    """Drop vertices on straight edges of polygons whose edges run along rows and columns."""
     if not len(polygons):
         return polygons
     _, points, (rings, owners) = shapely.to_ragged_array(polygons)
@@ -264,45 +276,25 @@ def _without_straight_vertices(polygons: np.ndarray) -> np.ndarray:
     return shapely.from_ragged_array(shapely.GeometryType.POLYGON, closed, (rings, owners))
 
 
-def polygonise(
-    mask: str | os.PathLike | np.ndarray, transform: Affine | None = None
-) -> list[shapely.Polygon]:
-    """Outlines of the connected targets of a mask, holes included.
+def joined_at_corners(outlines: np.ndarray) -> np.ndarray:
+    """Number the groups of outlines that touch each other, if only at a corner.
 
-    Pixels that share an edge belong together; those that touch at a corner only are apart
-    (connectivity 4; with 8, rings would cross themselves there). Void is not target.
+    Outlines end at a corner; a skeleton goes on through it.
 
     Args:
-        mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
-            mask or label raster, which is streamed: memory holds the shapes that are open and the
-            polygons.
-        transform: affine from (column, row) to the coordinates wanted; the identity, pixel
-            coordinates, by default.
+        outlines: object array ``(n,)`` of the polygons of one mask, in pixels.
 
     Returns:
-        Valid polygons, in the order in which a scan from the top completes them; none for a
-        mask without target.
-
-    Raises:
-        RasterError: no such file, no raster, or corrupt.
-        LabelError: values other than {0, 1} or {0, 255}.
-        ValueError: an array of another dtype or dimension.
+        The group of each, int ``(n,)`` from 0, in the order in which groups first appear.
     """
-    if isinstance(mask, np.ndarray):
-        if mask.ndim != 2 or mask.dtype != np.uint8:
-            raise ValueError(f"mask of {mask.dtype} {mask.shape}: uint8 (height, width) is needed")
-        batches = list(outline_batches(lambda window: mask[window.slices], *mask.shape))
-    else:
-        with LabelReader(mask) as reader:
-            batches = list(outline_batches(reader.read, reader.height, reader.width))
-    if transform is not None and batches:
-        whole = np.concatenate(batches)
-        batches = [shapely.transform(whole, partial(apply_affine, transform))]
-    return [polygon for batch in batches for polygon in batch]
+    from scipy import sparse
 
-
-# Intersection over union with the outline, below which another shape has taken its place.
-_SAME = 0.7
+    # Polygons of one mask share no edge, so those that intersect touch.
+    pairs = shapely.STRtree(outlines).query(outlines, predicate="intersects")
+    links = sparse.coo_matrix((np.ones(pairs.shape[1], bool), pairs), [len(outlines)] * 2)
+    _, group = sparse.csgraph.connected_components(links, directed=False)
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group]
 
 
 def simplify_polygons(
@@ -310,10 +302,10 @@ def simplify_polygons(
 ) -> tuple[np.ndarray, int]:
     """Leave out vertices so that no outline moves by more than a tolerance.
 
-    Douglas and Peucker (1973), holes kept, no ring crossing another of its polygon. The vertices
-    that stay are the polygon's own to the last bit. A polygon that this destroys is kept as it
-    was: what is left is empty, invalid, in several parts, or has an intersection over union with
-    it below 0.7.
+    After Douglas and Peucker (1973); holes are kept, and no ring crosses another of its polygon.
+    The vertices that stay are the polygon's own to the last bit. A polygon is kept as it was where
+    the result is empty, invalid, in several parts, or has an intersection over union with it
+    below 0.7.
 
     Args:
         polygons: object array ``(n,)``, valid, in the CRS of ``place``.
@@ -321,7 +313,7 @@ def simplify_polygons(
         tolerance_m: metres.
 
     Returns:
-        Polygons ``(n,)``, and how many of them were kept as they were for that reason.
+        Polygons ``(n,)``, and how many of them were kept as they were.
     """
     metric = shapely.transform(polygons, place.metres)
     original, numbered = shapely.get_coordinates(polygons), numbered_vertices(metric)
@@ -335,7 +327,7 @@ def simplify_polygons(
 
 
 def require_right_angles() -> None:
-    """Refuse to begin without the library that makes right angles.
+    """Check that the library that makes right angles is installed.
 
     Raises:
         JointNetError: buildingregulariser is not installed.
@@ -347,21 +339,20 @@ def require_right_angles() -> None:
 def right_angled(
     polygons: np.ndarray, place: Placement, tolerance_m: float
 ) -> tuple[np.ndarray, int, int]:
-    """Turn edges so that they stand at right angles to each other, by buildingregulariser.
+    """Turn edges to right angles with each other, by buildingregulariser.
 
-    Diagonals at 45 degrees and near circles are kept as such. A polygon of which nothing like
-    it came back (several parts, an invalid one, or an intersection over union with it below
-    0.7), or on which the library failed, is kept as it was.
+    Diagonals at 45 degrees and near circles stay. A polygon is kept as it was where the library
+    fails, or the result is invalid, in several parts, or has an intersection over union with it
+    below 0.7.
 
     Args:
         polygons: object array ``(n,)``, valid, in the CRS of ``place``.
         place: of the raster, with a CRS.
-        tolerance_m: metres by which edges may be moved to straighten them first; about the side
-            of a pixel, or steps remain.
+        tolerance_m: metres by which edges may be moved to straighten them first: about the side of
+            a pixel, or steps remain.
 
     Returns:
-        Polygons ``(n,)``; how many were kept as they were; on how many of these the library
-        failed.
+        Polygons ``(n,)``; how many were kept as they were; on how many of these the library failed.
     """
     metric = shapely.transform(polygons, place.metres)
     turned, failed = _regularised(metric, tolerance_m)
@@ -374,7 +365,7 @@ def right_angled(
 
 
 def _regularised(polygons: np.ndarray, tolerance_m: float) -> tuple[np.ndarray, int]:
-    """What the library makes of each polygon, None where that is not one; how often it failed."""
+    """Return what the library makes of each polygon, else None; and how often it failed."""
     from buildingregulariser import regularize_geodataframe
 
     made = np.full(len(polygons), None, object)
@@ -384,7 +375,7 @@ def _regularised(polygons: np.ndarray, tolerance_m: float) -> tuple[np.ndarray, 
         frame = geopandas.GeoDataFrame({"number": numbers}, geometry=polygons[numbers])
         try:
             with warnings.catch_warnings():
-                # It warns of each polygon that it gives back as it was.
+                # It warns about each polygon that it gives back as it was.
                 warnings.simplefilter("ignore")
                 turned = regularize_geodataframe(
                     frame,
@@ -392,7 +383,7 @@ def _regularised(polygons: np.ndarray, tolerance_m: float) -> tuple[np.ndarray, 
                     simplify_tolerance=tolerance_m,
                     num_cores=1,
                 )
-        except Exception:  # noqa: BLE001 (whatever it is, the other polygons need not suffer)
+        except Exception:  # noqa: BLE001 (whatever it is, the other polygons go on)
             failed += len(numbers) == 1
             open_ranges += np.array_split(numbers, 2) if len(numbers) > 1 else []
             continue
@@ -402,7 +393,7 @@ def _regularised(polygons: np.ndarray, tolerance_m: float) -> tuple[np.ndarray, 
 
 
 def _takes_the_place_of(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Where the new shape is one valid polygon that lies where the old one does; bool (n,)."""
+    """Return where the new shape is one valid polygon about where the old one is; bool (n,)."""
     good = (shapely.get_type_id(new) == 3) & shapely.is_valid(new) & ~shapely.is_empty(new)
     common = shapely.area(shapely.intersection(old[good], new[good]))
     both = shapely.area(old[good]) + shapely.area(new[good]) - common
@@ -411,14 +402,14 @@ def _takes_the_place_of(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def numbered_vertices(geometries: np.ndarray) -> np.ndarray:
-    """Copies whose heights are the numbers of the vertices, from 0 through all of them."""
+    """Return copies whose heights are the numbers of the vertices, from 0 through all of them."""
     points = shapely.get_coordinates(geometries)
     numbered = np.column_stack([points, np.arange(len(points), dtype=float)])
     return shapely.set_coordinates(shapely.force_3d(geometries), numbered)
 
 
 def with_numbered(geometries: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Copies, flat again, whose vertices are the points that their heights name.
+    """Return copies, flat again, whose vertices are the points that their heights name.
 
     Args:
         geometries: what is left of geometries with ``numbered_vertices``, object array ``(n,)``.

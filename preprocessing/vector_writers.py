@@ -1,9 +1,9 @@
-"""The files of vector layers as they are written batch by batch, in the memory of one batch.
+"""Vector layers written batch by batch as GeoPackage, GeoJSON, FlatGeobuf or GeoParquet.
 
-A GeoPackage is appended to, GeoParquet gets a row group per batch. GeoJSON and FlatGeobuf cannot
-be appended to: batches go into a GeoPackage beside the file, which GDAL then reads as a stream
-and converts; the disk holds that much more until it is done. The spatial index of FlatGeobuf is
-packed once all bounding boxes are known: GDAL holds about a hundred bytes a feature for it.
+Memory holds one batch. A GeoPackage is appended to, GeoParquet gets a row group per batch. GeoJSON
+and FlatGeobuf cannot be appended to: batches go into a GeoPackage beside the file, which GDAL then
+converts as a stream. For the spatial index of FlatGeobuf, GDAL holds about a hundred bytes a
+feature.
 """
 
 import importlib.util
@@ -21,177 +21,19 @@ import numpy as np
 import pyogrio
 import shapely
 
-from preprocessing.errors import OutputError
-from preprocessing.output_files import folder_beside, publish, refuse_existing
+from preprocessing.errors import OutputError, listed
+from preprocessing.output_files import cannot_write, folder_beside, publish, refuse_existing
 from preprocessing.raster_access import ClosedOnExit
 
-# Of the arrow stream; the default of 65,536 would be what memory holds.
+# Rows of an arrow batch, which memory holds; the default is 65,536.
 _ROWS = 2_000
-DRIVERS = {
-    ".gpkg": "GPKG",
-    ".geojson": "GeoJSON",
-    ".fgb": "FlatGeobuf",
-    ".parquet": "Parquet",
-}
+DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".fgb": "FlatGeobuf", ".parquet": "Parquet"}
+# SQLite keeps here what is not yet in the file; beside another file they would damage it.
+_OPEN = ("-wal", "-journal")
+Frames = geopandas.GeoDataFrame | Iterable[geopandas.GeoDataFrame]
+"""One frame; or batches with the same columns, at least one, if only an empty one."""
 
-
-class LayerFile(ClosedOnExit):
-    """One file of a layer: batches are written, then it is finished; a context manager.
-
-    GeoJSON is in EPSG:4326 by RFC 7946 where the batches have a CRS.
-
-    Args:
-        path: the file, in a folder that nothing else uses.
-        geometry_type: "Polygon" or "LineString".
-        driver: one of the values of ``DRIVERS``.
-    """
-
-    def __init__(self, path: Path, geometry_type: str, driver: str) -> None:
-        self.path, self.driver, self._geometry_type = path, driver, geometry_type
-        self._rows = 0
-        self._begun = False
-        self._parquet: Any = None
-        converted = driver in ("GeoJSON", "FlatGeobuf")
-        self._table = path.with_name(f"batches-{path.stem}.gpkg") if converted else path
-
-    def close(self) -> None:
-        """Give up what is open; a file that is finished has nothing."""
-        if self._parquet is not None:
-            self._parquet.close()
-
-    def write(self, frame: geopandas.GeoDataFrame) -> None:
-        """Append rows; the first batch, empty only if there are no others, says which columns.
-
-        Raises:
-            OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
-                no right to write.
-        """
-        if self._begun and frame.empty:
-            return
-        if self.driver == "Parquet":
-            self._write_parquet(frame)
-        else:
-            self._append(frame)
-        self._begun = True
-        self._rows += len(frame)
-
-    def finish(self) -> None:
-        """Complete the file and count what arrived: not every failure at closing is reported.
-
-        Raises:
-            OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
-                rows are missing.
-        """
-        if self._parquet is not None:
-            self._finish_parquet()
-        elif self._table != self.path:
-            self._convert()
-        if (arrived := rows_in(self.path, self.driver)) != self._rows:
-            raise OSError(f"{arrived} of {self._rows} features arrived, disk full?")
-
-    def _append(self, frame: geopandas.GeoDataFrame) -> None:
-        """Rows to a GeoPackage."""
-        options = {} if self._table == self.path else {"SPATIAL_INDEX": "NO"}
-        if self.driver == "GeoJSON" and frame.crs is not None:
-            frame = _in_one_turn(frame.to_crs("EPSG:4326"))
-        with warnings.catch_warnings():
-            # Of a frame without CRS pyogrio warns; here that is meant.
-            warnings.simplefilter("ignore", UserWarning)
-            pyogrio.write_dataframe(
-                frame,
-                self._table,
-                layer=self.path.stem,
-                driver="GPKG",
-                geometry_type=self._geometry_type,
-                append=self._begun,
-                **({} if self._begun else options),
-            )
-
-    def _convert(self) -> None:
-        """From the GeoPackage of batches to the file."""
-        with pyogrio.open_arrow(self._table, use_pyarrow=False, batch_size=_ROWS) as (
-            info,
-            stream,
-        ):
-            options: dict[str, Any] = {}
-            if self.driver == "GeoJSON" and info["crs"] is not None:
-                options = {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                pyogrio.write_arrow(
-                    stream,
-                    self.path,
-                    layer=self.path.stem,
-                    driver=self.driver,
-                    geometry_name=info["geometry_name"] or "geom",
-                    geometry_type=self._geometry_type,
-                    crs=info["crs"],
-                    **options,
-                )
-        self._table.unlink()
-
-    def _write_parquet(self, frame: geopandas.GeoDataFrame) -> None:
-        """Rows to GeoParquet, in a row group of their own."""
-        from pyarrow import parquet
-
-        content = io.BytesIO()
-        # geopandas knows how; what it says of the file as a whole is put together at the end.
-        frame.to_parquet(content, index=False, write_covering_bbox=len(frame) > 0)
-        table = parquet.read_table(content)
-        metadata = dict(table.schema.metadata)
-        geo = json.loads(metadata.pop(b"geo"))
-        column = geo["columns"][geo["primary_column"]]
-        if not self._begun:
-            self._geo = geo
-            # Geometries that are not there have no type; readers find it here.
-            column["geometry_types"] = [self._geometry_type]
-            schema = table.schema.with_metadata(metadata)
-            self._parquet = parquet.ParquetWriter(self.path, schema, compression="zstd")
-        else:
-            whole = self._geo["columns"][self._geo["primary_column"]]
-            one, other = whole["bbox"], column["bbox"]
-            whole["bbox"] = [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]
-        self._parquet.write_table(table.replace_schema_metadata(metadata))
-
-    def _finish_parquet(self) -> None:
-        self._parquet.add_key_value_metadata({"geo": json.dumps(self._geo)})
-        self._parquet.close()
-        self._parquet = None
-
-
-def _in_one_turn(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Rows in degrees, each moved by whole turns so that it begins between -180 and 180.
-
-    GDAL cuts at the antimeridian; what lies across another multiple of 360, it loses.
-    """
-    geometries = frame.geometry.to_numpy()
-    turns = np.floor((shapely.bounds(geometries).reshape(-1, 4)[:, 0] + 180) / 360)
-    if not turns.any():
-        return frame
-    points, owner = shapely.get_coordinates(geometries, return_index=True)
-    points[:, 0] -= 360 * turns[owner]
-    return frame.set_geometry(shapely.set_coordinates(geometries.copy(), points), crs=frame.crs)
-
-
-def rows_in(path: Path, driver: str) -> int:
-    """How many features a file has, without reading them into memory.
-
-    Args:
-        path: a file that ``LayerFile`` wrote.
-        driver: one of the values of ``DRIVERS``.
-    """
-    if driver == "Parquet":
-        from pyarrow import parquet
-
-        return parquet.read_metadata(path).num_rows
-    if driver == "GeoJSON":
-        # GDAL writes a feature per line; reading it with GDAL would hold all of them.
-        with open(path, encoding="utf-8") as lines:
-            return sum(line.startswith('{ "type": "Feature",') for line in lines)
-    return pyogrio.read_info(path, force_feature_count=True)["features"]
-
-
-# Red, green, blue and opacity, 0 to 255: what masks are drawn with in overlays.
+# Red, green, blue and opacity, 0 to 255: the colour of masks in overlays.
 _COLOUR, _TINT = "255,0,200,255", "255,0,200,60"
 _SYMBOLS = {
     "Polygon": (
@@ -224,50 +66,8 @@ _SYMBOLS = {
 }
 
 
-def style_path(layer: Path) -> Path:
-    """Where QGIS looks for the style of a layer: ``town.qml`` for ``town.gpkg``."""
-    return layer.with_suffix(".qml")
-
-
-def style(geometry_type: str) -> str:
-    """The style of a layer: polygons have an outline and a light fill, lines are one line.
-
-    Args:
-        geometry_type: "Polygon" or "LineString".
-
-    Returns:
-        XML.
-    """
-    symbol, layer, number, properties = _SYMBOLS[geometry_type]
-    props = "\n".join(f'          <prop k="{k}" v="{v}"/>' for k, v in properties.items())
-    return f"""<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
-<qgis version="3.0.0" styleCategories="Symbology">
-  <renderer-v2 type="singleSymbol" symbollevels="0" enableorderby="0" forceraster="0">
-    <symbols>
-      <symbol type="{symbol}" name="0" alpha="1" clip_to_extent="1">
-        <layer class="{layer}" enabled="1" locked="0" pass="0">
-{props}
-        </layer>
-      </symbol>
-    </symbols>
-    <rotation/>
-    <sizescale/>
-  </renderer-v2>
-  <layerGeometryType>{number}</layerGeometryType>
-</qgis>
-"""
-
-
-# SQLite keeps what is not yet in the file in these; beside another file they would damage it.
-_OPEN = ("-wal", "-journal")
-
-
-Frames = geopandas.GeoDataFrame | Iterable[geopandas.GeoDataFrame]
-"""A layer as one frame; or as batches with the same columns, at least one, if only an empty one."""
-
-
 def check_layers(paths: Sequence[Path], overwrite: bool = False) -> None:
-    """Refuse, before any work is done, layers that must not or cannot be written.
+    """Refuse layers that must not or cannot be written, before any work is done.
 
     Args:
         paths: the files asked for.
@@ -279,7 +79,7 @@ def check_layers(paths: Sequence[Path], overwrite: bool = False) -> None:
             pyarrow.
     """
     if len({path.resolve() for path in paths}) < len(paths):
-        raise OutputError(f"{', '.join(map(str, paths))}: one file twice; name each once")
+        raise OutputError(f"{listed(paths)}: one file twice; name each once")
     for path in paths:
         if path.suffix.lower() not in DRIVERS:
             raise OutputError(
@@ -300,7 +100,7 @@ def write_layers(
     geometry_type: str,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write a layer in one or several formats, known by their endings, each with a QGIS style.
+    """Write a vector layer in one or several formats, by their endings, each with a QGIS style.
 
     GeoJSON follows RFC 7946: EPSG:4326, longitude and latitude with eight decimals (about a
     millimetre), outer rings anticlockwise, cut at the antimeridian. The others keep the frame's
@@ -331,12 +131,10 @@ def write_layers(
                 if path in styles:
                     draft.write_text(style(geometry_type), encoding="utf-8")
                 else:
-                    driver = DRIVERS[path.suffix.lower()]
-                    files.append(
-                        (stack.enter_context(LayerFile(draft, geometry_type, driver)), path)
-                    )
+                    file = VectorFile(draft, geometry_type, DRIVERS[path.suffix.lower()])
+                    files.append((stack.enter_context(file), path))
             moves.append((draft, path))
-        for frame in _batches(frames):
+        for frame in [frames] if isinstance(frames, geopandas.GeoDataFrame) else frames:
             for file, path in files:
                 with _told(path):
                     file.write(frame)
@@ -349,48 +147,195 @@ def write_layers(
     return [path for _, path in moves]
 
 
-def write_layer(
-    frames: Frames,
-    path: str | os.PathLike,
-    geometry_type: str,
-    driver: str,
-    overwrite: bool = False,
-) -> None:
-    """Write one layer without a style, whatever its ending; see ``write_layers``.
-
-    Args:
-        frames: rows of one geometry type, in any CRS or none.
-        path: the file to write; missing folders are made.
-        geometry_type: "Polygon" or "LineString".
-        driver: one of the values of ``DRIVERS``.
-        overwrite: replace an existing file.
-
-    Raises:
-        OutputError: the file exists and ``overwrite`` is off, or it cannot be written.
-    """
-    path = Path(path)
-    refuse_existing(path, overwrite)
-    with ExitStack() as stack:
-        with _told(path):
-            folder = stack.enter_context(folder_beside(path))
-            file = stack.enter_context(LayerFile(folder / path.name, geometry_type, driver))
-        for frame in _batches(frames):
-            with _told(path):
-                file.write(frame)
-        with _told(path):
-            file.finish()
-            publish(folder / path.name, path, overwrite)
-
-
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Failures to write, in one line that names the file asked for."""
+    """Raise failures to write as an error of one line that names the file asked for."""
     try:
         yield
     except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        words = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise OutputError(f"{path}: cannot be written: {words}") from error
+        raise cannot_write(path, error) from error
 
 
-def _batches(frames: Frames) -> Iterable[geopandas.GeoDataFrame]:
-    return [frames] if isinstance(frames, geopandas.GeoDataFrame) else frames
+class VectorFile(ClosedOnExit):
+    """A file of a vector layer: write batches, then finish it; a context manager.
+
+    Args:
+        path: the file, in a folder that nothing else uses.
+        geometry_type: "Polygon" or "LineString".
+        driver: one of the values of ``DRIVERS``.
+    """
+
+    def __init__(self, path: Path, geometry_type: str, driver: str) -> None:
+        self.path, self.driver, self._geometry_type = path, driver, geometry_type
+        self._rows = 0
+        self._begun = False
+        self._parquet: Any = None
+        converted = driver in ("GeoJSON", "FlatGeobuf")
+        self._table = path.with_name(f"batches-{path.stem}.gpkg") if converted else path
+
+    def close(self) -> None:
+        """Give up a file that is not finished."""
+        if self._parquet is not None:
+            self._parquet.close()
+
+    def write(self, frame: geopandas.GeoDataFrame) -> None:
+        """Append rows, with the columns of the first batch, which is empty only if all are.
+
+        Raises:
+            OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
+                no right to write.
+        """
+        if self._begun and frame.empty:
+            return
+        if self.driver == "Parquet":
+            self._write_parquet(frame)
+        else:
+            self._append(frame)
+        self._begun = True
+        self._rows += len(frame)
+
+    def finish(self) -> None:
+        """Complete the file and count its rows: not every failure at closing is reported.
+
+        Raises:
+            OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
+                rows are missing.
+        """
+        if self._parquet is not None:
+            self._finish_parquet()
+        elif self._table != self.path:
+            self._convert()
+        if (arrived := rows_in(self.path, self.driver)) != self._rows:
+            raise OSError(f"{arrived} of {self._rows} features arrived, disk full?")
+
+    def _append(self, frame: geopandas.GeoDataFrame) -> None:
+        """Append rows to the GeoPackage."""
+        options = {} if self._table == self.path else {"SPATIAL_INDEX": "NO"}
+        if self.driver == "GeoJSON" and frame.crs is not None:
+            frame = _in_one_turn(frame.to_crs("EPSG:4326"))
+        with warnings.catch_warnings():
+            # pyogrio warns about a frame without CRS, which is meant here.
+            warnings.simplefilter("ignore", UserWarning)
+            pyogrio.write_dataframe(
+                frame,
+                self._table,
+                layer=self.path.stem,
+                driver="GPKG",
+                geometry_type=self._geometry_type,
+                append=self._begun,
+                **({} if self._begun else options),
+            )
+
+    def _convert(self) -> None:
+        """Make the file of the GeoPackage of batches."""
+        with pyogrio.open_arrow(self._table, use_pyarrow=False, batch_size=_ROWS) as (
+            info,
+            stream,
+        ):
+            options: dict[str, Any] = {}
+            if self.driver == "GeoJSON" and info["crs"] is not None:
+                options = {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                pyogrio.write_arrow(
+                    stream,
+                    self.path,
+                    layer=self.path.stem,
+                    driver=self.driver,
+                    geometry_name=info["geometry_name"] or "geom",
+                    geometry_type=self._geometry_type,
+                    crs=info["crs"],
+                    **options,
+                )
+        self._table.unlink()
+
+    def _write_parquet(self, frame: geopandas.GeoDataFrame) -> None:
+        """Write a row group of GeoParquet."""
+        from pyarrow import parquet
+
+        content = io.BytesIO()
+        # geopandas writes a file of the batch; what it says of the whole is joined at the end.
+        frame.to_parquet(content, index=False, write_covering_bbox=len(frame) > 0)
+        table = parquet.read_table(content)
+        metadata = dict(table.schema.metadata)
+        geo = json.loads(metadata.pop(b"geo"))
+        column = geo["columns"][geo["primary_column"]]
+        if not self._begun:
+            self._geo = geo
+            # Without geometries there would be no type for readers.
+            column["geometry_types"] = [self._geometry_type]
+            schema = table.schema.with_metadata(metadata)
+            self._parquet = parquet.ParquetWriter(self.path, schema, compression="zstd")
+        else:
+            whole = self._geo["columns"][self._geo["primary_column"]]
+            one, other = whole["bbox"], column["bbox"]
+            whole["bbox"] = [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]
+        self._parquet.write_table(table.replace_schema_metadata(metadata))
+
+    def _finish_parquet(self) -> None:
+        self._parquet.add_key_value_metadata({"geo": json.dumps(self._geo)})
+        self._parquet.close()
+        self._parquet = None
+
+
+def _in_one_turn(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Move rows in degrees by whole turns, so that each begins between -180 and 180.
+
+    GDAL cuts at the antimeridian and loses what lies across another multiple of 360.
+    """
+    geometries = frame.geometry.to_numpy()
+    turns = np.floor((shapely.bounds(geometries).reshape(-1, 4)[:, 0] + 180) / 360)
+    if not turns.any():
+        return frame
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    points[:, 0] -= 360 * turns[owner]
+    return frame.set_geometry(shapely.set_coordinates(geometries.copy(), points), crs=frame.crs)
+
+
+def rows_in(path: Path, driver: str) -> int:
+    """Count the features of a file without reading them into memory.
+
+    Args:
+        path: a file that ``VectorFile`` wrote.
+        driver: one of the values of ``DRIVERS``.
+    """
+    if driver == "Parquet":
+        from pyarrow import parquet
+
+        return parquet.read_metadata(path).num_rows
+    if driver == "GeoJSON":
+        # A feature stands on a line; GDAL would read all of them into memory.
+        with open(path, encoding="utf-8") as lines:
+            return sum(line.startswith('{ "type": "Feature",') for line in lines)
+    return pyogrio.read_info(path, force_feature_count=True)["features"]
+
+
+def style_path(layer: Path) -> Path:
+    """Return where QGIS looks for the style of a layer: ``town.qml`` for ``town.gpkg``."""
+    return layer.with_suffix(".qml")
+
+
+def style(geometry_type: str) -> str:
+    """Return a QGIS style as XML: an outline and a light fill for polygons, a line for lines.
+
+    Args:
+        geometry_type: "Polygon" or "LineString".
+    """
+    symbol, layer, number, properties = _SYMBOLS[geometry_type]
+    props = "\n".join(f'          <prop k="{k}" v="{v}"/>' for k, v in properties.items())
+    return f"""<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
+<qgis version="3.0.0" styleCategories="Symbology">
+  <renderer-v2 type="singleSymbol" symbollevels="0" enableorderby="0" forceraster="0">
+    <symbols>
+      <symbol type="{symbol}" name="0" alpha="1" clip_to_extent="1">
+        <layer class="{layer}" enabled="1" locked="0" pass="0">
+{props}
+        </layer>
+      </symbol>
+    </symbols>
+    <rotation/>
+    <sizescale/>
+  </renderer-v2>
+  <layerGeometryType>{number}</layerGeometryType>
+</qgis>
+"""

@@ -1,8 +1,7 @@
-"""Sums of a raster's pixels inside of polygons and along lines, strip by strip.
+"""From a mask to vector features: footprints or centre lines, with sizes and probabilities.
 
-Polygons and points are in pixels (column, row) of the raster. A pixel belongs to a polygon where
-its centre does: to an outline that follows the edges of pixels, exactly those it was drawn around.
-Memory holds one strip of about four million pixels beside the polygons.
+A mask is read strip by strip, and features come in batches: memory holds a strip, a batch, and the
+shapes that are not complete yet.
 """
 
 import os
@@ -31,18 +30,298 @@ from preprocessing.raster_access import gdal_quiet, raster_info
 from preprocessing.rasters import LabelReader, ProbabilityReader
 from preprocessing.tiling import VOID, Window, strips
 
+# Metres: about the half width of a road and a bit, which is what the bumps of its edge add.
+PRUNE_M = 10.0
 
-def sums_in_polygons(
-    polygons: np.ndarray, height: int, width: int, read: Callable[[Window], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add up, for each polygon, the pixels inside that are not NaN.
+Read = Callable[[Window], np.ndarray]
+Probabilities = str | os.PathLike | Read | None
+"""A raster on the mask's grid; or what reads windows of one, float64, NaN where void; or none."""
+_Batch = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
+"""Geometries, their sizes, and sums and counts of the probabilities, if there are any."""
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What may be chosen for features; without a place on the ground nothing of it applies.
+
+    Attributes:
+        min_area_m2: smaller footprints, or connected pieces of road, are left out.
+        fill_holes_m2: holes smaller than this are filled, with what lies in them, unless they hold
+            void; 0 for none.
+        simplify_m: metres by which outlines and lines may move to have fewer vertices. None is 0
+            for footprints, which then follow the pixels' edges, and the side of a pixel for centre
+            lines, which takes off the steps of the raster.
+        right_angles: turn edges of footprints to right angles, by buildingregulariser.
+        prune_m: side branches of centre lines that end in nothing and are shorter than this are
+            removed, the shortest first, until none is left.
+
+    Raises:
+        JointNetError: ``right_angles`` without buildingregulariser.
+    """
+
+    min_area_m2: float = 0.0
+    fill_holes_m2: float = 0.0
+    simplify_m: float | None = None
+    right_angles: bool = False
+    prune_m: float = PRUNE_M
+
+    def __post_init__(self) -> None:
+        if self.right_angles:
+            require_right_angles()
+
+
+class MaskFeatures(ABC):
+    """Features of one mask, to be iterated over once: frames with ids that run on.
+
+    Frames have the columns ``id`` (int64, from 1), that of the size (geodesic), with probabilities
+    ``mean_probability`` (float64, NaN where no pixel has one), and ``geometry``, in the mask's CRS.
+    Without a place on the ground, coordinates and sizes are in pixels, and a note says so. There is
+    always one frame, if only an empty one.
+
+    Attributes:
+        place: ``Placement`` of the mask.
+        count: features given so far; complete after the last frame, as ``total`` and ``notes``.
+        total: the sum of their sizes.
 
     Args:
-        polygons: object array ``(n,)``, in pixels; where they overlap, a pixel belongs to the
-            last.
+        mask: path of a mask or label raster.
+        probabilities: of the target, on the grid of the mask.
+        settings: what was chosen.
+
+    Raises:
+        RasterError: no such file, no raster, or probabilities of another grid; on iterating too,
+            where one is corrupt.
+        LabelError: on iterating: the mask has values other than {0, 1} or {0, 255}.
+    """
+
+    geometry_type: ClassVar[str]
+    noun: ClassVar[str]
+    _size: ClassVar[str]
+    _unit: ClassVar[str]
+    _corners: ClassVar[bool]
+
+    def __init__(
+        self,
+        mask: str | os.PathLike,
+        probabilities: Probabilities = None,
+        settings: FeatureSettings | None = None,
+    ) -> None:
+        self.mask, self.probabilities = mask, probabilities
+        self.settings = FeatureSettings() if settings is None else settings
+        self.place = placement(raster_info(mask))
+        if probabilities is not None and not callable(probabilities):
+            ProbabilityReader(probabilities, self.place.info).close()
+        self.count, self.total = 0, 0.0
+        self._unplaced = 0
+
+    @property
+    def unit(self) -> str:
+        """Unit of the sizes: "m2", "m" or "px"."""
+        return "px" if self.place.crs is None else self._unit
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user: how the mask was placed, what was kept as it was."""
+        notes = [self.place.note] if self.place.note else []
+        if self.place.crs is None and self._measured:
+            notes = [f"{self.place.note[:-1]}; nothing that is measured in metres is done."]
+        if self._unplaced:
+            notes.append(f"{self._unplaced:,} lie where the CRS leads nowhere, and are left out.")
+        return (*notes, *self._kept())
+
+    def __iter__(self) -> Iterator[geopandas.GeoDataFrame]:
+        """Read the mask and yield the frames."""
+        info, filled = self.place.info, self._fills
+        with ExitStack() as stack:
+            mask = stack.enter_context(LabelReader(self.mask))
+            read = self.probabilities
+            if read is not None and not callable(read):
+                read = stack.enter_context(ProbabilityReader(read, info)).read
+            batches = outline_batches(
+                mask.read, info.height, info.width, corners=self._corners, enclosed=filled
+            )
+            given = False
+            for outlines in batches:
+                frame = self._frame(outlines, read)
+                if len(frame):
+                    given = True
+                    yield frame
+            if not given:
+                yield self._frame(np.zeros(0, object), read)
+
+    @property
+    def _fills(self) -> bool:
+        return self.settings.fill_holes_m2 > 0 and self.place.crs is not None
+
+    @property
+    def _measured(self) -> bool:
+        """Whether anything was asked for that needs metres."""
+        return True
+
+    def _kept(self) -> list[str]:
+        """Return notes on what was kept as it was."""
+        return []
+
+    def _frame(self, outlines: np.ndarray, read: Read | None) -> geopandas.GeoDataFrame:
+        place = self.place
+        if place.crs is None:
+            areas = shapely.area(outlines)
+        else:
+            if self._fills:
+                outlines = fill_holes(outlines, place, self.settings.fill_holes_m2, self.mask)
+            areas = place.areas(place.outlines(outlines))
+            placed = np.isfinite(areas)
+            self._unplaced += int((~placed).sum())
+            outlines, areas = outlines[placed], areas[placed]
+        geometries, sizes, sums = self._features(outlines, areas, read)
+        ids = np.arange(1, len(geometries) + 1) + self.count
+        columns = {"id": ids, f"{self._size}_{self.unit}": sizes}
+        if sums is not None:
+            none = np.full(len(sizes), np.nan)
+            columns["mean_probability"] = np.divide(*sums, out=none, where=sums[1] > 0)
+        self.count += len(geometries)
+        self.total += float(sizes.sum())
+        return geopandas.GeoDataFrame(columns, geometry=geometries, crs=place.crs)
+
+    @abstractmethod
+    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> _Batch:
+        """Return the features of outlines of so many pixels or square metres."""
+
+
+class Footprints(MaskFeatures):
+    """Footprints of a mask, each a valid polygon, with ``area_m2`` (or ``area_px``, int64).
+
+    In this order: holes are filled, small footprints left out, vertices simplified, edges turned,
+    and what became small by that is left out too. Probabilities are those of the pixels inside
+    the outline before it is simplified.
+    """
+
+    geometry_type, noun, _size, _unit = "Polygon", "footprint", "area", "m2"
+    _corners = False
+
+    _unsimplified = _turned = _unturned = _failed = 0
+
+    @property
+    def _measured(self) -> bool:
+        chosen = self.settings
+        sizes = chosen.min_area_m2, chosen.fill_holes_m2, chosen.simplify_m
+        return any(sizes) or chosen.right_angles
+
+    def _kept(self) -> list[str]:
+        notes = []
+        if self._unsimplified:
+            kept = self._unsimplified
+            notes.append(f"Simplification would destroy {kept:,}: kept as they were.")
+        if self._turned + self._unturned:
+            found = f"{self._turned:,} turned, {self._unturned:,} kept as they were"
+            failed = f" ({self._failed:,} failed)" if self._failed else ""
+            notes.append(f"Right angles: {found}{failed}.")
+        return notes
+
+    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> _Batch:
+        place, chosen = self.place, self.settings
+        if place.crs is not None:
+            outlines = outlines[areas >= chosen.min_area_m2]
+        sums = None
+        if read is not None:
+            sums = sums_in_polygons(outlines, place.info.height, place.info.width, read)
+        if place.crs is None:
+            return outlines, np.rint(areas).astype(np.int64), sums
+        polygons = place.outlines(outlines)
+        sizes = areas[areas >= chosen.min_area_m2]
+        if chosen.simplify_m:
+            polygons, kept = simplify_polygons(polygons, place, chosen.simplify_m)
+            self._unsimplified += kept
+        if chosen.right_angles and len(polygons):
+            # The steps of pixels must go first, or it is their edges that are turned.
+            tolerance = max(chosen.simplify_m or 0.0, place.info.gsd)
+            polygons, kept, failed = right_angled(polygons, place, tolerance)
+            self._turned += len(polygons) - kept
+            self._unturned += kept
+            self._failed += failed
+        if chosen.simplify_m or chosen.right_angles:
+            sizes = place.areas(polygons)
+        large = sizes >= chosen.min_area_m2
+        if sums is not None:
+            sums = sums[0][large], sums[1][large]
+        return polygons[large], sizes[large], sums
+
+
+class CentreLines(MaskFeatures):
+    """Centre lines of the roads of a mask, with ``length_m`` (or ``length_px``).
+
+    In this order: holes, which would become loops, are filled, small pieces left out, the rest
+    thinned to skeletons, spurs removed, and vertices simplified. Lines that meet share the point. A
+    piece that thins to a single pixel has no line. Probabilities are those of the pixels that a
+    line runs through before it is simplified.
+
+    Roads that are connected, if only by a corner, are thinned as one when the last of them has
+    been read: memory holds the outlines of the connected roads that are open and, of the largest,
+    five bytes for every pixel of its bounding box. A network that spans the mask is one piece.
+    """
+
+    geometry_type, noun, _size, _unit = "LineString", "centre line", "length", "m"
+    _corners = True
+
+    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> _Batch:
+        place, chosen = self.place, self.settings
+        on_ground = place.crs is not None
+        tolerance = chosen.simplify_m if on_ground else None
+        if tolerance is None:
+            tolerance = place.info.gsd if on_ground else 1.0
+        piece = joined_at_corners(outlines)
+        if on_ground:
+            large = (np.bincount(piece, areas) >= chosen.min_area_m2)[piece]
+            outlines, piece = outlines[large], piece[large]
+        pixels = skeleton(outlines, piece)
+        net = network(pixels, self._metres(pixels), chosen.prune_m if on_ground else 0.0)
+        sums = None
+        if read is not None:
+            points, line = net.on_lines()
+            size = place.info.height, place.info.width
+            sums = sums_at_points(points, line, len(net.lines), *size, read)
+        net = simplify_network(net, self._metres(net.points), tolerance)
+        lines = net.geometries(place.coordinates(net.points + 0.5))
+        return lines, place.lengths(lines) if on_ground else shapely.length(lines), sums
+
+    def _metres(self, pixels: np.ndarray) -> np.ndarray:
+        """Return centres of pixels in local metres, or in pixels where there is no ground."""
+        centres = self.place.coordinates(pixels + 0.5)
+        return centres if self.place.crs is None else self.place.metres(centres)
+
+
+def features_of(
+    target: str,
+    mask: str | os.PathLike,
+    probabilities: Probabilities = None,
+    settings: FeatureSettings | None = None,
+) -> MaskFeatures:
+    """Return ``CentreLines`` for the target "roads", ``Footprints`` for anything else.
+
+    Args:
+        target: what is 1 in the mask.
+        mask: path of a mask or label raster.
+        probabilities: of the target, on the grid of the mask.
+        settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
+
+    Raises:
+        RasterError: see ``MaskFeatures``.
+    """
+    kind = CentreLines if target == "roads" else Footprints
+    return kind(mask, probabilities, settings)
+
+
+def sums_in_polygons(
+    polygons: np.ndarray, height: int, width: int, read: Read
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add up, for each polygon, the pixels whose centre lies inside and that are not NaN.
+
+    Args:
+        polygons: object array ``(n,)``, in pixels (column, row); where they overlap, a pixel counts
+            for the last.
         height: rows of the raster.
         width: columns of the raster.
-        read: gives a window's values, float64 ``(height, width)``, NaN where there is none.
+        read: returns a window's values, float64 ``(height, width)``, NaN where there is none.
 
     Returns:
         Sums, float64 ``(n,)``, and how many pixels were added, int64 ``(n,)``.
@@ -74,14 +353,14 @@ def sums_at_points(
     groups: int,
     height: int,
     width: int,
-    read: Callable[[Window], np.ndarray],
+    read: Read,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add up, for each group of points, the pixels under them that are not NaN.
 
     Args:
         points: ``(n, 2)`` int of column and row.
         group: the group of each, int ``(n,)`` from 0.
-        groups: how many there are.
+        groups: how many groups there are.
         height: rows of the raster.
         width: columns of the raster.
         read: as for ``sums_in_polygons``.
@@ -105,16 +384,16 @@ def sums_at_points(
 
 
 def holds_void(polygons: np.ndarray, mask: str | os.PathLike) -> np.ndarray:
-    """Which polygons hold void pixels of a mask: bool ``(n,)``.
+    """Return which polygons hold void pixels of a mask, bool ``(n,)``.
 
     Args:
-        polygons: object array ``(n,)``, in pixels; apart or one inside of another.
+        polygons: object array ``(n,)``, in pixels; apart or one inside another.
         mask: path of the mask.
 
     Raises:
         RasterError: corrupt.
     """
-    # The inner ones last: each void pixel then tells of the smallest polygon around it.
+    # The inner ones last, so that each void pixel counts for the smallest polygon around it.
     order = np.argsort(-shapely.area(polygons), kind="stable")
     polygons = polygons[order]
     with LabelReader(mask) as reader:
@@ -132,10 +411,9 @@ def holds_void(polygons: np.ndarray, mask: str | os.PathLike) -> np.ndarray:
 def fill_holes(
     outlines: np.ndarray, place: Placement, largest_m2: float, mask: str | os.PathLike
 ) -> np.ndarray:
-    """Fill the small holes of outlines.
+    """Fill the small holes of outlines, unless they hold void.
 
-    A hole that holds void stays, as nothing is known there. Outlines that lie in a hole that is
-    filled become part of what surrounds them.
+    Outlines in a hole that is filled become part of what surrounds them.
 
     Args:
         outlines: object array ``(n,)`` of the polygons of one mask, in pixels.
@@ -144,7 +422,7 @@ def fill_holes(
         mask: path of the mask.
 
     Returns:
-        Object array ``(m,)``, in the order given; ``outlines`` itself where no hole is filled.
+        Object array ``(m,)``, in the order given.
 
     Raises:
         RasterError: the mask is corrupt.
@@ -167,404 +445,3 @@ def fill_holes(
     tree = shapely.STRtree(shapely.point_on_surface(outlines))
     apart[tree.query(holes[small], predicate="contains")[1]] = False
     return filled[apart]
-
-
-# Metres: about the half width of a road and a bit, which is what the bumps of its edge add.
-PRUNE_M = 10.0
-
-Read = Callable[[Window], np.ndarray]
-Features = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
-"""Geometries, their sizes, and sums and counts of the probabilities, if there are any."""
-Probabilities = str | os.PathLike | Read | None
-"""A raster on the mask's grid; or what reads windows of one, float64, NaN where void; or none."""
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """What may be chosen for features.
-
-    Attributes:
-        min_area_m2: smaller footprints, or connected pieces of road, are left out.
-        fill_holes_m2: holes smaller than this are filled, unless they hold void, with what lies
-            in them; 0 for none.
-        simplify_m: metres by which outlines and lines may move to have fewer vertices; None for
-            0 of footprints, which then follow the pixels' edges, and the side of a pixel of
-            centre lines, which takes off the steps of the raster.
-        right_angles: turn edges of footprints to right angles, by buildingregulariser.
-        prune_m: side branches of centre lines that end in nothing and are shorter than this are
-            removed, the shortest first, until none is left.
-
-    Raises:
-        JointNetError: ``right_angles`` without buildingregulariser.
-    """
-
-    min_area_m2: float = 0.0
-    fill_holes_m2: float = 0.0
-    simplify_m: float | None = None
-    right_angles: bool = False
-    prune_m: float = PRUNE_M
-
-    def __post_init__(self):
-        """Look for the library before any work is done."""
-        if self.right_angles:
-            require_right_angles()
-
-
-class MaskFeatures(ABC):
-    """Features of one mask; iterating, once, reads it and gives frames with ids that run on.
-
-    Frames have the columns ``id`` (int64, from 1), that of the size, with probabilities
-    ``mean_probability`` (float64, NaN where no pixel has one), and ``geometry``, in the mask's CRS
-    or, without a place on the ground, in pixels. There is always one frame, if only an empty one.
-
-    Attributes: ``place`` (``Placement`` of the mask), ``count`` and ``total``: features given so
-    far, and the sum of their sizes; ``notes`` too are complete after the last frame.
-
-    Args:
-        mask: path of a mask or label raster.
-        probabilities: of the target, on the grid of the mask.
-        settings: what was chosen.
-
-    Raises:
-        RasterError: no such file, no raster, or probabilities of another grid; on iterating too,
-            where one is corrupt.
-        LabelError: on iterating: the mask has values other than {0, 1} or {0, 255}.
-    """
-
-    geometry_type: ClassVar[str]
-    noun: ClassVar[str]
-    _size: ClassVar[str]
-    _corners: ClassVar[bool]
-
-    def __init__(
-        self,
-        mask: str | os.PathLike,
-        probabilities: Probabilities = None,
-        settings: FeatureSettings | None = None,
-    ) -> None:
-        self.mask, self.probabilities = mask, probabilities
-        self.settings = FeatureSettings() if settings is None else settings
-        self.place = placement(raster_info(mask))
-        if probabilities is not None and not callable(probabilities):
-            ProbabilityReader(probabilities, self.place.info).close()
-        self.count, self.total = 0, 0.0
-        self._unplaced = 0
-
-    @property
-    @abstractmethod
-    def unit(self) -> str:
-        """Of the sizes: "m2", "m" or "px"."""
-
-    @property
-    def size_column(self) -> str:
-        """Name of the column of sizes, such as ``area_m2``."""
-        return f"{self._size}_{self.unit}"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences worth reading: how the mask was placed, what was kept as it was."""
-        notes = [self.place.note] if self.place.note else []
-        if self.place.crs is None and self._measured:
-            notes = [f"{self.place.note[:-1]}; nothing that is measured in metres is done."]
-        if self._unplaced:
-            notes.append(f"{self._unplaced:,} lie where the CRS leads nowhere, and are left out.")
-        return (*notes, *self._kept())
-
-    def __iter__(self) -> Iterator[geopandas.GeoDataFrame]:
-        """The frames."""
-        info, filled = self.place.info, self._fills
-        with ExitStack() as stack:
-            mask = stack.enter_context(LabelReader(self.mask))
-            read = self.probabilities
-            if read is not None and not callable(read):
-                read = stack.enter_context(ProbabilityReader(read, info)).read
-            batches = outline_batches(
-                mask.read, info.height, info.width, corners=self._corners, enclosed=filled
-            )
-            given = False
-            for outlines in batches:
-                frame = self._frame(outlines, read)
-                if len(frame):
-                    given = True
-                    yield frame
-            if not given:
-                yield self._frame(np.zeros(0, object), read)
-
-    @property
-    def _fills(self) -> bool:
-        return self.settings.fill_holes_m2 > 0 and self.place.crs is not None
-
-    @property
-    def _measured(self) -> bool:
-        """Whether anything was asked for that needs metres."""
-        return True
-
-    def _kept(self) -> list[str]:
-        """Notes on what was kept as it was."""
-        return []
-
-    def _frame(self, outlines: np.ndarray, read: Read | None) -> geopandas.GeoDataFrame:
-        """The features of one batch."""
-        place = self.place
-        if place.crs is None:
-            areas = shapely.area(outlines)
-        else:
-            if self._fills:
-                outlines = fill_holes(outlines, place, self.settings.fill_holes_m2, self.mask)
-            areas = place.areas(place.outlines(outlines))
-            placed = np.isfinite(areas)
-            self._unplaced += int((~placed).sum())
-            outlines, areas = outlines[placed], areas[placed]
-        geometries, sizes, sums = self._features(outlines, areas, read)
-        columns = {"id": np.arange(1, len(geometries) + 1) + self.count, self.size_column: sizes}
-        if sums is not None:
-            none = np.full(len(sizes), np.nan)
-            columns["mean_probability"] = np.divide(*sums, out=none, where=sums[1] > 0)
-        self.count += len(geometries)
-        self.total += float(sizes.sum())
-        return geopandas.GeoDataFrame(columns, geometry=geometries, crs=place.crs)
-
-    @abstractmethod
-    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> Features:
-        """The features of outlines of so many pixels or square metres."""
-
-
-__all__ = [
-    "PRUNE_M",
-    "CentreLines",
-    "FeatureSettings",
-    "Footprints",
-    "MaskLayer",
-    "centre_line_layer",
-    "features_of",
-    "footprint_layer",
-]
-
-
-class Footprints(MaskFeatures):
-    """Footprints of a mask, each a valid polygon, with ``area_m2``; see ``footprint_layer``."""
-
-    geometry_type, noun, _size, _corners = "Polygon", "footprint", "area", False
-
-    _unsimplified = _turned = _unturned = _failed = 0
-
-    @property
-    def unit(self) -> str:
-        """Of the areas."""
-        return "px" if self.place.crs is None else "m2"
-
-    @property
-    def _measured(self) -> bool:
-        chosen = self.settings
-        sizes = chosen.min_area_m2, chosen.fill_holes_m2, chosen.simplify_m
-        return any(sizes) or chosen.right_angles
-
-    def _kept(self) -> list[str]:
-        notes = []
-        if self._unsimplified:
-            kept = self._unsimplified
-            notes.append(f"Simplification would destroy {kept:,}: kept as they were.")
-        if self._turned + self._unturned:
-            found = f"{self._turned:,} turned, {self._unturned:,} kept as they were"
-            failed = f" ({self._failed:,} failed)" if self._failed else ""
-            notes.append(f"Right angles: {found}{failed}.")
-        return notes
-
-    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> Features:
-        place, chosen = self.place, self.settings
-        if place.crs is not None:
-            outlines = outlines[areas >= chosen.min_area_m2]
-        sums = None
-        if read is not None:
-            sums = sums_in_polygons(outlines, place.info.height, place.info.width, read)
-        if place.crs is None:
-            return outlines, np.rint(areas).astype(np.int64), sums
-        polygons = place.outlines(outlines)
-        sizes = areas[areas >= chosen.min_area_m2]
-        if chosen.simplify_m:
-            polygons, kept = simplify_polygons(polygons, place, chosen.simplify_m)
-            self._unsimplified += kept
-        if chosen.right_angles and len(polygons):
-            # The steps of pixels must go first, or it is their edges that are turned.
-            tolerance = max(chosen.simplify_m or 0.0, place.info.gsd)
-            polygons, kept, failed = right_angled(polygons, place, tolerance)
-            self._turned += len(polygons) - kept
-            self._unturned += kept
-            self._failed += failed
-        if chosen.simplify_m or chosen.right_angles:
-            sizes = place.areas(polygons)
-        large = sizes >= chosen.min_area_m2
-        if sums is not None:
-            sums = sums[0][large], sums[1][large]
-        return polygons[large], sizes[large], sums
-
-
-class CentreLines(MaskFeatures):
-    """Centre lines of the roads of a mask, with ``length_m``; see ``centre_line_layer``.
-
-    Roads that are connected, if only by a corner, are thinned as one when the last of them has
-    been read: memory holds the outlines of the connected roads that are open and, of the largest,
-    five bytes for every pixel of its bounding box. A network that spans the mask is one piece.
-    """
-
-    geometry_type, noun, _size, _corners = "LineString", "centre line", "length", True
-
-    @property
-    def unit(self) -> str:
-        """Of the lengths."""
-        return "px" if self.place.crs is None else "m"
-
-    def _features(self, outlines: np.ndarray, areas: np.ndarray, read: Read | None) -> Features:
-        place, chosen = self.place, self.settings
-        on_ground = place.crs is not None
-        tolerance = chosen.simplify_m if on_ground else None
-        if tolerance is None:
-            tolerance = place.info.gsd if on_ground else 1.0
-        piece = joined_at_corners(outlines)
-        if on_ground:
-            large = (np.bincount(piece, areas) >= chosen.min_area_m2)[piece]
-            outlines, piece = outlines[large], piece[large]
-        pixels = skeleton(outlines, piece)
-        net = network(pixels, self._metres(pixels), chosen.prune_m if on_ground else 0.0)
-        sums = None
-        if read is not None:
-            points, line = net.on_lines()
-            size = place.info.height, place.info.width
-            sums = sums_at_points(points, line, len(net.lines), *size, read)
-        net = simplify_network(net, self._metres(net.points), tolerance)
-        lines = net.geometries(place.coordinates(net.points + 0.5))
-        return lines, place.lengths(lines) if on_ground else shapely.length(lines), sums
-
-    def _metres(self, pixels: np.ndarray) -> np.ndarray:
-        """Centres of pixels in local metres, or in pixels where there is no ground."""
-        centres = self.place.coordinates(pixels + 0.5)
-        return centres if self.place.crs is None else self.place.metres(centres)
-
-
-def features_of(
-    target: str,
-    mask: str | os.PathLike,
-    probabilities: Probabilities = None,
-    settings: FeatureSettings | None = None,
-) -> MaskFeatures:
-    """``CentreLines`` for the target "roads", ``Footprints`` for anything else.
-
-    Args:
-        target: what is 1 in the mask.
-        mask: path of a mask or label raster.
-        probabilities: of the target, on the grid of the mask; see ``mask_features``.
-        settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
-
-    Raises:
-        RasterError: see ``MaskFeatures``.
-    """
-    kind = CentreLines if target == "roads" else Footprints
-    return kind(mask, probabilities, settings)
-
-
-@dataclass(frozen=True, eq=False)
-class MaskLayer:
-    """A layer made of a mask.
-
-    Attributes:
-        frame: one row per feature; ``vector_writers.write_layers`` writes it.
-        geometry_type: "Polygon" or "LineString", of all features, of none too.
-        notes: sentences worth reading: how the mask was placed, what was kept as it was.
-    """
-
-    frame: geopandas.GeoDataFrame
-    geometry_type: str
-    notes: tuple[str, ...]
-
-
-def footprint_layer(
-    mask: str | os.PathLike,
-    probabilities: str | os.PathLike | None = None,
-    *,
-    min_area_m2: float = 0.0,
-    fill_holes_m2: float = 0.0,
-    simplify_m: float = 0.0,
-    right_angles: bool = False,
-) -> MaskLayer:
-    """Footprints of a mask, each a valid polygon.
-
-    In this order: holes are filled, small footprints left out, vertices simplified, edges
-    turned, and what became small by that is left out too.
-
-    Args:
-        mask: path of a mask or label raster.
-        probabilities: path of a raster of the same grid, 0 to 1, NaN where there is void.
-        min_area_m2: smaller footprints are left out.
-        fill_holes_m2: holes smaller than this are filled, unless they hold void, with what lies
-            in them.
-        simplify_m: metres by which outlines may move, see ``simplification``; 0 for outlines
-            that follow the pixels' edges.
-        right_angles: turn edges to right angles, by buildingregulariser.
-
-    Returns:
-        A layer of polygons with the columns ``id`` (int64, from 1), ``area_m2`` (float64,
-        geodesic, as ``footprints.footprints`` measures it), with ``probabilities`` also
-        ``mean_probability`` (float64: over the pixels inside the outline before it is simplified,
-        those without a value aside; NaN where none has one), and ``geometry``, in the mask's CRS.
-        A mask without a place on the ground gives ``area_px`` (int64) in place of ``area_m2``
-        and pixels for coordinates; none of the four settings applies there, which a note says.
-
-    Raises:
-        RasterError: no such file, no raster, corrupt, or probabilities of another grid.
-        LabelError: the mask has values other than {0, 1} or {0, 255}.
-        JointNetError: ``right_angles`` without buildingregulariser.
-    """
-    settings = FeatureSettings(min_area_m2, fill_holes_m2, simplify_m, right_angles)
-    return _layer(Footprints(mask, probabilities, settings))
-
-
-def centre_line_layer(
-    mask: str | os.PathLike,
-    probabilities: str | os.PathLike | None = None,
-    *,
-    min_area_m2: float = 0.0,
-    fill_holes_m2: float = 0.0,
-    simplify_m: float | None = None,
-    prune_m: float = PRUNE_M,
-) -> MaskLayer:
-    """Centre lines of the roads of a mask; lines that meet share the point where they do.
-
-    In this order: holes are filled, small pieces left out, the rest thinned to skeletons, spurs
-    removed, and vertices simplified. A piece that thins to a single pixel has no line.
-
-    Args:
-        mask: path of a mask or label raster.
-        probabilities: path of a raster of the same grid, 0 to 1, NaN where there is void.
-        min_area_m2: smaller connected pieces are left out.
-        fill_holes_m2: as in ``footprint_layer``; holes would become loops.
-        simplify_m: metres by which lines may move; None for the side of a pixel, which takes
-            off the steps of the raster; 0 leaves out what lies between two others.
-        prune_m: side branches that end in nothing and are shorter than this, in metres, are
-            removed, the shortest first, until none is left.
-
-    Returns:
-        A layer of lines with the columns ``id`` (int64, from 1), ``length_m`` (float64,
-        geodesic), with ``probabilities`` also ``mean_probability`` (float64: over the pixels
-        that the line runs through before it is simplified), and ``geometry``, in the mask's CRS.
-        A mask without a place on the ground gives ``length_px`` in place of ``length_m`` and
-        pixels for coordinates; of the four settings none applies there but the simplification by
-        a pixel, as a note says.
-
-    Raises:
-        RasterError: no such file, no raster, corrupt, or probabilities of another grid.
-        LabelError: the mask has values other than {0, 1} or {0, 255}.
-    """
-    settings = FeatureSettings(min_area_m2, fill_holes_m2, simplify_m, prune_m=prune_m)
-    return _layer(CentreLines(mask, probabilities, settings))
-
-
-def _layer(features: MaskFeatures) -> MaskLayer:
-    """All features in one frame."""
-    frames = list(features)
-    columns = {
-        name: np.concatenate([frame[name] for frame in frames])
-        for name in frames[0].columns.drop("geometry")
-    }
-    geometry = np.concatenate([frame.geometry for frame in frames])
-    frame = geopandas.GeoDataFrame(columns, geometry=geometry, crs=features.place.crs)
-    return MaskLayer(frame, features.geometry_type, features.notes)

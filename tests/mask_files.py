@@ -1,8 +1,11 @@
 """Mask and probability files for the tests of what becomes of them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import geopandas
 import numpy as np
+import pandas as pd
 import rasterio.features
 from affine import Affine
 from rasterio.crs import CRS
@@ -11,6 +14,7 @@ from preprocessing.ground import Placement, placement
 from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 from preprocessing.tiling import Window
+from preprocessing.vectorising import FeatureSettings, MaskFeatures, features_of
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 
@@ -46,3 +50,18 @@ def burn(polygons, shape, transform) -> np.ndarray:
     if not len(polygons):
         return np.zeros(shape, np.uint8)
     return rasterio.features.rasterize(polygons, shape, transform=transform, dtype=np.uint8)
+
+
+def footprint_layer(mask, probabilities=None, **chosen) -> SimpleNamespace:
+    """Footprints of a mask in one frame, with their geometry type and notes."""
+    return _gathered(features_of("buildings", mask, probabilities, FeatureSettings(**chosen)))
+
+
+def centre_line_layer(mask, probabilities=None, **chosen) -> SimpleNamespace:
+    """Centre lines of a mask in one frame, with their geometry type and notes."""
+    return _gathered(features_of("roads", mask, probabilities, FeatureSettings(**chosen)))
+
+
+def _gathered(features: MaskFeatures) -> SimpleNamespace:
+    frame = geopandas.GeoDataFrame(pd.concat(features, ignore_index=True), crs=features.place.crs)
+    return SimpleNamespace(frame=frame, geometry_type=features.geometry_type, notes=features.notes)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from preprocessing import mask_outlines
-from preprocessing.errors import JointNetError
+from preprocessing.errors import JointNetError, LabelError, RasterError
 from preprocessing.ground import placement
 from preprocessing.mask_outlines import (
     joined_at_corners,
@@ -24,76 +24,11 @@ from preprocessing.mask_outlines import (
     with_numbered,
 )
 from preprocessing.raster_access import gdal_quiet, raster_info
-from preprocessing.vectorising import fill_holes
 from tests.mask_files import UTM, burn, place_of, write
 
 SQUARE = UTM.identity()
-
-
-def filled(folder, mask, largest_m2):
-    path = write(folder / "mask.tif", mask)
-    outlines = np.array(polygonise(path), object)
-    return fill_holes(outlines, placement(raster_info(path)), largest_m2, path)
-
-
-def test_small_holes_are_filled_and_large_ones_stay(tmp_path):
-    mask = np.zeros((20, 30), np.uint8)
-    mask[2:18, 2:28] = 1
-    mask[4:6, 4:6] = 0  # 1 m2
-    mask[8:14, 10:20] = 0  # 15 m2
-    (polygon,) = filled(tmp_path, mask, 2)
-    assert polygon.is_valid and [shapely.Polygon(r).area for r in polygon.interiors] == [60]
-    (polygon,) = filled(tmp_path, mask, 16)
-    assert polygon.equals(shapely.box(2, 2, 28, 18))
-    (polygon,) = filled(tmp_path, mask, 0.5)
-    assert len(polygon.interiors) == 2
-
-
-def test_what_lies_in_a_filled_hole_becomes_part_of_it(tmp_path):
-    mask = np.zeros((20, 20), np.uint8)
-    mask[2:18, 2:18] = 1
-    mask[5:15, 5:15] = 0
-    mask[9:11, 9:11] = 1
-    mask[19, 19] = 1
-    large = filled(tmp_path, mask, 30)
-    assert len(large) == 2
-    expected = mask.copy()
-    expected[2:18, 2:18] = 1
-    np.testing.assert_array_equal(burn(large, mask.shape, SQUARE), expected)
-    assert len(filled(tmp_path, mask, 10)) == 3
-
-
-def test_void_is_not_filled_nor_what_is_around_it(tmp_path):
-    mask = np.ones((30, 30), np.uint8)
-    mask[3:6, 3:6] = 0
-    mask[10:28, 10:28] = 0
-    mask[13:25, 13:25] = 1
-    mask[16:20, 16:20] = 0
-    mask[17, 17] = 255
-    polygons = filled(tmp_path, mask, 1000)
-    assert len(polygons) == 2
-    expected = (mask == 1).astype(np.uint8)
-    expected[3:6, 3:6] = 1
-    np.testing.assert_array_equal(burn(polygons, mask.shape, SQUARE), expected)
-
-
-def test_no_outlines_are_a_case(tmp_path):
-    assert len(filled(tmp_path, np.zeros((5, 5), np.uint8), 10)) == 0
-    assert joined_at_corners(np.zeros(0, object)).tolist() == []
-
-
-@settings(max_examples=60, deadline=None)
-@given(mask=arrays(np.uint8, st.tuples(*[st.integers(1, 14)] * 2), elements=st.integers(0, 1)))
-def test_filling_every_hole_leaves_valid_outlines_of_the_mask_without_holes(mask, tmp_path_factory):
-    polygons = filled(tmp_path_factory.mktemp("m"), mask, 1e9)
-    assert shapely.is_valid(polygons).all()
-    # Background that is connected by edges alone, as outlines see it.
-    background, _ = ndimage.label(np.pad(mask, 1) == 0, np.ones((3, 3)))
-    expected = (background != background[0, 0])[1:-1, 1:-1]
-    burnt = burn(polygons, mask.shape, SQUARE)
-    # A background pixel that only corners join to the outside may be a hole of one outline.
-    assert (burnt[expected] == 1).all() and (burnt >= mask).all()
-    assert all(len(polygon.interiors) == 0 for polygon in polygons)
+SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 5_000_000)
+ROTATED = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 5_000_000)
 
 
 @settings(max_examples=60, deadline=None)
@@ -436,3 +371,99 @@ def test_real_buildings_get_right_angles(real_data):
     assert failed == 0 and kept < 0.2 * len(outlines)
     vertices = shapely.get_num_coordinates([outlines, turned]).sum(axis=1)
     assert vertices[1] < vertices[0] / 3
+
+
+# Outlines that follow the pixels
+
+RING = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]], np.uint8)
+CROSSING = np.array([[1, 0], [0, 1]], np.uint8)
+# A hole that touches the outside, and another hole, at a corner only.
+TOUCHING = np.array(
+    [[1, 1, 1, 1, 1], [1, 0, 1, 1, 1], [1, 1, 0, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 0]], np.uint8
+)
+CORNER_HOLE = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    mask=arrays(
+        np.uint8, st.tuples(*[st.integers(1, 12)] * 2), elements=st.sampled_from([0, 1, 255])
+    ),
+    transform=st.sampled_from([Affine.identity(), UTM, SOUTH_UP, ROTATED]),
+)
+@example(mask=RING, transform=ROTATED)
+@example(mask=CROSSING, transform=UTM)
+@example(mask=TOUCHING, transform=UTM)
+@example(mask=CORNER_HOLE, transform=UTM)
+def test_burning_the_outlines_gives_the_mask(mask, transform):
+    polygons = polygonise(mask, transform)
+    target = mask == 1
+    np.testing.assert_array_equal(burn(polygons, mask.shape, transform), target)
+    assert all(polygon.is_valid and polygon.geom_type == "Polygon" for polygon in polygons)
+    pixel = abs(transform.determinant)
+    assert sum(polygon.area for polygon in polygons) == pytest.approx(target.sum() * pixel)
+
+
+def test_a_square_by_hand():
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1:3, 2:5] = 1
+    (polygon,) = polygonise(mask)
+    assert polygon.equals(shapely.box(2, 1, 5, 3))
+    (on_ground,) = polygonise(mask, UTM)
+    assert on_ground.equals(shapely.box(500_001, 4_999_998.5, 500_002.5, 4_999_999.5))
+
+
+def test_holes_are_kept_and_corners_do_not_join():
+    (ring,) = polygonise(RING)
+    assert len(ring.interiors) == 1 and ring.area == 12
+    assert sorted(p.area for p in polygonise(CROSSING)) == [1, 1]
+    (touching,) = polygonise(TOUCHING)
+    assert touching.area == 22
+    (corner,) = polygonise(CORNER_HOLE)
+    assert corner.area == 7 and corner.is_valid
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_nothing_gives_nothing(tmp_path, fill):
+    mask = np.full((6, 6), fill, np.uint8)
+    assert polygonise(mask) == polygonise(write(tmp_path / "a.tif", mask)) == []
+
+
+def test_a_file_and_its_mask_agree(tmp_path):
+    mask = np.random.default_rng(0).integers(0, 2, (60, 70), np.uint8)
+    mask[:9, :20] = 255
+    path = write(tmp_path / "a.tif", mask)
+    for transform in (UTM, ROTATED, None):
+        from_file, from_array = polygonise(path, transform), polygonise(mask, transform)
+        assert [p.wkb for p in from_file] == [p.wkb for p in from_array] and len(from_file) > 100
+
+
+def test_targets_under_void_are_void(tmp_path):
+    pixels = np.array([[1, 1, 255], [0, 255, 0]], np.uint8)
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 2, "width": 3}
+    with rasterio.open(path, "w", nodata=255, transform=UTM, **profile) as file:
+        file.write(pixels, 1)
+    np.testing.assert_array_equal(burn(polygonise(path), (2, 3), Affine.identity()), pixels == 1)
+
+
+def test_targets_of_one_colour_in_three_bands_are_seen(tmp_path):
+    pixels = np.zeros((3, 4, 5), np.uint8)
+    pixels[2, 1:3, 2:5] = 255
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 4, "width": 5}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=UTM, **profile) as file:
+        file.write(pixels)
+    (polygon,) = polygonise(tmp_path / "a.tif")
+    assert polygon.equals(shapely.box(2, 1, 5, 3))
+
+
+def test_other_masks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="uint8"):
+        polygonise(np.zeros((3, 3)))
+    with pytest.raises(RasterError, match="no such file"):
+        polygonise(tmp_path / "a.tif")
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 1, "width": 3}
+    with rasterio.open(tmp_path / "b.tif", "w", transform=UTM, **profile) as file:
+        file.write(np.array([[[0, 7, 9]]], np.uint8))
+    with pytest.raises(LabelError, match="7, 9"):
+        polygonise(tmp_path / "b.tif")

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -26,17 +27,15 @@ from preprocessing.raster_writers import MaskWriter
 from preprocessing.tiling import Window
 from preprocessing.vector_writers import (
     DRIVERS,
-    LayerFile,
+    VectorFile,
     check_layers,
     rows_in,
     style,
     style_path,
-    write_layer,
     write_layers,
 )
-from preprocessing.vectorising import centre_line_layer, footprint_layer
 from tests.helpers import write_image
-from tests.mask_files import UTM, burn
+from tests.mask_files import UTM, burn, centre_line_layer, footprint_layer
 
 pytest.importorskip("pyarrow")
 
@@ -44,7 +43,7 @@ ENDINGS = list(DRIVERS)
 
 
 def footprints(mask=None, crs="EPSG:32633"):
-    """A layer as ``mask_layers`` makes it."""
+    """A layer as ``vectorising`` makes it."""
     mask = np.random.default_rng(0).integers(0, 2, (20, 30), np.uint8) if mask is None else mask
     polygons = polygonise(mask, UTM)
     columns = {
@@ -219,14 +218,31 @@ def test_a_file_that_lost_rows_does_not_appear(tmp_path, monkeypatch, ending):
     assert os.listdir(tmp_path) == [path.name] and path.read_text() == "older"
 
 
-def test_one_layer_may_have_any_ending_and_no_style(tmp_path):
-    write_layer(footprints(), tmp_path / "a.json", "Polygon", "GeoJSON")
-    assert os.listdir(tmp_path) == ["a.json"]
-    with pytest.raises(OutputError, match="exists already"):
-        write_layer(footprints(), tmp_path / "a.json", "Polygon", "GeoJSON")
+LIMITED = """
+import resource, signal, sys
+import geopandas, shapely
+from preprocessing.errors import OutputError
+from preprocessing.vector_writers import write_layers
+
+boxes = [shapely.box(x, 0, x + 1, 1) for x in range(100)]
+frame = geopandas.GeoDataFrame({"id": range(100)}, geometry=boxes, crs=4326)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    write_layers(frame, [sys.argv[1]], "Polygon")
+except OutputError as error:
+    print(error)
+"""
 
 
-pytest.importorskip("pyarrow")
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+def test_no_room_leaves_one_line_and_no_file(tmp_path):
+    path = tmp_path / "a.geojson"
+    command = [sys.executable, "-c", LIMITED, str(path)]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path}: cannot be written: ") and done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1 and os.listdir(tmp_path) == []
 
 
 def layer(count, crs="EPSG:32633"):
@@ -240,12 +256,6 @@ def layer(count, crs="EPSG:32633"):
     return geopandas.GeoDataFrame(columns, geometry=boxes, crs=crs)
 
 
-def layer_files_read(path):
-    is_parquet = path.suffix == ".parquet"
-    frame = geopandas.read_parquet(path) if is_parquet else pyogrio.read_dataframe(path)
-    return frame.sort_values("id").reset_index(drop=True)
-
-
 @pytest.mark.parametrize("ending", DRIVERS)
 @pytest.mark.parametrize("crs", ["EPSG:32633", None])
 def test_batches_make_the_file_of_the_whole(tmp_path, ending, crs):
@@ -254,7 +264,7 @@ def test_batches_make_the_file_of_the_whole(tmp_path, ending, crs):
     paths = [tmp_path / f"{name}{ending}" for name in ("a", "b")]
     write_layers(whole, paths[:1], "Polygon")
     write_layers(iter(batches), paths[1:], "Polygon")
-    one, other = map(layer_files_read, paths)
+    one, other = map(read, paths)
     assert_geodataframe_equal(one, other)
     assert len(other) == 25 and other.id.tolist() == whole.id.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -309,7 +319,7 @@ def test_what_is_given_up_leaves_nothing_open(tmp_path, ending):
     (tmp_path / "drafts").mkdir()
     with (
         pytest.raises(RuntimeError),
-        LayerFile(tmp_path / "drafts" / f"a{ending}", "Polygon", DRIVERS[ending]) as file,
+        VectorFile(tmp_path / "drafts" / f"a{ending}", "Polygon", DRIVERS[ending]) as file,
     ):
         file.write(layer(3))
         raise RuntimeError

@@ -4,33 +4,38 @@ import json
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.control import GroundControlPoint
+from scipy import ndimage
 
 from preprocessing import vectorising
 from preprocessing.errors import LabelError, RasterError
-from preprocessing.footprints import footprints
-from preprocessing.mask_outlines import polygonise
+from preprocessing.ground import placement
+from preprocessing.mask_outlines import joined_at_corners, polygonise
 from preprocessing.raster_access import raster_info
 from preprocessing.rasters import ProbabilityReader, read_label
 from preprocessing.tiling import Window, strips
 from preprocessing.vector_writers import write_layers
-from preprocessing.vectorising import (
+from preprocessing.vectorising import fill_holes, holds_void, sums_at_points, sums_in_polygons
+from tests.mask_files import (
+    UTM,
+    burn,
     centre_line_layer,
     footprint_layer,
-    holds_void,
-    sums_at_points,
-    sums_in_polygons,
+    write,
+    write_probabilities,
 )
-from tests.mask_files import UTM, burn, write, write_probabilities
 
 METRES = UTM @ Affine.scale(2)
+SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 5_000_000)
+ROTATED = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 5_000_000)
 
 
 def town(size=60):
@@ -69,13 +74,11 @@ def test_burning_the_footprints_gives_the_mask(tmp_path_factory, mask, transform
     np.testing.assert_array_equal(burn(list(frame.geometry), mask.shape, transform), mask == 1)
 
 
-def test_areas_are_those_of_footprints(tmp_path):
-    path = write(tmp_path / "a.tif", town())
-    layer, (frame, _) = footprint_layer(path), footprints(path)
+def test_a_layer_is_numbered_and_has_a_type(tmp_path):
+    layer = footprint_layer(write(tmp_path / "a.tif", town()))
     assert layer.geometry_type == "Polygon" and layer.notes == ()
     assert list(layer.frame.columns) == ["id", "area_m2", "geometry"]
-    assert layer.frame.id.tolist() == [1, 2, 3, 4] == frame.id.tolist()
-    np.testing.assert_allclose(layer.frame.area_m2, frame.area_m2, rtol=1e-12)
+    assert layer.frame.id.tolist() == [1, 2, 3, 4]
 
 
 def test_small_footprints_and_small_holes_go(tmp_path):
@@ -286,6 +289,169 @@ def test_wrong_inputs_are_refused(tmp_path):
             make(write_probabilities(tmp_path / f"{make.__name__}.tif", np.full((9, 9), 0.5)))
 
 
+# Footprints on the ground
+
+
+def on_earth(path, **chosen):
+    """Footprints in longitude and latitude, or in pixels, and the note."""
+    layer = footprint_layer(path, **chosen)
+    frame = layer.frame if layer.frame.crs is None else layer.frame.to_crs("EPSG:4326")
+    return frame, " ".join(layer.notes)
+
+
+def square(size=40):
+    """A 20 x 20 pixel square with a 10 x 10 hole, in the middle."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[10:30, 10:30] = 1
+    mask[15:25, 15:25] = 0
+    return mask
+
+
+@pytest.mark.parametrize("transform", [UTM, SOUTH_UP, ROTATED])
+def test_area_is_ground_and_holes_count_off(tmp_path, transform):
+    frame, note = on_earth(write(tmp_path / "a.tif", square(), transform))
+    assert note == "" and list(frame.columns) == ["id", "area_m2", "geometry"]
+    assert frame.crs.to_epsg() == 4326 and frame.id.tolist() == [1]
+    # 300 pixels of 0.25 m2, by the scale of UTM on its central meridian.
+    assert frame.area_m2[0] == pytest.approx(300 * 0.25 / 0.9996**2, rel=1e-5)
+    assert frame.geometry[0].is_valid and len(frame.geometry[0].interiors) == 1
+    x, y = frame.geometry[0].centroid.coords[0]
+    assert (x, y) == pytest.approx((15, 45.15), abs=0.01)
+
+
+def test_one_building_has_one_area_in_every_crs(tmp_path):
+    areas = []
+    centre = (15.0, 60.0)
+    for crs, pixel in (("EPSG:32633", 0.5), ("EPSG:3857", 1.0), ("EPSG:4326", 8e-6)):
+        x, y = pyproj.Transformer.from_crs(4326, crs, always_xy=True).transform(*centre)
+        transform = Affine(pixel, 0, x - 20 * pixel, 0, -pixel, y + 20 * pixel)
+        path = write(tmp_path / f"{crs[5:]}.tif", square(), transform, crs)
+        areas.append(on_earth(path)[0].area_m2.sum() / pixel**2)
+    # Squares of metres: 1 / 0.9996^2 in UTM; cos(latitude)^2 in Web Mercator, on the ellipsoid.
+    assert areas[0] == pytest.approx(300 / 0.9996**2, rel=1e-4)
+    assert areas[1] == pytest.approx(300 * np.cos(np.radians(60)) ** 2, rel=5e-3)
+    assert areas[2] == pytest.approx(300 * 111_412 * 55_800, rel=1e-3)
+
+
+def test_small_ones_are_left_out_and_ids_run_on(tmp_path):
+    mask = np.zeros((20, 20), np.uint8)
+    mask[0, 0] = mask[5:15, 5:15] = mask[18:, 18:] = 1
+    path = write(tmp_path / "a.tif", mask)
+    assert len(on_earth(path)[0]) == 3
+    frame, _ = on_earth(path, min_area_m2=1.0)
+    assert frame.id.tolist() == [1, 2] and frame.area_m2.min() > 1
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("crs", ["EPSG:32633", None])
+def test_no_footprints_are_a_frame_too(tmp_path, fill, crs):
+    frame, _ = on_earth(write(tmp_path / "a.tif", np.full((9, 9), fill, np.uint8), crs=crs))
+    assert len(frame) == 0 and frame.id.dtype == np.int64
+    write_layers(frame, [tmp_path / "a.geojson"], "Polygon")
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    assert content["type"] == "FeatureCollection" and content["features"] == []
+    assert len(geopandas.read_file(tmp_path / "a.geojson")) == 0
+
+
+def test_without_crs_footprints_are_in_pixels(tmp_path):
+    frame, note = on_earth(write(tmp_path / "a.tif", square(), crs=None), min_area_m2=1e9)
+    assert "no CRS" in note and "pixels" in note and "\n" not in note
+    assert frame.crs is None and list(frame.columns) == ["id", "area_px", "geometry"]
+    assert frame.area_px.tolist() == [300] and frame.area_px.dtype == np.int64
+    assert frame.geometry[0].bounds == (10, 10, 30, 30)
+
+
+def test_a_crs_without_an_affine_is_no_place(tmp_path):
+    frame, note = on_earth(write(tmp_path / "a.tif", square(), Affine.identity()))
+    assert "no affine" in note and frame.crs is None and frame.area_px.tolist() == [300]
+
+
+def test_a_footprint_across_the_antimeridian_is_kept_with_its_area(tmp_path):
+    # PDC Mercator, whose central meridian is 150 degrees east, at the equator.
+    x, _ = pyproj.Transformer.from_crs(4326, 3832, always_xy=True).transform(180, 0)
+    path = write(tmp_path / "a.tif", square(), Affine(1, 0, x - 20, 0, -1, 20), "EPSG:3832")
+    frame, _ = on_earth(path)
+    assert frame.area_m2.tolist() == [pytest.approx(300, rel=1e-2)]
+    write_layers(frame, [tmp_path / "a.geojson"], "Polygon")
+    back = geopandas.read_file(tmp_path / "a.geojson").geometry[0]
+    assert back.geom_type == "MultiPolygon"
+    assert back.area * 111_320 * 110_574 == pytest.approx(300, rel=1e-2)
+
+
+# Ground control points
+
+
+def control_points(pixels, place):
+    return tuple(GroundControlPoint(r, c, *place(c, r)) for c, r in pixels)
+
+
+@pytest.mark.parametrize("transform", [UTM, SOUTH_UP, ROTATED])
+def test_control_points_of_an_affine_place_as_the_affine_does(tmp_path, transform):
+    by_affine, _ = on_earth(write(tmp_path / "a.tif", square(), transform))
+    corners = [(0, 0), (40, 0), (40, 40), (0, 40)]
+    gcps = control_points(corners, lambda c, r: transform @ (c, r))
+    frame, note = on_earth(write(tmp_path / "b.tif", square(), gcps=gcps))
+    assert "an affine fitted to its 4 ground control points" in note
+    assert frame.crs.to_epsg() == 4326 and list(frame.columns) == list(by_affine.columns)
+    assert frame.area_m2[0] == pytest.approx(by_affine.area_m2[0], rel=1e-6)
+    # Degrees: a tenth of a millimetre.
+    assert frame.geometry[0].hausdorff_distance(by_affine.geometry[0]) < 1e-9
+
+
+def test_long_edges_follow_ground_that_bends(tmp_path):
+    def place(column, row):
+        return 500_000 + column / 2, 5_000_000 - row / 2 + 40 * (column / 500 - 1) ** 2
+
+    grid = [(c, r) for r in (0, 20, 40) for c in range(0, 1001, 200)]
+    mask = np.zeros((40, 1000), np.uint8)
+    mask[10:30] = 1
+    path = write(tmp_path / "a.tif", mask, gcps=control_points(grid, place))
+    frame, note = on_earth(path, min_area_m2=1)
+    assert "order 2" in note and len(frame) == 1
+    x, y = np.array(frame.to_crs("EPSG:32633").geometry[0].exterior.coords).T
+    # The ends lie 40 m, 80 pixels, above the middle; no edge takes the short cut.
+    top = 5_000_000 - 5 + 40 * ((x - 500_000) / 250 - 1) ** 2
+    assert len(x) > 30 and np.minimum(abs(y - top), abs(y - top + 10)).max() < 1e-2
+    # Sheared, so 1000 x 20 pixels of 0.25 m2 still, but for UTM's scale.
+    assert frame.area_m2[0] == pytest.approx(5000 / 0.9996**2, rel=1e-3)
+
+
+def test_outlines_stay_valid_on_ground_that_bends(tmp_path):
+    def place(column, row):
+        u, v = column / 30 - 1, row / 30 - 1
+        return 500_000 + 15 * u + 2 * u * u + u * v, 5_000_000 - 15 * v + 2 * v * v
+
+    grid = [(c, r) for r in range(0, 61, 15) for c in range(0, 61, 15)]
+    mask = np.random.default_rng(0).integers(0, 2, (60, 60), np.uint8)
+    path = write(tmp_path / "a.tif", mask, gcps=control_points(grid, place))
+    frame, note = on_earth(path)
+    assert "order 2" in note and len(frame) > 100
+    assert frame.geometry.is_valid.all() and (frame.area_m2 > 0).all()
+    assert frame.geometry.geom_type.unique().tolist() == ["Polygon"]
+
+
+@pytest.mark.parametrize(
+    ("places", "crs", "words"),
+    [
+        ([(0, 0), (40, 40)], "EPSG:32633", "control points that give it no place"),
+        ([(0, 0), (20, 20), (40, 40)], "EPSG:32633", "control points that give it no place"),
+        ([(0, 0), (40, 0), (0, 40)], None, "no CRS"),
+    ],
+)
+def test_control_points_that_place_nothing_leave_pixels(tmp_path, places, crs, words):
+    gcps = control_points(places, lambda c, r: UTM @ (c, r))
+    frame, note = on_earth(write(tmp_path / "a.tif", square(), crs=crs, gcps=gcps))
+    assert words in note and "pixels" in note and "\n" not in note
+    assert frame.crs is None and frame.area_px.tolist() == [300]
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_no_footprints_by_control_points_are_a_frame_too(tmp_path, fill):
+    gcps = control_points([(0, 0), (9, 0), (0, 9)], lambda c, r: UTM @ (c, r))
+    frame, _ = on_earth(write(tmp_path / "a.tif", np.full((9, 9), fill, np.uint8), gcps=gcps))
+    assert len(frame) == 0 and frame.crs.to_epsg() == 4326 and "area_m2" in frame
+
+
 # Real masks
 
 
@@ -326,8 +492,89 @@ def test_real_roads_become_lines_in_the_middle_of_them(real_data, tmp_path):
     assert (mask[inside] == 1).mean() > 0.97
 
 
-@pytest.fixture(autouse=True)
-def _narrow_strips(monkeypatch):
+def test_real_building_areas_agree_with_a_metric_crs(real_data):
+    path = real_data / "aerial_buildings" / "train" / "gt" / "nepal1.tif"
+    frame, note = on_earth(path)
+    assert note == "" and len(frame) > 10
+    # UTM's scale is within 0.04 % of 1 near its central meridian, 0.1 % at the zone's edge.
+    metric = frame.to_crs(frame.estimate_utm_crs()).area
+    np.testing.assert_allclose(frame.area_m2, metric, rtol=2.5e-3)
+
+
+# Holes
+
+
+def filled(folder, mask, largest_m2):
+    path = write(folder / "mask.tif", mask)
+    outlines = np.array(polygonise(path), object)
+    return fill_holes(outlines, placement(raster_info(path)), largest_m2, path)
+
+
+def test_small_holes_are_filled_and_large_ones_stay(tmp_path):
+    mask = np.zeros((20, 30), np.uint8)
+    mask[2:18, 2:28] = 1
+    mask[4:6, 4:6] = 0  # 1 m2
+    mask[8:14, 10:20] = 0  # 15 m2
+    (polygon,) = filled(tmp_path, mask, 2)
+    assert polygon.is_valid and [shapely.Polygon(r).area for r in polygon.interiors] == [60]
+    (polygon,) = filled(tmp_path, mask, 16)
+    assert polygon.equals(shapely.box(2, 2, 28, 18))
+    (polygon,) = filled(tmp_path, mask, 0.5)
+    assert len(polygon.interiors) == 2
+
+
+def test_what_lies_in_a_filled_hole_becomes_part_of_it(tmp_path):
+    mask = np.zeros((20, 20), np.uint8)
+    mask[2:18, 2:18] = 1
+    mask[5:15, 5:15] = 0
+    mask[9:11, 9:11] = 1
+    mask[19, 19] = 1
+    large = filled(tmp_path, mask, 30)
+    assert len(large) == 2
+    expected = mask.copy()
+    expected[2:18, 2:18] = 1
+    np.testing.assert_array_equal(burn(large, mask.shape, Affine.identity()), expected)
+    assert len(filled(tmp_path, mask, 10)) == 3
+
+
+def test_void_is_not_filled_nor_what_is_around_it(tmp_path):
+    mask = np.ones((30, 30), np.uint8)
+    mask[3:6, 3:6] = 0
+    mask[10:28, 10:28] = 0
+    mask[13:25, 13:25] = 1
+    mask[16:20, 16:20] = 0
+    mask[17, 17] = 255
+    polygons = filled(tmp_path, mask, 1000)
+    assert len(polygons) == 2
+    expected = (mask == 1).astype(np.uint8)
+    expected[3:6, 3:6] = 1
+    np.testing.assert_array_equal(burn(polygons, mask.shape, Affine.identity()), expected)
+
+
+def test_no_outlines_are_a_case(tmp_path):
+    assert len(filled(tmp_path, np.zeros((5, 5), np.uint8), 10)) == 0
+    assert joined_at_corners(np.zeros(0, object)).tolist() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=arrays(np.uint8, st.tuples(*[st.integers(1, 14)] * 2), elements=st.integers(0, 1)))
+def test_filling_every_hole_leaves_valid_outlines_of_the_mask_without_holes(mask, tmp_path_factory):
+    polygons = filled(tmp_path_factory.mktemp("m"), mask, 1e9)
+    assert shapely.is_valid(polygons).all()
+    # Background that is connected by edges alone, as outlines see it.
+    background, _ = ndimage.label(np.pad(mask, 1) == 0, np.ones((3, 3)))
+    expected = (background != background[0, 0])[1:-1, 1:-1]
+    burnt = burn(polygons, mask.shape, Affine.identity())
+    # A background pixel that only corners join to the outside may be a hole of one outline.
+    assert (burnt[expected] == 1).all() and (burnt >= mask).all()
+    assert all(len(polygon.interiors) == 0 for polygon in polygons)
+
+
+# Sums of pixels
+
+
+@pytest.fixture
+def narrow_strips(monkeypatch):
     """Several strips to even the smallest raster."""
     monkeypatch.setattr(vectorising, "strips", lambda height, width: strips(height, width, 4))
     monkeypatch.setattr("preprocessing.tiling._STRIP_PIXELS", 40)
@@ -337,7 +584,12 @@ def reading(values):
     return lambda window: values[window.slices]
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.usefixtures("narrow_strips")
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     mask=arrays(np.uint8, st.tuples(*[st.integers(1, 15)] * 2), elements=st.integers(0, 1)),
     seed=st.integers(0, 99),
@@ -356,6 +608,7 @@ def test_sums_in_outlines_are_those_of_their_pixels(mask, seed):
         assert count == np.isfinite(values[inside]).sum()
 
 
+@pytest.mark.usefixtures("narrow_strips")
 def test_sums_at_points_by_hand():
     values = np.arange(200.0).reshape(20, 10)
     values[19, 9] = np.nan
@@ -364,6 +617,7 @@ def test_sums_at_points_by_hand():
     assert sums.tolist() == [0, 0, 35 + 190] and counts.tolist() == [1, 0, 2]
 
 
+@pytest.mark.usefixtures("narrow_strips")
 def test_nothing_sums_to_nothing():
     empty = np.zeros(0, object)
     values = np.ones((6, 6))
@@ -372,6 +626,7 @@ def test_nothing_sums_to_nothing():
     assert [len(each) for each in sums_at_points(*none, 0, 6, 6, reading(values))] == [0, 0]
 
 
+@pytest.mark.usefixtures("narrow_strips")
 def test_void_is_found_in_the_polygon_and_in_those_around_it(tmp_path):
     mask = np.zeros((12, 12), np.uint8)
     mask[5, 5] = 255
