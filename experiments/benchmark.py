@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from experiments.measurements import measure
-from experiments.options import RESULTS, Command, data_option, model_option, overwrite_option
+from experiments.options import (
+    PROJECT_RESULTS,
+    Command,
+    data_option,
+    model_option,
+    overwrite_option,
+)
 from preprocessing.output_files import refuse_existing, replacing, write_json
 
 PREDICTION, TRAINING = "experiments.benchmark_prediction", "experiments.benchmark_training"
@@ -250,7 +256,7 @@ def _known_variant(context: click.Context, option: click.Parameter, value: str) 
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    default=RESULTS / "benchmark",
+    default=PROJECT_RESULTS / "benchmark",
     show_default="results/benchmark",
     help="Folder of the tables.",
 )

@@ -5,26 +5,25 @@ from pathlib import Path
 import click
 
 from experiments.options import (
+    PROBABILITY,
+    Also,
     Command,
     check_evaluation_options,
     evaluation_options,
     overwrite_option,
 )
-from experiments.recipes import scenes_of
-from jointnet.evaluation import (
-    evaluate_run,
-    evaluation_notes,
-    evaluation_text,
-    refuse_tables,
-    write_evaluation,
-)
-from jointnet.mask_evaluation import MaskMeasures, evaluate_masks
-from jointnet.runs import load_run
-from jointnet.thresholds import ProbabilityHistogram
 
 
 @click.command(cls=Command)
 @evaluation_options
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=PROBABILITY,
+    multiple=True,
+    show_default="0.5 and 0.6",
+    help="Probability from which a pixel counts as target; may be given several times.",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -39,12 +38,10 @@ def main(
     labels: Path | None,
     where: str | None,
     buffer_m: float | None,
-    probabilities: Path | None,
     align: bool,
-    thresholds: tuple[float, ...],
-    relaxed_buffer: int | None,
     augment: bool,
-    objects: bool,
+    also: Also,
+    thresholds: tuple[float, ...],
     output: Path | None,
     overwrite: bool,
 ) -> None:
@@ -61,22 +58,37 @@ def main(
     python experiments/evaluate.py --data data
     python experiments/evaluate.py --predictions results --labels my_labels
     python experiments/evaluate.py --predictions results --labels lines.gpkg --buffer-m 4
-    python experiments/evaluate.py --predictions results --labels my_labels --objects --align
+    python experiments/evaluate.py --predictions results --labels my_labels --also objects --align
     """  # noqa: D301 (click takes the control character itself)
-    check_evaluation_options(predictions, labels, where, buffer_m, probabilities, align)
-    folder = output or predictions or model
-    refuse_tables(folder, "evaluation", overwrite)
-    histogram = ProbabilityHistogram()
+    from experiments.recipes import scenes_of
+    from jointnet import evaluation
+    from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, probabilities_beside
+    from jointnet.runs import load_run
+    from jointnet.thresholds import ProbabilityHistogram
+
+    check_evaluation_options(predictions, labels, where, buffer_m, align)
+    folder, histogram = output or predictions or model, ProbabilityHistogram()
+    evaluation.refuse_tables(folder, "evaluation", overwrite)
     if predictions is not None:
-        measures = MaskMeasures(relaxed_buffer, probabilities, histogram, objects, align)
-        records = evaluate_masks(predictions, labels, where, buffer_m, measures=measures)
+        beside, note = probabilities_beside(predictions)
+        measures = MaskMeasures(also.relaxed_buffer, beside, histogram, also.objects, align)
+        records = evaluate_masks(predictions, labels, where, buffer_m, measures)
+        notes = [note] if note else []
     else:
-        chosen, run = tuple(sorted(set(thresholds))), load_run(model)
-        scenes = scenes_of(run, data)
-        records = evaluate_run(run, scenes, chosen, relaxed_buffer, augment, histogram, objects)
-    for note in evaluation_notes(records):
-        click.echo(note)
-    click.echo(evaluation_text(write_evaluation(folder, records, histogram)))
+        run, notes = load_run(model), []
+        records = evaluation.evaluate_run(
+            run,
+            scenes_of(run, data),
+            sorted(set(thresholds or evaluation.THRESHOLDS)),
+            also.relaxed_buffer,
+            augment,
+            histogram,
+            also.objects,
+        )
+    for line in [*notes, *evaluation.evaluation_notes(records)]:
+        click.echo(line)
+    content = evaluation.write_evaluation(folder, records, histogram)
+    click.echo(evaluation.evaluation_text(content))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,41 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from jointnet.evaluation import THRESHOLDS
-from preprocessing.errors import Interrupted, JointNetError
+from preprocessing.errors import Interrupted, JointNetError, one_line
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-SHIPPED = {"buildings": RESULTS / "open_buildings", "roads": RESULTS / "open_roads"}
+PROJECT_RESULTS = Path(__file__).resolve().parents[1] / "results"
+"""The runs that come with the project."""
+SHIPPED = {
+    "buildings": PROJECT_RESULTS / "open_buildings",
+    "roads": PROJECT_RESULTS / "open_roads",
+}
+# What does now what options of earlier versions did.
+_REPLACED = {
+    "--epochs": "--set epochs=N",
+    "--steps": "--set steps_per_epoch=N",
+    "--micro-batch-size": "--set micro_batch_size=N",
+    "--rematerialise": "--set rematerialise=WHAT",
+    "--early-stopping": "--set early_stopping=N",
+    "--seed": "--set seed=N",
+    "--variant": "--set variant=NAME",
+    "--backbone": "--set variant=NAME",
+    "--weights": "--from",
+    "--devices": "CUDA_VISIBLE_DEVICES",
+    "--process": "KERAS_DISTRIBUTION_PROCESS_ID",
+    "--coordinator": "KERAS_DISTRIBUTION_JOB_ADDRESSES",
+    "--part": "--workers or --dask",
+    "--objects": "--also objects",
+    "--relaxed-buffer": "--also relaxed:PX",
+    "--check": "--layout inria",
+    "--stride": "--patch-size SIZE,STRIDE",
+    "--window": "--patch-size SIZE,STRIDE,WINDOW",
+}
 
 
 class OneLineErrors(click.Command):
@@ -31,6 +56,10 @@ class OneLineErrors(click.Command):
         except Interrupted as stopped:
             click.echo(str(stopped), err=True)
             sys.exit(128 + stopped.signal)
+        except click.NoSuchOption as error:
+            replaced = _REPLACED.get(error.option_name)
+            hint = f"; give {replaced} instead" if replaced else "."
+            _fail(error.format_message().rstrip(".") + hint)
         except click.ClickException as error:
             _fail(error.format_message())
         except JointNetError as error:
@@ -45,12 +74,12 @@ class Command(OneLineErrors):
 
 
 def _fail(message: str) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {one_line(message)}", err=True)
     sys.exit(2)
 
 
 class Probability(click.FloatRange):
-    """A number from 0 to 1; unlike its base it refuses ``nan``, which no comparison does."""
+    """A number from 0 to 1; ``nan``, which passes every comparison, is refused."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -66,9 +95,9 @@ PROBABILITY = Probability(0, 1)
 
 
 def given(name: str) -> bool:
-    """Whether the user gave the parameter of the running command, rather than its default."""
+    """Return whether the user gave a parameter of the running command, rather than its default."""
     source = click.get_current_context().get_parameter_source(name)
-    return source is not click.core.ParameterSource.DEFAULT
+    return source not in (None, click.core.ParameterSource.DEFAULT)
 
 
 def parse_bands(
@@ -77,28 +106,12 @@ def parse_bands(
     """Turn ``"4,3,2"`` into numbers.
 
     Raises:
-        click.BadParameter: something else than numbers from 1 with commas between them.
+        click.BadParameter: not numbers from 1 with commas between them.
     """
     parts = value.split(",") if value is not None else []
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} are no band numbers from 1; write them as in 4,3,2")
     return [int(part) for part in parts] or None
-
-
-def parse_part(
-    context: click.Context, option: click.Parameter, value: str | None
-) -> tuple[int, int] | None:
-    """Turn ``"3/8"`` into numbers.
-
-    Raises:
-        click.BadParameter: not the form K/N with K from 1 to N.
-    """
-    if value is None:
-        return None
-    part, _, parts = value.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise click.BadParameter(f"{value!r} is no part; write 3/8 for the third of eight")
-    return int(part), int(parts)
 
 
 def parse_gsd(
@@ -138,43 +151,29 @@ def parse_validation(
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def _choose_target(context: click.Context, option: click.Parameter, value: str) -> None:
-    context.meta["target"] = value
+def parse_model(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Path:
+    """Turn ``buildings`` or ``roads`` into the shipped run folder; another value is a path.
+
+    Raises:
+        click.BadParameter: several values.
+    """
+    if len(values) > 1:
+        raise click.BadParameter(f"got {', '.join(values)}; give --model once")
+    word = values[0] if values else "buildings"
+    return SHIPPED.get(word, Path(word))
 
 
-def _choose_model(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
-    if value is not None and given("target"):
-        raise click.UsageError(
-            "--target chooses among the weights that come with the project; leave it or --model out"
-        )
-    return value or SHIPPED[context.meta["target"]]
-
-
-# Eager: the choice of the model needs it.
-_target_option = click.option(
-    "--target",
-    type=click.Choice(list(SHIPPED)),
-    default="buildings",
-    show_default=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_choose_target,
-    help="What to look for with the weights that come with the project.",
-)
-_model_option = click.option(
+model_option = click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    callback=_choose_model,
-    help="Run folder of a trained network, such as results/<run>.  [default: the weights that "
-    "come with the project, by --target]",
+    "--target",
+    "model",
+    # Several are refused, where click would take the last in silence.
+    multiple=True,
+    metavar="MODEL",
+    callback=parse_model,
+    help="The network: buildings or roads for the weights that come with the project, or a run "
+    "folder such as results/my_run.  [default: buildings]",
 )
-
-
-def model_option(command: Callable) -> Callable:
-    """Options ``--target`` and ``--model``; the command gets ``model``, a run folder."""
-    return _target_option(_model_option(command))
-
-
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -205,81 +204,109 @@ augment_option = click.option(
     is_flag=True,
     help="Mean over the eight flips and rotations of every window: eight times the time.",
 )
-workers_option = click.option(
+_workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes that share the bands of an image; each takes the memory of one.",
+    help="Processes of this machine that share each image; each takes the memory of one.",
 )
+_dask_option = click.option(
+    "--dask",
+    "cluster",
+    metavar="ADDRESS",
+    help="Scheduler of a Dask cluster that predicts in place of this process, such as "
+    "tcp://node1:8786; its workers see the same files.",
+)
+
+
+def sharing_options(command: Callable) -> Callable:
+    """Add ``--workers`` and ``--dask``; the command gets ``workers`` and ``cluster``."""
+
+    @wraps(command)
+    def checked(*args: Any, cluster: str | None, **others: Any) -> Any:
+        if cluster is not None and given("workers"):
+            raise click.UsageError("--workers and --dask: give one of them")
+        return command(*args, cluster=cluster, **others)
+
+    return _workers_option(_dask_option(checked))
 
 
 # Matching takes time in proportion; more than this is a slip of the keyboard.
 LARGEST_BUFFER = 100
 
-_OPTIONS = (
+
+class Also(NamedTuple):
+    """What is measured beside pixels: objects, and matches within a buffer in pixels."""
+
+    objects: bool = False
+    relaxed_buffer: int | None = None
+
+
+def parse_also(context: click.Context, option: click.Parameter, value: str | None) -> Also:
+    """Turn ``"objects,relaxed:5"`` into ``Also``; ``"relaxed"`` alone means 3 pixels.
+
+    Raises:
+        click.BadParameter: another word, or a buffer out of range.
+    """
+    also = Also()
+    for word in value.split(",") if value is not None else []:
+        name, colon, pixels = word.strip().partition(":")
+        pixels = pixels if colon else "3"
+        if (name, colon) == ("objects", ""):
+            also = also._replace(objects=True)
+        elif name == "relaxed" and pixels.isdecimal() and int(pixels) <= LARGEST_BUFFER:
+            also = also._replace(relaxed_buffer=int(pixels))
+        else:
+            raise click.BadParameter(
+                f"{word!r} is none of objects, relaxed and relaxed:PX, PX from 0 to "
+                f"{LARGEST_BUFFER}"
+            )
+    return also
+
+
+_EVALUATION_OPTIONS = (
     model_option,
     data_option,
     click.option(
         "--predictions",
         type=click.Path(path_type=Path),
-        help="Folder of finished masks, instead of a model; needs --labels.",
+        help="Folder of finished masks, in place of a model; needs --labels. Probabilities beside "
+        "them (<stem>_probabilities.tif) are used.",
     ),
     click.option(
         "--labels",
         type=click.Path(path_type=Path),
-        help="Folder of their labels: rasters, or vector files; or one vector file for all.",
+        help="Folder of their labels, rasters or vector files; or one vector file for all.",
     ),
     where_option,
     buffer_option,
     click.option(
-        "--probabilities",
-        type=click.Path(path_type=Path),
-        help="Folder of the probabilities that --predictions were made of "
-        "(<stem>_probabilities.tif, as infer.py --probabilities writes them): for all "
-        "thresholds, calibration and AP50.",
-    ),
-    click.option(
         "--align",
         is_flag=True,
-        help="Bring predictions of another size or place onto the pixels of their label rasters, "
-        "by nearest neighbour; without, they are refused.",
-    ),
-    click.option(
-        "--threshold",
-        "thresholds",
-        type=PROBABILITY,
-        multiple=True,
-        default=THRESHOLDS,
-        show_default="0.5 and 0.6",
-        help="Probability from which a pixel counts as target; may be given several times.",
-    ),
-    click.option(
-        "--relaxed-buffer",
-        type=click.IntRange(0, LARGEST_BUFFER),
-        metavar="PX",
-        help="Also measure completeness, correctness and quality, for which pixels match that are "
-        "up to so many pixels apart.  [default: 3 for a model of roads]",
+        help="Bring predictions of another size or place onto their labels' pixels, by nearest "
+        "neighbour; without, they are refused.",
     ),
     augment_option,
     click.option(
-        "--objects",
-        is_flag=True,
-        help="Also measure objects: precision, recall and F1 at IoU 0.5, AP50, boundary IoU, "
-        "PoLiS, errors of count and area. Up to half a minute for 5000 x 5000 pixels and a "
-        "threshold.",
+        "--also",
+        metavar="WORDS",
+        callback=parse_also,
+        help="Measure more: objects (precision, recall, F1, AP50, boundary IoU, PoLiS), relaxed "
+        "(completeness, correctness, quality within 3 pixels; relaxed:5 within 5); with a comma "
+        "both.  [default: relaxed for a model of roads]",
     ),
 )
 
 
 def evaluation_options(command: Callable) -> Callable:
-    """The options that say what is measured, by what, and how.
+    """Add the options that say what is measured, by what, and how.
 
     The command gets ``model``, ``data``, ``predictions``, ``labels``, ``where``, ``buffer_m``,
-    ``probabilities``, ``align``, ``thresholds``, ``relaxed_buffer``, ``augment`` and ``objects``.
+    ``align``, ``augment`` and ``also``.
     """
-    for option in reversed(_OPTIONS):
+    for option in reversed(_EVALUATION_OPTIONS):
         command = option(command)
     return command
 
@@ -289,7 +316,6 @@ def check_evaluation_options(
     labels: Path | None,
     where: str | None,
     buffer_m: float | None,
-    probabilities: Path | None,
     align: bool,
 ) -> None:
     """Refuse options of the running command that do not go together.
@@ -299,15 +325,14 @@ def check_evaluation_options(
     """
     if (predictions is None) != (labels is None):
         raise click.UsageError("--predictions and --labels go together")
-    if predictions is not None and any(map(given, ("model", "target", "thresholds", "augment"))):
+    if predictions is not None and any(map(given, ("model", "thresholds", "augment"))):
         raise click.UsageError(
-            "--predictions are finished masks: --model, --target, --threshold and --augment do not "
-            "apply"
+            "--predictions are finished masks: --model, --threshold and --augment do not apply"
         )
     if predictions is None and (where, buffer_m) != (None, None):
         raise click.UsageError(
             "--where and --buffer-m are for --labels; a model's validation scenes are labelled "
             "as they were in training"
         )
-    if predictions is None and (align or probabilities is not None):
-        raise click.UsageError("--align and --probabilities are for --predictions")
+    if predictions is None and align:
+        raise click.UsageError("--align is for --predictions")

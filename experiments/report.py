@@ -7,6 +7,7 @@ import click
 import numpy as np
 
 from experiments.options import (
+    Also,
     Command,
     check_evaluation_options,
     evaluation_options,
@@ -20,7 +21,12 @@ from jointnet.evaluation import (
     evaluate_run,
     evaluation_notes,
 )
-from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, mask_scenes
+from jointnet.mask_evaluation import (
+    MaskMeasures,
+    evaluate_masks,
+    mask_scenes,
+    probabilities_beside,
+)
 from jointnet.report import (
     Origin,
     SceneWriter,
@@ -170,12 +176,9 @@ def main(
     labels: Path | None,
     where: str | None,
     buffer_m: float | None,
-    probabilities: Path | None,
     align: bool,
-    thresholds: tuple[float, ...],
-    relaxed_buffer: int | None,
     augment: bool,
-    objects: bool,
+    also: Also,
     images: Path | None,
     output: Path | None,
     overwrite: bool,
@@ -190,23 +193,26 @@ def main(
     python experiments/report.py --data data
     python experiments/report.py --predictions results --labels my_labels --images my_images
     """  # noqa: D301 (click takes the control character itself)
-    check_evaluation_options(predictions, labels, where, buffer_m, probabilities, align)
+    check_evaluation_options(predictions, labels, where, buffer_m, align)
     if predictions is None and images is not None:
         raise click.UsageError("--images is for --predictions; a model is shown on its own scenes")
     folder = output or (predictions or model) / FOLDER
     refuse_existing_folder(folder, overwrite, SCRIPT)
     began = time.monotonic()
     if predictions is not None:
-        measures = MaskMeasures(
-            relaxed_buffer, probabilities, ProbabilityHistogram(), objects, align
-        )
+        histogram = ProbabilityHistogram()
+        beside, note = probabilities_beside(predictions)
+        if note:
+            click.echo(note)
+        measures = MaskMeasures(also.relaxed_buffer, beside, histogram, also.objects, align)
         content = report_masks(
             predictions, labels, folder, images, where, buffer_m, measures, overwrite
         )
     else:
         run = load_run(model)
+        thresholds = (0.5, run.config["threshold"])
         content = report_run(
-            run, data, folder, thresholds, relaxed_buffer, augment, objects, overwrite
+            run, data, folder, thresholds, also.relaxed_buffer, augment, also.objects, overwrite
         )
     scenes = len({row["name"] for row in content["scenes"]})
     click.echo(f"{scenes} scenes in {time.monotonic() - began:.0f} s: open {folder / PAGE}")

@@ -87,16 +87,19 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
         (("--predictions", found, "--labels", labels, "--threshold", "0.5"), "do not apply"),
         (("--predictions", found, "--labels", labels, "--model", found), "do not apply"),
         (("--predictions", found, "--labels", labels, "--target", "roads"), "do not apply"),
+        (("--model", "roads", "--target", "buildings"), "give --model once"),
         (("--predictions", found, "--labels", labels, "--augment"), "do not apply"),
-        (("--align",), "--align and --probabilities are for --predictions"),
-        (("--probabilities", found), "--align and --probabilities are for --predictions"),
+        (("--align",), "--align is for --predictions"),
+        (("--objects",), "No such option '--objects'; give --also objects instead"),
         (("--where", "a = 1"), "--where and --buffer-m are for --labels"),
         (("--buffer-m", "3"), "--where and --buffer-m are for --labels"),
         (("--predictions", found, "--labels", labels, "--buffer-m", "3"), "holds label rasters"),
         (("--predictions", found, "--labels", labels, "--buffer-m", "0"), "0.0"),
-        (("--relaxed-buffer", "-1"), "-1"),
-        (("--relaxed-buffer", "101"), "101"),
-        (("--relaxed-buffer", "1.5"), "1.5"),
+        (("--also", "relaxed:-1"), "'relaxed:-1' is none of objects, relaxed and relaxed:PX"),
+        (("--also", "relaxed:101"), "relaxed:101"),
+        (("--also", "objects,relaxed:1.5"), "relaxed:1.5"),
+        (("--also", "objects:3"), "objects:3"),
+        (("--also", ""), "''"),
         (("--threshold", "1.5"), "1.5"),
         (("--threshold", "nan"), "nan"),
         (("--nonsense",), "--nonsense"),
@@ -107,7 +110,7 @@ def test_what_is_wrong_with_masks_is_one_line_and_nothing_is_written(tmp_path):
 
 def test_masks_get_relaxed_measures_when_asked(tmp_path):
     found, labels = folders(tmp_path, "austin1", "vienna1")
-    arguments = ("--predictions", found, "--labels", labels, "--relaxed-buffer", "1")
+    arguments = ("--predictions", found, "--labels", labels, "--also", "relaxed:1")
     result = evaluate(*arguments)
     assert result.exit_code == 0, result.output
     *rows, note = result.stdout.split("\n\n")[0].splitlines()
@@ -156,10 +159,10 @@ def test_objects_probabilities_and_alignment_reach_table_and_files(tmp_path):
     write_label(found / "austin1_output.tif", np.vstack([FOUND, 1 - FOUND[:1]]))
     values = np.vstack([FOUND, 1 - FOUND[:1]]).astype(np.float32) * 0.8
     write_image(found / "austin1_probabilities.tif", values[..., None])
-    arguments = ("--predictions", found, "--labels", labels, "--objects")
+    arguments = ("--predictions", found, "--labels", labels, "--also", "objects")
     message = error(evaluate(*arguments))
     assert "has 4 x 3 pixels" in message and "--align" in message
-    result = evaluate(*arguments, "--align", "--probabilities", found)
+    result = evaluate(*arguments, "--align")
     assert result.exit_code == 0, result.output
     parts = result.stdout.split("\n\n")
     assert parts[0].startswith("austin1: aligned by nearest neighbour (4 x 3 pixels with")
@@ -172,9 +175,23 @@ def test_objects_probabilities_and_alignment_reach_table_and_files(tmp_path):
     assert {row["protocol"] for row in content["protocols"]} == set(PROTOCOLS)
 
 
-def test_help_says_what_is_measured():
+def test_probabilities_are_used_where_every_mask_has_them_beside_it(tmp_path):
+    found, labels = folders(tmp_path, "austin1", "austin2", suffix="")
+    arguments = ("--predictions", found, "--labels", labels, "--overwrite")
+    for number, note in ((1, "note: 1 of 2 masks have no probabilities beside them"), (2, None)):
+        values = FOUND.astype(np.float32)[..., None] * 0.8
+        write_image(found / f"austin{number}_probabilities.tif", values)
+        result = evaluate(*arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith(note or "threshold")
+        assert ("calibration" in result.stdout) == (note is None)
+
+
+def test_help_says_what_is_measured_in_twelve_options():
     result = evaluate("--help")
     assert result.exit_code == 0
+    options = [line for line in result.stdout.splitlines() if line.startswith("  --")]
+    assert len(options) == 12 + len(["--help"])
     assert "IoU" in result.stdout and "--predictions" in result.stdout
 
 
@@ -202,7 +219,7 @@ def test_a_run_gets_the_very_figures_that_training_measured(run):
 
 
 def test_a_run_gets_all_thresholds_and_objects_where_asked(run):
-    result = evaluate("--model", run, "--data", trained().data, "--objects")
+    result = evaluate("--model", run, "--data", trained().data, "--also", "objects")
     assert result.exit_code == 0, result.output
     content = json.loads((run / "evaluation.json").read_text())
     overall = [row for row in content["summary"] if row["place"] == "overall"]
@@ -271,7 +288,7 @@ def test_real_road_tiles_are_one_place_without_their_white_margin(tmp_path, real
 
 
 def test_a_buffer_of_0_gives_the_strict_measures_again(run):
-    result = evaluate("--model", run, "--data", trained().data, "--relaxed-buffer", "0")
+    result = evaluate("--model", run, "--data", trained().data, "--also", "relaxed:0")
     assert result.exit_code == 0, result.output
     assert result.stdout.split("\n\n")[0].endswith("within 0 px")
     for row in json.loads((run / "evaluation.json").read_text())["summary"]:
@@ -291,7 +308,7 @@ def test_a_white_border_is_void_where_it_was_in_training_and_its_roads_still_mat
     described = json.loads((run / "data.json").read_text())
     (scene,) = [scene for scene in described["scenes"] if scene["name"] == "ashby1"]
     scene |= {f"{kind}_sha256": hash_file(path) for kind, path in files.items()}
-    options = ("--threshold", "0", "--relaxed-buffer", "3", "--overwrite")
+    options = ("--threshold", "0", "--also", "relaxed", "--overwrite")
     figures = {}
     for white_border in (None, False, True):
         scene.pop("white_border", None)

@@ -99,7 +99,7 @@ def test_figures_on_the_page_are_those_of_the_evaluation(tmp_path):
     out = tmp_path / "out"
     result = make(
         *("--predictions", found, "--labels", labels, "--images", images),
-        *("--objects", "--output", out),
+        *("--also", "objects", "--output", out),
     )
     assert result.exit_code == 0, result.output
     assert f"3 scenes in 0 s: open {out / 'index.html'}" in re.sub(r"\d+ s:", "0 s:", result.stdout)
@@ -244,7 +244,8 @@ def test_a_run_gets_the_figures_of_evaluate_and_says_how_it_was_made(run):
     assert result.exit_code == 0, result.output
     out = run / "report"
     check(out)
-    assert CliRunner().invoke(evaluate.main, [*map(str, arguments)]).exit_code == 0
+    done = CliRunner().invoke(evaluate.main, [*map(str, arguments), "--threshold", "0.5"])
+    assert done.exit_code == 0, done.output
     content = json.loads((run / "evaluation.json").read_text())
     assert json.loads((out / "evaluation.json").read_text()) == content
     words = " ".join(Page(page(out)).words)
@@ -259,9 +260,12 @@ def test_a_run_gets_the_figures_of_evaluate_and_says_how_it_was_made(run):
     assert [scene["name"] for scene in scenes_of(out)] == ["ashby1", "borth1"]
 
 
-def test_the_layers_show_the_threshold_that_was_asked_for(run):
-    arguments = ("--model", run, "--data", run.parent, "--threshold")
-    assert make(*arguments, "0").exit_code == 0
+def test_the_layers_show_the_threshold_of_the_run(run):
+    config = json.loads((run / "config.json").read_text())
+    write_json(run / "config.json", config | {"threshold": 0.0})
+    assert make("--model", run, "--data", run.parent).exit_code == 0
+    content = json.loads((run / "report" / "evaluation.json").read_text())
+    assert {row["threshold"] for row in content["summary"]} == {0.0, 0.5}
     # From a probability of 0 on, all is target.
     assert all(scene["recall"] == 1 for scene in scenes_of(run / "report"))
     tile = run / "report" / "scenes" / "1" / "prediction" / "0" / "0_0.png"
