@@ -1,31 +1,46 @@
-"""How what a report shows was made: data, split, weights, commands and machines, as known."""
+"""A report of an evaluation: measured, its scenes drawn, and how its numbers were made."""
 
 import csv
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from jointnet.evaluation import LabelledImage
+from jointnet.evaluation import (
+    LabelledImage,
+    SceneCounts,
+    describe_evaluation,
+    evaluate_run,
+    evaluation_notes,
+)
 from jointnet.figures import displayable
-from jointnet.mask_evaluation import open_mask
+from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, mask_scenes, open_mask
 from jointnet.metrics import threshold_mask
+from jointnet.report_page import SCRIPT, Origin, ReportScene, write_page
 from jointnet.runs import WEIGHTS, Run, environment
-from preprocessing.errors import DatasetError, RasterError
+from jointnet.thresholds import ProbabilityHistogram
+from preprocessing.errors import DatasetError, RasterError, listed
 from preprocessing.image_operations import scale
-from preprocessing.output_files import hash_file
-from preprocessing.pictures import TILE, ScenePictures, Strip, write_scene_pictures
-from preprocessing.raster_access import RasterInfo, raster_info
-from preprocessing.rasters import RasterReader
-from preprocessing.scenes import NAMES_SHOWN, Scene, images_in
+from preprocessing.output_files import hash_file, replacing_folder, write_json
+from preprocessing.scenes import Scene, images_in
 from preprocessing.tiling import VOID, Window
 
-SCENES_SHOWN = 40
+if TYPE_CHECKING:
+    from preprocessing.pictures import Strip
+    from preprocessing.raster_access import RasterInfo
+    from preprocessing.rasters import RasterReader
+
+Strips = Callable[[], "Iterator[Strip]"]
+"""Gives the strips of a scene, see ``preprocessing.pictures.write_scene_pictures``."""
+
+THREADS = 2
+SCENES_LISTED = 40
+# Every so many rows and columns of an image of more than 8 bits decide how it is stretched.
+_SAMPLED = 8
 _HELD_BACK = (
     "these scenes were held back from training; image and label of each have the SHA-256 that the "
     "training wrote down"
@@ -33,270 +48,187 @@ _HELD_BACK = (
 _NOT_KNOWN = "not known: whoever made the masks can say whether these scenes were trained on"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What a report says of where its figures come from.
+def report_run(
+    run: Run,
+    scenes: Iterable[Scene],
+    folder: Path,
+    relaxed_buffer: int | None = None,
+    augment: bool = False,
+    objects: bool = False,
+    overwrite: bool = False,
+) -> dict:
+    """Predict scenes with a trained network, measure them and make a report.
 
-    Attributes:
-        title: of the page.
-        kind: one line above it.
-        measured: what follows "25 scenes" in the lead.
-        threshold: of the layers that are drawn; None for finished masks.
-        facts: terms with what there is to say of each.
-        history: rows of the run's ``history.csv``; empty where there is none.
-        best_epoch: whose weights were kept; None where unknown.
-    """
-
-    title: str
-    kind: str
-    measured: str
-    threshold: float | None
-    facts: Sequence[tuple[str, str]]
-    history: Sequence[dict[str, float]] = ()
-    best_epoch: int | None = None
-
-
-def run_origin(run: Run, threshold: float, scenes: Sequence[str], augment: bool) -> Origin:
-    """The origin of what a trained network says of its validation scenes.
+    Thresholds are 0.5 and that of the run, which is the one that the pictures show.
 
     Args:
-        run: the network.
-        threshold: of the layers.
-        scenes: names of the scenes.
-        augment: whether windows were predicted in eight positions.
+        run: the trained network.
+        scenes: see ``jointnet.evaluation.evaluate_run``, as the next three.
+        folder: where the report goes.
+        relaxed_buffer: in pixels.
+        augment: mean over the eight symmetries.
+        objects: count objects too.
+        overwrite: replace an older report.
+
+    Returns:
+        The content of ``evaluation.json``.
+
+    Raises:
+        JointNetError: of the kind that says what is wrong.
     """
-    config, data = run.config, _json(run.folder / "data.json")
-    metrics = _json(run.folder / "metrics.json")
-    best = (metrics.get("best_epoch") or {}).get("epoch")
-    facts = [
-        ("network", _network(config)),
-        ("weights", f"SHA-256 {hash_file(run.folder / WEIGHTS)}"),
-        ("prediction", _prediction(config, augment)),
-        ("scenes", _listed(scenes)),
-        ("split", _HELD_BACK),
-    ]
-    if best is not None:
-        words = f"of {metrics['epochs']} epochs, that with the best validation on these same scenes"
-        facts.append(("weights kept", f"epoch {best}, {words}: the figures flatter it a little"))
-    facts += _training_data(data)
-    facts += _environment("training", _json(run.folder / "environment.json"))
-    facts += _environment("report", environment())
-    return Origin(
-        title=run.name,
-        kind=f"{config['target']}: a trained network on its validation scenes",
-        measured=" held back from training",
-        threshold=threshold,
-        facts=facts,
-        history=read_history(run.folder / "history.csv"),
-        best_epoch=best,
-    )
+    shown = run.config["threshold"]
+    histogram = ProbabilityHistogram()
+    with replacing_folder(folder, overwrite, SCRIPT) as made, SceneWriter(made) as writer:
+
+        def watch(scene: LabelledImage, probabilities: np.ndarray) -> None:
+            writer.add(scene.name, scene.info, predicted_strips(scene, probabilities, shown))
+
+        records = evaluate_run(
+            run,
+            scenes,
+            sorted({0.5, shown}),
+            relaxed_buffer,
+            augment,
+            histogram,
+            objects,
+            watch,
+        )
+        names = list(dict.fromkeys(record.name for record in records))
+        return _complete(made, writer, records, histogram, run_origin(run, names, augment))
 
 
-def mask_origin(
-    predictions: Path, labels: Path, scenes: Sequence[str], notes: Sequence[str]
-) -> Origin:
-    """The origin of finished masks, of which no more is known than their files.
+def report_masks(
+    predictions: Path,
+    labels: Path,
+    folder: Path,
+    images: Path | None = None,
+    where: str | None = None,
+    buffer_m: float | None = None,
+    measures: MaskMeasures | None = None,
+    overwrite: bool = False,
+) -> dict:
+    """Measure finished masks and make a report.
 
     Args:
-        predictions: folder of the masks.
-        labels: of their labels.
-        scenes: names of the scenes.
-        notes: what became of polygons, and which masks were aligned.
+        predictions: see ``jointnet.mask_evaluation.evaluate_masks``, as all that is not said here.
+        labels: see there.
+        folder: where the report goes.
+        images: folder of the images that the masks were made of; None for no imagery.
+        where: see there.
+        buffer_m: see there.
+        measures: see there.
+        overwrite: replace an older report.
+
+    Returns:
+        The content of ``evaluation.json``.
+
+    Raises:
+        JointNetError: of the kind that says what is wrong.
     """
-    predictions, labels = predictions.resolve(), labels.resolve()
-    facts = [
-        ("masks", f"folder {predictions.name}"),
-        ("labels", f"{labels.name}"),
-        ("scenes", _listed(scenes)),
-        ("split", _NOT_KNOWN),
-        *(("note", note) for note in notes),
-        *_environment("report", environment()),
-    ]
-    return Origin(
-        title=f"{predictions.name} against {labels.name}",
-        kind="finished masks against labels",
-        measured="",
-        threshold=None,
-        facts=facts,
-    )
+    from preprocessing.raster_access import raster_info
+
+    measures = measures or MaskMeasures(histogram=ProbabilityHistogram())
+    scenes = mask_scenes(predictions, labels, where, buffer_m)
+    shown = images_of(scenes, images)
+    with replacing_folder(folder, overwrite, SCRIPT) as made, SceneWriter(made) as writer:
+        records = evaluate_masks(predictions, labels, where, buffer_m, measures=measures)
+        for scene, record in zip(scenes, records, strict=True):
+            # An aligned mask lies on the pixels of its label.
+            grid = scene.label if record.aligned else scene.image
+            strips = mask_strips(scene, measures.align, shown.get(scene.name))
+            writer.add(scene.name, raster_info(grid), strips)
+        names = [scene.name for scene in scenes]
+        origin = mask_origin(predictions, labels, names, evaluation_notes(records))
+        return _complete(made, writer, records, measures.histogram, origin)
 
 
-def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``history.csv`` as numbers; none where it cannot be read.
-
-    Cells that hold no number are left out of their row.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [dict(_numbers(row)) for row in csv.DictReader(file)]
-    except OSError:
-        return []
-    return [row for row in rows if "epoch" in row]
-
-
-def _numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, text in row.items():
-        try:
-            yield name, float(text)
-        except (TypeError, ValueError):
-            continue
+def _complete(
+    folder: Path,
+    writer: "SceneWriter",
+    records: Sequence[SceneCounts],
+    histogram: ProbabilityHistogram | None,
+    origin: Origin,
+) -> dict:
+    """Write the page and ``evaluation.json``, and return what the latter holds."""
+    content = describe_evaluation(records, histogram)
+    write_page(folder, content, writer.finish(), origin)
+    write_json(folder / "evaluation.json", content)
+    return content
 
 
-def _network(config: dict) -> str:
-    words = [config["network"]["class"]]
-    if "parameters" in config:
-        words.append(f"{config['parameters']:,} parameters")
-    words.append(f"{config['bands']} bands of {config['dtype']}")
-    if config["gsd"]:
-        words.append(f"made for {config['gsd']:g} m a pixel")
-    return ", ".join(words)
-
-
-def _prediction(config: dict, augment: bool) -> str:
-    words = f"windows of {config['window']} px that share {config['overlap']} px, blended"
-    if augment:
-        words += "; mean over the eight flips and quarter turns of each"
-    return f"{words}; scenes on their own pixels, not resampled; threshold {config['threshold']:g}"
-
-
-def _training_data(data: dict) -> Iterator[tuple[str, str]]:
-    if "scenes" in data:
-        sides = [scene["split"] for scene in data["scenes"]]
-        names = [scene["name"] for scene in data["scenes"] if scene["split"] == "train"]
-        yield "trained on", f"{sides.count('train')} scenes: {_listed(names)}"
-    if "patches" in data:
-        patches = data["patches"]
-        yield "patches", f"{patches['train']:,} to train, {patches['validation']:,} to validate"
-    if "manifest_sha256" in data:
-        yield "patch store", f"manifest SHA-256 {data['manifest_sha256']}"
-
-
-def _environment(what: str, described: dict) -> Iterator[tuple[str, str]]:
-    """Command and machine of a training or of this report."""
-    if not described:
-        yield f"{what}: machine", "not written down"
-        return
-    if described.get("command"):
-        yield f"{what}: command", described["command"]
-    packages = described.get("packages") or {}
-    versions = [f"{name} {version}" for name, version in packages.items()]
-    words = [f"Python {described.get('python', '?')}", *versions]
-    yield f"{what}: software", ", ".join(words)
-    machine = [described.get("backend"), *(described.get("devices") or [])]
-    machine += [described.get("processor"), f"{described.get('cores', '?')} cores"]
-    yield f"{what}: machine", ", ".join(str(word) for word in machine if word)
-    yield f"{what}: commit", described.get("commit") or "not in a git checkout"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SCENES_SHOWN} more" if len(names) > SCENES_SHOWN else ""
-    return ", ".join(names[:SCENES_SHOWN]) + more
-
-
-def _json(path: Path) -> dict:
-    """What a file of a run says; nothing where it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-WORKERS = 2
-# Of an image whose depth is not 8 bits, every so many rows and columns say how it is shown.
-_SAMPLED = 8
-
-
-@dataclass(frozen=True)
-class ReportScene:
-    """A scene of a report.
-
-    Attributes:
-        name: the scene.
-        folder: of its layers, below the report's.
-        gsd: ground metres per pixel; None where unknown.
-        layers: what was written.
-    """
-
-    name: str
-    folder: str
-    gsd: float | None
-    layers: ScenePictures
+# The pictures of scenes
 
 
 class SceneWriter:
-    """Writes scenes in threads, a few at a time; a context manager.
+    """Writes the pictures of scenes in threads; a context manager.
 
-    OpenCV and zlib do most of the work, and let other threads run meanwhile. ``add`` waits where
-    too many scenes would have to be held.
+    OpenCV and zlib, which do most of the work, let other threads run meanwhile. ``add`` waits
+    while too many scenes are held in memory.
 
     Args:
         folder: of the report.
-        workers: number of threads.
+        threads: how many scenes are written at a time.
     """
 
-    def __init__(self, folder: Path, workers: int = WORKERS) -> None:
-        self._folder, self._workers = folder, workers
-        self._pool = ThreadPoolExecutor(workers)
+    def __init__(self, folder: Path, threads: int = THREADS) -> None:
+        self._folder, self._threads = folder, threads
+        self._pool = ThreadPoolExecutor(threads)
         self._running: deque[Future] = deque()
         self._added: list[Future] = []
 
     def __enter__(self) -> Self:
-        """The writer itself."""
+        """Return the writer."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Leave what has not begun, and wait for the rest."""
+        """Drop what has not begun, and wait for the rest."""
         self._pool.shutdown(cancel_futures=True)
 
-    def add(self, name: str, info: RasterInfo, strips: Callable[[], Iterator[Strip]]) -> None:
-        """Begin to write a scene.
-
-        Args:
-            name: the scene.
-            info: of its raster.
-            strips: called in a thread, see ``pictures.write_scene_pictures``.
+    def add(self, name: str, info: "RasterInfo", strips: Strips) -> None:
+        """Begin to write a scene; ``strips`` is called in a thread.
 
         Raises:
-            JointNetError, OSError: of an earlier scene.
+            JointNetError, OSError: an earlier scene failed.
         """
-        while len(self._running) > self._workers:
+        from preprocessing.pictures import write_scene_pictures
+
+        while len(self._running) > self._threads:
             self._running.popleft().result()
         place = f"scenes/{len(self._added) + 1}"
 
         def write() -> ReportScene:
             folder = self._folder / place
-            layers = write_scene_pictures(folder, info.height, info.width, strips())
-            return ReportScene(name, place, info.gsd, layers)
+            pictures = write_scene_pictures(folder, info.height, info.width, strips())
+            return ReportScene(name, place, info.gsd, pictures)
 
         future = self._pool.submit(write)
         self._running.append(future)
         self._added.append(future)
 
     def finish(self) -> list[ReportScene]:
-        """All scenes, in the order in which they came.
+        """Wait, and return the scenes in the order in which they were added.
 
         Raises:
-            JointNetError, OSError: of a scene.
+            JointNetError, OSError: a scene failed.
         """
         return [future.result() for future in self._added]
 
 
-def predicted_strips(
-    scene: LabelledImage, probabilities: np.ndarray, threshold: float
-) -> Callable[[], Iterator[Strip]]:
-    """The strips of a scene in memory, and of what a network says of it.
+def predicted_strips(scene: LabelledImage, probabilities: np.ndarray, threshold: float) -> Strips:
+    """Return the strips of a scene in memory.
 
     Args:
-        scene: with its label void where it has no imagery.
+        scene: its label is void where it has no imagery.
         probabilities: ``(height, width)`` float32.
         threshold: probability from which a pixel is target.
     """
+    from preprocessing.pictures import TILE
+
     prediction = threshold_mask(probabilities, threshold)
     step = (slice(None, None, _SAMPLED),) * 2
-    show = _display(scene.image[step][scene.label[step] != VOID][None])
+    show = _display(scene.image[step][scene.label[step] != VOID])
 
-    def strips() -> Iterator[Strip]:
+    def strips() -> "Iterator[Strip]":
         for row in range(0, len(prediction), TILE):
             rows = slice(row, row + TILE)
             yield show(scene.image[rows]), scene.label[rows], prediction[rows]
@@ -304,19 +236,20 @@ def predicted_strips(
     return strips
 
 
-def mask_strips(scene: Scene, align: bool, image: Path | None) -> Callable[[], Iterator[Strip]]:
-    """The strips of a finished mask, its label and, if there is one, its image.
+def mask_strips(scene: Scene, align: bool, image: Path | None) -> Strips:
+    """Return the strips of a finished mask, its label and its image.
 
     Args:
         scene: of ``jointnet.mask_evaluation.mask_scenes``.
-        align: as in ``jointnet.mask_evaluation.MaskMeasures``.
-        image: raster of the mask's size.
-
-    Raises:
-        RasterError: the image has another size.
+        align: see ``jointnet.mask_evaluation.MaskMeasures``.
+        image: raster of the mask's size; None for none. The strips raise a ``RasterError`` if it
+            has another size.
     """
+    from preprocessing.pictures import TILE
+    from preprocessing.raster_access import raster_info
+    from preprocessing.rasters import RasterReader
 
-    def strips() -> Iterator[Strip]:
+    def strips() -> "Iterator[Strip]":
         with open_mask(scene, align) as files:
             height, width = files.info.height, files.info.width
             windows = [
@@ -326,7 +259,8 @@ def mask_strips(scene: Scene, align: bool, image: Path | None) -> Callable[[], I
                 for window in windows:
                     yield None, files.read_label(window), files.read_mask(window)
                 return
-            with RasterReader(image, band_count=_shown_bands(image)) as reader:
+            bands = 3 if raster_info(image).band_count >= 3 else 1
+            with RasterReader(image, band_count=bands) as reader:
                 if (reader.height, reader.width) != (height, width):
                     raise RasterError(
                         f"{image} has {reader.width} x {reader.height} pixels, its mask "
@@ -340,48 +274,167 @@ def mask_strips(scene: Scene, align: bool, image: Path | None) -> Callable[[], I
     return strips
 
 
-def images_of(scenes: list[Scene], folder: Path | None) -> dict[str, Path]:
-    """The image of each scene of finished masks, by name; none without a folder of them.
+def images_of(scenes: Sequence[Scene], folder: Path | None) -> dict[str, Path]:
+    """Return the image of each scene of finished masks by name; none without a folder of them.
 
     Raises:
-        DatasetError: scenes without an image of their stem.
+        DatasetError: a scene has no image of its stem.
     """
     if folder is None:
         return {}
     by_stem = {path.stem: path for path in images_in(folder)}
     missing = sorted({scene.name for scene in scenes} - by_stem.keys())
     if missing:
-        more = ", ..." if len(missing) > NAMES_SHOWN else ""
         raise DatasetError(
-            f"{folder} has no image of {len(missing)} mask(s): "
-            f"{', '.join(missing[:NAMES_SHOWN])}{more}; they have the names of the labels"
+            f"{folder} has no image of {len(missing)} mask(s): {listed(missing)}; "
+            "an image has the name of its label"
         )
     return {scene.name: by_stem[scene.name] for scene in scenes}
 
 
-def _shown_bands(image: Path) -> int:
-    return 3 if raster_info(image).band_count >= 3 else 1
-
-
-def _sample(reader: RasterReader, windows: list[Window]) -> np.ndarray:
-    """Some valid pixels of an image, ``(1, pixels, bands)``; none where 8 bits need no look."""
+def _sample(reader: "RasterReader", windows: Sequence[Window]) -> np.ndarray:
+    """Return some valid pixels, ``(pixels, bands)``; none of 8 bits, which are not stretched."""
     parts = [np.zeros((0, len(reader.bands)), reader.dtype)]
     for window in windows if reader.dtype != "uint8" else ():
         image, valid = reader.read(window)
         step = (slice(None, None, _SAMPLED),) * 2
         parts.append(image[step][valid[step]])
-    return np.concatenate(parts)[None]
+    return np.concatenate(parts)
 
 
 def _display(sample: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes pixels ``(rows, columns, bands)`` fit for the screen, uint8 of three bands.
+    """Return what turns ``(rows, columns, bands)`` into three bands of uint8.
 
     Args:
-        sample: pixels of the scene, of which those of other depths than 8 bits are stretched from
-            the 2nd to the 98th percentile.
+        sample: ``(pixels, bands)`` of the scene. Depths other than uint8 are stretched from its
+            2nd to its 98th percentile.
     """
     if sample.dtype == np.uint8:
         return displayable
     finite = sample[..., :3][np.isfinite(sample[..., :3])]
     low, high = np.percentile(finite, (2, 98)) if finite.size else (0, 1)
     return lambda pixels: displayable(scale(pixels, low, high).astype(np.uint8))
+
+
+# Where the numbers come from
+
+
+def run_origin(run: Run, scenes: Sequence[str], augment: bool) -> Origin:
+    """Return the origin of a report on a trained network.
+
+    Args:
+        run: the network.
+        scenes: names of its validation scenes.
+        augment: whether windows were predicted in all eight symmetries.
+    """
+    config = run.config
+    data, metrics, made = (
+        _json(run.folder / f"{name}.json") for name in ("data", "metrics", "environment")
+    )
+    network = [config["network"]["class"]]
+    network += [f"{config['parameters']:,} parameters"] if "parameters" in config else []
+    network += [f"{config['bands']} bands of {config['dtype']}"]
+    network += [f"made for {config['gsd']:g} m a pixel"] if config["gsd"] else []
+    windows = f"windows of {config['window']} px that share {config['overlap']} px, blended"
+    mean = "; mean over the eight flips and quarter turns of each" if augment else ""
+    facts = {
+        "network": ", ".join(network),
+        "weights": f"SHA-256 {hash_file(run.folder / WEIGHTS)}",
+        "prediction": f"{windows}{mean}; scenes on their own pixels, not resampled; "
+        f"threshold {config['threshold']:g}",
+        "scenes": _named(scenes),
+        "split": _HELD_BACK,
+    }
+    best = (metrics.get("best_epoch") or {}).get("epoch")
+    if best is not None:
+        facts["weights kept"] = (
+            f"epoch {best} of {metrics['epochs']}, which validated best on these same scenes: the "
+            "numbers flatter it a little"
+        )
+    if "scenes" in data:
+        trained = [scene["name"] for scene in data["scenes"] if scene["split"] == "train"]
+        facts["trained on"] = _named(trained)
+    if "patches" in data:
+        train, validation = (data["patches"][split] for split in ("train", "validation"))
+        facts["patches"] = f"{train:,} to train, {validation:,} to validate"
+    if "manifest_sha256" in data:
+        facts["patch store"] = f"manifest SHA-256 {data['manifest_sha256']}"
+    return Origin(
+        title=run.name,
+        kind=f"{config['target']}: a trained network on its validation scenes",
+        measured=" held back from training",
+        threshold=config["threshold"],
+        facts=[*facts.items(), *_machine("training", made), *_machine("report", environment())],
+        history=read_history(run.folder / "history.csv"),
+        best_epoch=best,
+    )
+
+
+def mask_origin(
+    predictions: Path, labels: Path, scenes: Sequence[str], notes: Sequence[str]
+) -> Origin:
+    """Return the origin of a report on finished masks, of which only the files are known.
+
+    Args:
+        predictions: folder of the masks.
+        labels: folder or file of their labels.
+        scenes: names of the scenes.
+        notes: see ``jointnet.evaluation.evaluation_notes``.
+    """
+    masks, truth = predictions.resolve().name, labels.resolve().name
+    facts = [("masks", f"folder {masks}"), ("labels", truth), ("scenes", _named(scenes))]
+    facts += [("split", _NOT_KNOWN), *(("note", note) for note in notes)]
+    return Origin(
+        title=f"{masks} against {truth}",
+        kind="finished masks against labels",
+        measured="",
+        threshold=None,
+        facts=[*facts, *_machine("report", environment())],
+    )
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a ``history.csv`` without cells that are no numbers; none if unreadable."""
+
+    def numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+        for name, text in row.items():
+            try:
+                yield name, float(text)
+            except (TypeError, ValueError):
+                continue
+
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [dict(numbers(row)) for row in csv.DictReader(file)]
+    except OSError:
+        return []
+    return [row for row in rows if "epoch" in row]
+
+
+def _machine(what: str, described: dict) -> list[tuple[str, str]]:
+    """Return the command, software, machine and commit of a training or of this report."""
+    if not described:
+        return [(f"{what}: machine", "not written down")]
+    packages = [f"{name} {version}" for name, version in (described.get("packages") or {}).items()]
+    machine = [described.get("backend"), *(described.get("devices") or [])]
+    machine += [described.get("processor"), f"{described.get('cores', '?')} cores"]
+    facts = {
+        "command": described.get("command"),
+        "software": ", ".join([f"Python {described.get('python', '?')}", *packages]),
+        "machine": ", ".join(str(word) for word in machine if word),
+        "commit": described.get("commit") or "not in a git checkout",
+    }
+    return [(f"{what}: {term}", words) for term, words in facts.items() if words]
+
+
+def _named(scenes: Sequence[str]) -> str:
+    return f"{len(scenes)}: {listed(scenes, SCENES_LISTED)}"
+
+
+def _json(path: Path) -> dict:
+    """Return the content of a run's file; nothing if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

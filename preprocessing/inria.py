@@ -1,13 +1,13 @@
-"""The folder layout of the Inria Aerial Image Labeling data set.
+"""Read the folder layout of the Inria Aerial Image Labeling data set.
 
 Source: Maggiori, Tarabalka, Charpiat and Alliez 2017, "Can Semantic Labeling Methods
 Generalize to Any City? The Inria Aerial Image Labeling Benchmark".
 
 ``AerialImageDataset/{train,test}/images/<place><index>.tif`` with the labels of ``train`` in
 ``gt``: 5000 x 5000 pixels of 0.3 m, three bands of uint8, labels 0 / 255; 36 tiles of each of
-austin, chicago, kitsap, tyrol-w and vienna to train on, and five other cities without labels
-to be tested on. Any other place names and tile sizes in the same layout are read as well, and
-so are patches cut out of tiles: ``austin1_7`` is patch 7 of tile austin1.
+five cities for training, and of five other cities, without labels, for the test. Other places and
+tile sizes in the same layout are read too, and so are patches that were cut out of tiles:
+``austin1_7`` is patch 7 of tile austin1.
 """
 
 import re
@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessing.errors import DatasetError
+from preprocessing.errors import DatasetError, listed
 from preprocessing.scenes import Scene, images_in, pair_by_stem
 
 OFFICIAL_VALIDATION = (1, 2, 3, 4, 5)
@@ -24,13 +24,12 @@ CITIES = ("austin", "chicago", "kitsap", "tyrol-w", "vienna")
 TEST_CITIES = ("bellingham", "bloomington", "innsbruck", "sfo", "tyrol-e")
 TILES_PER_CITY = 36
 TILE_SIZE = 5000
-"""Pixels a side of an official tile."""
 # A place ends in neither a digit (that is the index) nor "_" (that announces a patch).
 STEM = re.compile(r"(?P<tile>(?P<place>.*[^0-9_])(?P<index>[0-9]+))(?:_(?P<patch>[0-9]+))?")
 
 
 class TileName(NamedTuple):
-    """What the stem of a file says: ``austin1_7`` is tile austin1, austin, 1 and 7."""
+    """The parts of a file's stem: ``austin1_7`` is tile austin1, place austin, 1 and 7."""
 
     tile: str
     place: str
@@ -41,7 +40,7 @@ class TileName(NamedTuple):
 def parse_stem(stem: str) -> TileName:
     """Read tile, place, index and patch from a file's stem.
 
-    Only the stem is looked at: a parent folder may have the name of another city.
+    Parent folders do not count: they may have the name of another city.
 
     Raises:
         DatasetError: the stem has no place or no index.
@@ -143,9 +142,9 @@ def _held_back(name: TileName, validation: Collection[int | str]) -> bool:
 def _check_validation(
     validation: Collection[int | str], names: list[TileName], folder: Path
 ) -> None:
-    """Refuse a split that names what is not there or leaves a side without scenes."""
+    """Refuse a split with unknown names or without scenes on one side."""
     tiles = sorted({name.tile for name in names})
-    some = ", ".join(tiles[:5]) + (", ..." if len(tiles) > 5 else "")
+    some = listed(tiles)
     known = {*tiles, *(name.place for name in names)}
     unknown = [item for item in validation if isinstance(item, str) and item not in known]
     if unknown:

@@ -1,8 +1,8 @@
-"""Data sets that are two folders: images, and labels of the same names, of any format.
+"""List the scenes of a data set in any layout, and hold some of them back for validation.
 
-Labels are rasters or vector files. Beside ``a.jpg`` with ``a.png``, names with an ending of
-their own pair (``a_mask.png``, ``a_gt.tif``, ``a_sat.jpg``), also where images and masks lie in
-one folder, and so do chips that are numbered (see ``preprocessing.spacenet``).
+Images and labels, rasters or vector files, pair by name: ``a.jpg`` with ``a.png``, and also where
+all names of a side have an ending (``a_mask.png``, ``a_gt.tif``, ``a_sat.jpg``) or are numbered
+chips (see ``preprocessing.spacenet``). Both may lie in one folder.
 """
 
 import re
@@ -20,7 +20,14 @@ from preprocessing.spacenet import are_chips, pair_chips, spacenet_chips
 LABEL_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt")
 IMAGE_ENDINGS = ("_sat", "_image", "_img")
 
+LAYOUTS = ("inria", "massachusetts", "spacenet")
+# Without a split of one's own, one raster in so many is held back for validation.
+HELD_BACK = 5
+# Patches named by the row and column at which they were cut out of a tile.
+_CUT = re.compile(r"(?P<tile>.*[^_])_[0-9]+_[0-9]+")
+
 Kind = Literal["raster", "polygons"]
+Validation = Collection[int | str] | float | None
 
 
 def labelled_scenes(
@@ -32,10 +39,9 @@ def labelled_scenes(
 ) -> list[Scene]:
     """List the pairs of two folders as training scenes, sorted by name.
 
-    ``preprocessing.layouts.hold_back`` puts some of them on the validation side. Where a name
-    reads ``<place><index>`` as in the Inria layout, place and index are taken from it; otherwise
-    the name is the place and there is no index. Of numbered chips, images without a label are
-    left out, as SpaceNet has some; everywhere else they are an error.
+    ``hold_back`` puts some of them on the validation side. ``place_of`` takes place and index
+    from a scene's name. Numbered chips without a label, as SpaceNet has some, are left out;
+    everywhere else an image without label is an error.
 
     Args:
         images: folder of images.
@@ -43,10 +49,10 @@ def labelled_scenes(
             vector files; or one vector file for all images, of which the suffix may be left out.
         source: name of the data set, None for none.
         gsd: ground metres per pixel, for rasters that do not say; None where unknown.
-        kind: which of the two kinds of labels to look for; None for what is there.
+        kind: the kind of labels to look for; None for what is there.
 
     Raises:
-        DatasetError: a folder that is not there or empty, or files that do not pair.
+        DatasetError: a folder that is missing or empty, or files that do not pair.
     """
     images, labels = Path(images), Path(labels)
     rasters = images_in(images)
@@ -83,19 +89,16 @@ def folder_scenes(
 ) -> list[Scene]:
     """List the pairs of two folders as scenes of one side of a split, sorted by name.
 
-    ``a.jpg`` and ``a.png`` are a pair; formats may differ within a folder too.
-
     Args:
         images: folder of images.
         labels: folder of label rasters, {0, 1} or {0, 255}.
-        split: the side on which all of them stand.
+        split: the side of all of them.
         source: name of the data set, also the scenes' place.
         gsd: ground metres per pixel, for rasters that do not say; None where unknown.
-        white_border: whether white that is connected to an image's border is void, as in
-            ``preprocessing.massachusetts``.
+        white_border: see ``Scene``.
 
     Raises:
-        DatasetError: a folder that is not there or is empty, or files that do not pair.
+        DatasetError: a folder that is missing or empty, or files that do not pair.
     """
     pairs = pair_by_stem(images_in(images), images_in(labels))
     if not pairs:
@@ -126,10 +129,11 @@ def labels_in(
         labels: folder of label rasters or, where it holds none, of vector files; or one vector
             file, of which the suffix may be left out.
         kind: the kind to look for; None for what is there.
-        together: whether images lie in the same folder; labels are then known by their endings.
+        together: whether images lie in the same folder; labels then have one of
+            ``LABEL_ENDINGS``.
 
     Raises:
-        DatasetError: neither is there, or one raster in place of a folder.
+        DatasetError: neither is there, or one raster was given in place of a folder.
     """
     if kind != "polygons" and labels.is_dir():
         rasters = images_in(labels)
@@ -151,7 +155,7 @@ def labels_in(
 
 
 def _pairs(images: list[Path], labels: list[Path] | Path) -> list[tuple[str, Path, Path]]:
-    """Name, image and label of each scene."""
+    """Return name, image and label of each scene."""
     if isinstance(labels, Path):
         return [(image.stem, image, labels) for image, _ in pair_by_stem(images, images)]
     equal = {path.stem for path in images} & {path.stem for path in labels}
@@ -166,7 +170,7 @@ def _pairs(images: list[Path], labels: list[Path] | Path) -> list[tuple[str, Pat
 
 
 def _plain(paths: Sequence[Path], endings: tuple[str, ...]) -> dict[Path, Path]:
-    """Files by what they are called without an ending that all of them have in common."""
+    """Return the files by their paths without an ending that all of them have in common."""
     for ending in endings:
         if all(path.stem.endswith(ending) and path.stem != ending for path in paths):
             return {path.with_stem(path.stem.removesuffix(ending)): path for path in paths}
@@ -182,36 +186,26 @@ def place_of(name: str) -> tuple[str, int | None]:
     return (match["place"], int(match["index"])) if match else (name, None)
 
 
-HELD_BACK = 5
-"""Without a split of one's own, one raster in so many is held back for validation."""
-
-# Patches named by the row and column at which they were cut out of a tile.
-_CUT = re.compile(r"(?P<tile>.*[^_])_[0-9]+_[0-9]+")
-
-
-def hold_back(
-    scenes: Sequence[Scene], validation: Collection[int | str] | float | None, folder: object
-) -> list[Scene]:
+def hold_back(scenes: Sequence[Scene], validation: Validation, folder: object) -> list[Scene]:
     """Put some scenes on the validation side and all others on the training side.
 
-    Patches of one tile stay together, whatever is asked for: ``austin1_7`` and ``austin1_8``, or
-    by row and column ``town_0_512`` and ``town_512_0``. Where by row and column all are patches
-    of one tile, each counts as a tile, see ``patch_note``.
+    Patches of one tile always stay together: ``austin1_7`` and ``austin1_8``, or by row and
+    column ``town_0_512`` and ``town_512_0``. Where all scenes are patches, by row and column, of
+    one tile, each counts as a tile, see ``patch_note``.
 
     Args:
         scenes: of one data set or several.
-        validation: what is held back: names (of scenes, of tiles of which patches were cut, of
-            places) and indices, which count for every place, or names that are numbers
-            (``7`` for ``007.tif``); or the share of the tiles, above 0
-            and below 1, taken at even distances in the order of their names. None for the first
-            tile and every fifth after it.
+        validation: what is held back: names of scenes, tiles or places, and numbers, which stand
+            for that index of every place and for names that are numbers (7 for ``007.tif``); or
+            the share of the tiles, above 0 and below 1, taken at even distances in the order of
+            their names. None for the first tile and every fifth after it.
         folder: where the scenes are from, for messages.
 
     Returns:
         The scenes in their order.
 
     Raises:
-        DatasetError: a name that no scene has, a share that is none, or no scene left on a side.
+        DatasetError: a name that no scene has, a share out of range, or no scene left on a side.
     """
     tile_of = _tiles(scenes)
     tiles = sorted(set(tile_of))
@@ -235,12 +229,9 @@ def hold_back(
 
 
 def patch_note(scenes: Sequence[Scene]) -> str | None:
-    """One sentence where names say that all scenes were cut out of one tile, None elsewhere.
+    """Return a warning where all scenes are patches of one tile by their names, None elsewhere.
 
-    ``hold_back`` then splits the tile, and cannot keep patches apart that overlap.
-
-    Args:
-        scenes: of one data set or several.
+    ``hold_back`` then splits the tile and cannot keep patches apart that overlap.
     """
     tiles, cut = _by_name(scenes), _by_row_and_column(scenes)
     if tiles == cut or len(set(cut)) > 1:
@@ -253,7 +244,7 @@ def patch_note(scenes: Sequence[Scene]) -> str | None:
 
 
 def _tiles(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
-    """Source and tile of each scene; patches of the only tile are tiles of their own."""
+    """Return source and tile of each scene; patches of the only tile are tiles themselves."""
     cut = _by_row_and_column(scenes)
     return cut if len(set(cut)) > 1 else _by_name(scenes)
 
@@ -276,7 +267,7 @@ def _tile(name: str) -> str:
 
 
 def _spread(tiles: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
-    """So many tiles at even distances: one or more, and not all where there are several."""
+    """Return this share of the tiles at even distances: at least one, and not all of several."""
     if not 0 < share < 1:
         raise DatasetError(
             f"validation is {share}; as a share it lies between 0 and 1, such as 0.2"
@@ -291,7 +282,7 @@ def _named(
     validation: Collection[int | str],
     folder: object,
 ) -> set[tuple[str, str]]:
-    """The tiles that names and indices stand for."""
+    """Return the tiles that names and numbers stand for."""
     known: dict[int | str | None, set[tuple[str, str]]] = {}
     for scene, tile in zip(scenes, tile_of, strict=True):
         names = (scene.name, tile[1])
@@ -305,15 +296,10 @@ def _named(
     return set().union(*(known.get(item, set()) for item in validation))
 
 
-LAYOUTS = ("inria", "massachusetts", "spacenet")
-
-Validation = list[int | str] | float | None
-
-
 def folder_pairs(
     images: Sequence[Path], labels: Sequence[Path], validation: Validation, gsd: float | None
 ) -> tuple[list[Scene], int]:
-    """Scenes of one or several pairs of folders, each of several a source of its own.
+    """List the scenes of pairs of folders; each of several is a source of its own.
 
     Returns:
         The scenes, and how many images were left out because nobody labelled them.
@@ -333,7 +319,7 @@ def folder_pairs(
 def layout_scenes(
     layout: str, data: Path, target: str, validation: Validation
 ) -> tuple[list[Scene], int]:
-    """Scenes of a data set in one of ``LAYOUTS``, and how many images nobody labelled."""
+    """List the scenes of a data set in one of ``LAYOUTS``, and count images without label."""
     if layout == "massachusetts":
         held_back = validation or ["valid"]
         if held_back not in (["valid"], ["test"]):
@@ -352,10 +338,10 @@ def layout_scenes(
 def choose_features(
     scenes: Sequence[Scene], where: str | None, buffer_m: float | None
 ) -> list[Scene]:
-    """Scenes whose polygons are filtered and lines widened as asked.
+    """Set which features of the scenes' polygon files count, and how far lines are widened.
 
     Raises:
-        DatasetError: asked for, and a label is a raster.
+        DatasetError: either is given and a label is a raster.
     """
     if (where, buffer_m) == (None, None):
         return list(scenes)
@@ -375,25 +361,10 @@ def choose_features(
 
 
 def polygon_scenes(
-    images: Path | str,
-    polygons: Path | str,
-    validation: Collection[int | str] | float | None = None,
+    images: Path | str, polygons: Path | str, validation: Validation = None
 ) -> list[Scene]:
-    """List the scenes of a folder of rasters with polygon files, sorted by name.
+    """List the scenes of a folder of rasters with vector labels, sorted by name.
 
-    Where a raster's stem reads ``<place><index>`` as in the Inria layout, place and index are
-    taken from it; otherwise the stem is the place and there is no index.
-
-    Args:
-        images: the folder of rasters.
-        polygons: a folder with one vector file per raster, of the same stem; or one vector file
-            for all rasters, of which the suffix may be left out.
-        validation: what is held back, see ``preprocessing.layouts.hold_back``. None holds back
-            the first raster and every fifth after it.
-
-    Raises:
-        DatasetError: no such folder or file; rasters and vector files that do not pair, all
-            named in the one error; a name in ``validation`` that no raster has; no scene left
-            on a side.
+    See ``labelled_scenes`` for the folders and errors and ``hold_back`` for ``validation``.
     """
     return hold_back(labelled_scenes(images, polygons, kind="polygons"), validation, images)

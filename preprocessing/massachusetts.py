@@ -1,14 +1,14 @@
-"""The folder layout of the Massachusetts roads and buildings data sets, and their void.
+"""Read the folder layout of the Massachusetts roads and buildings data sets, and find their void.
 
 Source: Mnih 2013, "Machine Learning for Aerial Image Labeling" (PhD thesis, University of
 Toronto), chapter 6.
 
 ``{train,valid,test}/{sat,map}``: 1500 x 1500 pixels of 1 m, three bands of uint8, labels
 0 / 255. The official split of the roads is 1108, 14 and 49 tiles, of the buildings 137, 4 and
-10. Many road images are white where the mosaic of photographs ends, while the map goes on
-drawing roads there: nothing can be learned from those pixels, and nothing measured on them.
-Void is exact white that is connected to the border. Here and there the margins hold specks of 250
-to 254, up to 0.2 % of a tile, which stay imagery: a rule for them would void bright ground too.
+10. Many road images are white where the mosaic of photographs ends, while the map still shows
+roads there. These pixels are void: exact white that is connected to the border. Specks of 250 to
+254 in the margins, up to 0.2 % of a tile, stay imagery: a rule for them would void bright ground
+too.
 """
 
 from pathlib import Path
@@ -28,13 +28,13 @@ def massachusetts_scenes(
 ) -> list[Scene]:
     """List the scenes of a data set in the Massachusetts layout, training first.
 
-    Their name is the file's stem, their place ``root``'s name, and white at their border is
-    void. The split that is not asked for is not read.
+    Their name is the stem of the file, their place the name of ``root``. The split that is not
+    asked for is not read.
 
     Args:
         root: the folder that holds ``train`` and ``valid`` (and ``test``), each with ``sat``
             and ``map``.
-        held_back: the folder of the tiles that are not trained on.
+        held_back: the folder of the validation tiles.
 
     Raises:
         DatasetError: not the layout, no tile on a side, images and labels that do not pair, or
@@ -69,15 +69,14 @@ def massachusetts_scenes(
 
 
 def white_border(image: np.ndarray) -> np.ndarray:
-    """Where exact white reaches in from the image's border.
+    """Find exact white that is connected, by the sides of pixels, to the image's border.
 
-    White roofs and cars inside the image are imagery: only what is connected (by the sides of
-    pixels) to the border counts.
+    White roofs and cars inside the image are imagery.
 
     Args:
         image: ``(height, width, bands)``; may be empty. White is the highest value of an integer
-            dtype. A float dtype has none: there white is 255, as in the data sets themselves, or
-            1 where they were scaled so that no value is above 1.
+            dtype. In a float dtype white is 255, as in the data sets themselves, or 1 where no
+            value is above 1.
 
     Returns:
         ``(height, width)`` bool.
@@ -101,7 +100,7 @@ def white_border(image: np.ndarray) -> np.ndarray:
 
 
 def _pairs(root: Path, split: str) -> dict[str, tuple[Path, Path]]:
-    """Image and map of each tile of a split, by stem."""
+    """Return image and map of each tile of a split, by stem."""
     sat, maps = root / split / "sat", root / split / "map"
     for folder in (sat, maps):
         if not folder.is_dir():

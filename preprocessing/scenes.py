@@ -1,7 +1,7 @@
-"""What a scene is, and how images and labels in two folders become pairs.
+"""Define a scene, one raster with its label, and pair the images and labels of folders.
 
-A scene is one raster with its label. Pairs are made by stem (the file name without its last
-suffix), never by sorted order: one missing file must not shift every label after it.
+Pairs are made by stem (the file name without its last suffix), never by sorted order: one missing
+file must not shift every label after it.
 """
 
 from collections import Counter
@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from preprocessing.errors import DatasetError
+from preprocessing.errors import DatasetError, listed
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt"})
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -23,19 +22,18 @@ class Scene:
     Attributes:
         name: stem of the image file, unique within a data set.
         place: where it was taken; metrics are reported per place.
-        index: number of the tile within its place, None where the data set numbers none.
-        split: the side of the split that it stands on.
+        index: number of the tile within its place; None where tiles have no number.
+        split: its side of the split.
         image: the raster file.
-        label: the label's file, a raster of the image's size or polygons.
+        label: the file of the label, a raster of the image's size or polygons.
         label_kind: which of the two the label is.
-        gsd: ground metres per pixel as the data set states it, for rasters that carry no
-            georeferencing of their own; None where it states none.
+        gsd: ground metres per pixel as the data set states it, for rasters without
+            georeferencing; None where it states none.
         where: which features of a polygon file count, as an SQL condition; None for all.
         buffer_m: metres by which a polygon file's lines are widened to either side.
-        white_border: whether exact white that is connected to the image's border is void, as
-            in the Massachusetts data sets; see ``preprocessing.massachusetts``.
-        source: the data set it belongs to, for sources that have their own share of each batch
-            (``jointnet.batches.TrainingBatches``).
+        white_border: whether exact white that is connected to the image's border is void, see
+            ``preprocessing.massachusetts``.
+        source: the data set it belongs to, where data sets have their own shares of a batch.
     """
 
     name: str
@@ -55,9 +53,8 @@ class Scene:
 def images_in(folder: Path | str) -> list[Path]:
     """List the raster files that lie directly in a folder, sorted by name.
 
-    Known by suffix, in upper or lower case; hidden files (as macOS leaves beside every file)
-    and GDAL's side files (``.aux.xml``, ``.ovr``, ``.msk``) are no images. An empty folder
-    gives an empty list.
+    Suffixes count in upper or lower case. Hidden files (macOS leaves one beside every file) and
+    GDAL's side files (``.aux.xml``, ``.ovr``, ``.msk``) are no images.
 
     Raises:
         DatasetError: there is no such folder.
@@ -81,21 +78,21 @@ def pair_by_stem(images: Iterable[Path], labels: Iterable[Path]) -> list[tuple[P
 
     Raises:
         DatasetError: images without label, labels without image, or several files of one stem
-            on a side; all of them are named in the one error.
+            on a side; one error names all of them.
     """
     images, labels = sorted(images), sorted(labels)
     image_of = {path.stem: path for path in images}
     label_of = {path.stem: path for path in labels}
-    complaints = [
-        _named("image(s) without label", sorted(image_of.keys() - label_of.keys())),
-        _named("label(s) without image", sorted(label_of.keys() - image_of.keys())),
-        _named("image(s) that share a name", _sharing_a_stem(images)),
-        _named("label(s) that share a name", _sharing_a_stem(labels)),
-    ]
-    if any(complaints):
+    problems = {
+        "image(s) without label": sorted(image_of.keys() - label_of.keys()),
+        "label(s) without image": sorted(label_of.keys() - image_of.keys()),
+        "image(s) that share a name": _sharing_a_stem(images),
+        "label(s) that share a name": _sharing_a_stem(labels),
+    }
+    if any(problems.values()):
         raise DatasetError(
             "images and labels pair by file name without suffix, one of each; found "
-            + "; ".join(filter(None, complaints))
+            + "; ".join(f"{len(n)} {what}: {listed(n)}" for what, n in problems.items() if n)
         )
     return [(image_of[stem], label_of[stem]) for stem in sorted(image_of)]
 
@@ -117,14 +114,5 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _sharing_a_stem(paths: list[Path]) -> list[str]:
-    """Name the files whose stem another file of the list has as well."""
     times = Counter(path.stem for path in paths)
     return [path.name for path in paths if times[path.stem] > 1]
-
-
-def _named(what: str, names: list[str]) -> str:
-    """Count and name what is wrong, the first few names only; '' where there are none."""
-    if not names:
-        return ""
-    more = ", ..." if len(names) > NAMES_SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:NAMES_SHOWN])}{more}"

@@ -1,10 +1,10 @@
-"""The folder layouts of the SpaceNet data sets: numbered chips with GeoJSON labels.
+"""Read the folder layouts of the SpaceNet data sets: numbered chips with GeoJSON labels.
 
 Source: Van Etten, Lindenbaum and Bacastow 2018, "SpaceNet: A Remote Sensing Dataset and
 Challenge Series", arXiv:1807.01232.
 
 An area of interest (``AOI_2_Vegas``) is a folder with one folder of chips per product and one of
-labels, and image and label of a chip have the chip's number in common, not their name::
+labels. Image and label of a chip share the chip's number, not their name::
 
     AOI_2_Vegas_Train/RGB-PanSharpen/RGB-PanSharpen_AOI_2_Vegas_img1.tif
     AOI_2_Vegas_Train/geojson/buildings/buildings_AOI_2_Vegas_img1.geojson
@@ -14,8 +14,8 @@ labels, and image and label of a chip have the chip's number in common, not thei
 Chips are about 0.3 m and 406 to 1300 pixels a side, uint8 or uint16, of 3, 4 or 8 bands, in
 EPSG:4326 or UTM. Buildings are polygons. Roads are centre lines, which SpaceNet's own masks widen
 by 2 m to either side (Van Etten and Shermeyer 2017, "Creating Training Datasets for the SpaceNet
-Road Detection and Routing Challenge"). Some chips of roads have no label: nobody drew there, so
-they are left out and are no background. A label without features is background.
+Road Detection and Routing Challenge"). Some chips of roads have no label file: nobody drew there,
+so they are left out. A label file without features means background.
 """
 
 import re
@@ -23,8 +23,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from preprocessing.errors import DatasetError
-from preprocessing.scenes import NAMES_SHOWN, Scene, images_in
+from preprocessing.errors import DatasetError, listed
+from preprocessing.scenes import Scene, images_in
 
 ROAD_HALF_WIDTH_M = 2.0
 PRODUCTS = ("PS-RGB", "RGB-PanSharpen", "3band")
@@ -45,7 +45,7 @@ class Chips(NamedTuple):
 
 
 def are_chips(paths: Iterable[Path]) -> bool:
-    """Whether the names of all files end in a chip's number."""
+    """Return whether the names of all files end in a chip's number."""
     return all(_CHIP.search(path.stem) for path in paths)
 
 
@@ -68,11 +68,9 @@ def pair_chips(
     image_of, label_of = _by_chip(images), _by_chip(labels)
     strays = [label_of[chip].name for chip in sorted(label_of.keys() - image_of.keys(), key=str)]
     if strays:
-        more = ", ..." if len(strays) > NAMES_SHOWN else ""
         raise DatasetError(
-            f"{len(strays)} label(s) without the image of their chip: "
-            f"{', '.join(strays[:NAMES_SHOWN])}{more}; images and labels pair by area and chip, "
-            "such as AOI_2 and img1"
+            f"{len(strays)} label(s) without the image of their chip: {listed(strays)}; images and "
+            "labels pair by area and chip, such as AOI_2 and img1"
         )
     pairs = [(image, label_of[chip]) for chip, image in image_of.items() if chip in label_of]
     unlabelled = [image for chip, image in image_of.items() if chip not in label_of]
@@ -140,7 +138,7 @@ def _scene(image: Path, label: Path, area: Path, target: str, source: str | None
 
 
 def _by_chip(paths: Sequence[Path]) -> dict[tuple[int | None, str], Path]:
-    """Files by the number of their area, None where the name says none, and their chip."""
+    """Return the files by the number of their area, None where there is none, and their chip."""
     files: dict[tuple[int | None, str], Path] = {}
     for path in paths:
         chip, area = _CHIP.search(path.stem), _AREA.search(path.stem)
@@ -154,7 +152,7 @@ def _by_chip(paths: Sequence[Path]) -> dict[tuple[int | None, str], Path]:
 
 
 def _geojson_in(folder: Path) -> list[Path]:
-    """GeoJSON files, sorted by name; hidden ones, as macOS leaves beside every file, are none."""
+    """Return the GeoJSON files by name, without hidden ones as macOS leaves beside every file."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -163,5 +161,5 @@ def _geojson_in(folder: Path) -> list[Path]:
 
 
 def _first(area: Path, names: Sequence[str]) -> Path | None:
-    """The first of these folders that is there."""
+    """Return the first of these folders that exists."""
     return next((area / name for name in names if (area / name).is_dir()), None)
