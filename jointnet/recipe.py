@@ -28,7 +28,7 @@ from jointnet.training_settings import Recipe
 from preprocessing.band_statistics import value_range
 from preprocessing.errors import RunError, StoreError
 from preprocessing.output_files import hash_file, write_json
-from preprocessing.patch_store import PatchStore, open_store, validation_scenes
+from preprocessing.patch_store import PatchStore, open_store, stored_scenes
 from preprocessing.tiling import VOID
 
 # Settings of earlier versions that changed nothing in what was learned.
@@ -318,13 +318,13 @@ def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
     trained = load_run(folder)
     config, predict = trained.config, trained.model.predict_on_batch
     sizes = {"window": config["window"], "overlap": config["overlap"]}
-    scenes = ((s.name, s.place, s.image, s.mask) for s in validation_scenes(store))
+    scenes = ((s.name, s.place, s.image, s.mask) for s in stored_scenes(store))
     rows = summarise(evaluate_scenes(predict, scenes, **sizes))
     write_json(
         folder / "metrics.json", {"best_epoch": state.best, "epochs": state.epoch, "scenes": rows}
     )
     draw_curves(state.history, folder / "curves.png")
-    scene = next(validation_scenes(store))
+    scene = next(stored_scenes(store))
     probabilities = predict_image(predict, scene.image, scene.mask != VOID, **sizes)
     picture = folder / "pictures" / f"{scene.name}.png"
     prediction = threshold_mask(probabilities, config["threshold"])

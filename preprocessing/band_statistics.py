@@ -1,8 +1,8 @@
-"""Counts of a band's values in flat memory, from which percentiles and moments are read.
+"""Statistics that bring bands of any depth to one scale, from histograms in flat memory.
 
-A value is counted under its key, a whole number ordered as the values are: for integers their
-distance from the smallest of the dtype, for float32 its bits, flipped so that they sort. Nothing
-has to be known of the range in advance, and a few values of 1e38 cost the others no precision.
+A histogram counts a value under its key, a whole number that sorts as the values do: for integers
+the distance from the smallest of the dtype, for float32 the bits, flipped. The range need not be
+known in advance, and a few values of 1e38 cost the others no precision.
 """
 
 import math
@@ -19,6 +19,14 @@ _LEAD_BITS = 16
 _LEADS = 1 << _LEAD_BITS
 _SIGN = np.uint32(1 << 31)
 
+# Keys of ``BandStatistics.percentiles``.
+PERCENTILES = ("0", "0.1", "2", "50", "98", "99.9", "100")
+# What rasters hold where there is nothing, not always declared as nodata.
+FILL_VALUES = (-9999.0, -32767.0, -32768.0, -99999.0)
+# No sensor measures more; beyond are fill values such as -3.4e38 and 9.97e36.
+LARGEST = 1e30
+_PIXELS_AT_ONCE = 1 << 20
+
 
 class BandHistogram:
     """Counts of the values of one band: exact for integers, adaptive for float32.
@@ -26,9 +34,8 @@ class BandHistogram:
     Integers of 8 and 16 bits have a cell for each value. For float32, each lead that occurs
     (sign, exponent and 7 bits of the fraction) has a row of cells of equal width, as many as
     fit into ``CELLS``: the fewer leads, the finer. With up to 16 leads a cell is one number; a
-    band of -400 to 8000 has cells of 2 ** -15 of a value, one of 290 to 310 holds each number
-    apart; never are they wider than 2 ** -11 of a value. Counts are the same in whatever order
-    and pieces the values come.
+    band of -400 to 8000 has cells of 2 ** -15 of a value; a cell is never wider than 2 ** -11 of
+    a value. The order and the pieces in which values come do not change the counts.
 
     Args:
         dtype: of the values.
@@ -53,16 +60,16 @@ class BandHistogram:
 
     @property
     def count(self) -> int:
-        """Number of values so far."""
+        """The number of values so far."""
         return int(self._counts.sum())
 
     @property
     def cells(self) -> int:
-        """Number of cells held, ``CELLS`` at most."""
+        """The number of cells held, at most ``CELLS``."""
         return self._counts.size
 
     def add(self, values: np.ndarray) -> None:
-        """Count values: any shape, of the histogram's dtype, all finite; none is a case."""
+        """Count values: any shape, also empty, of the histogram's dtype, all finite."""
         keys = self._keys(values.ravel())
         leads = keys >> self._trail
         self._make_room(np.flatnonzero(np.bincount(leads, minlength=_LEADS)))
@@ -72,7 +79,7 @@ class BandHistogram:
         self._counts += counted.reshape(self._counts.shape)
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
-        """Percentiles of the values, as ``numpy.percentile`` defines them.
+        """Return percentiles of the values, as ``numpy.percentile`` defines them.
 
         Args:
             shares: in 0..100.
@@ -88,7 +95,7 @@ class BandHistogram:
 
         def in_order(position: int) -> float:
             cell = int(np.searchsorted(ends, position, side="right"))
-            # The values of a cell are taken to lie evenly in it.
+            # The values of a cell are assumed to lie evenly in it.
             inside = (position - (ends[cell] - counts[cell]) + 0.5) / counts[cell]
             return float(firsts[cell] + (lasts[cell] - firsts[cell]) * inside)
 
@@ -100,14 +107,14 @@ class BandHistogram:
         return found
 
     def moments(self, limits: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Mean and standard deviation (of the population) of the values.
+        """Return mean and standard deviation (of the population) of the values.
 
         Args:
-            limits: (low, high) that the values are clipped to first; None to take all.
+            limits: (low, high) that the values are clipped to first; None to clip none.
 
         Returns:
-            Both, (0, 0) where there is no value. Without limits those of integers are divided
-            once from exact sums.
+            Both, (0, 0) where there is no value. Without limits those of integers come from exact
+            sums.
         """
         counts, firsts, lasts = self._cells()
         if not counts.size:
@@ -119,7 +126,7 @@ class BandHistogram:
             values = (firsts + lasts) / 2
             if limits is not None:
                 values = np.clip(values, *limits)
-            # Taken off, so that the spread of a band that hardly varies is no difference
+            # Subtracted, so that the spread of a band that hardly varies is no difference
             # between two large numbers.
             origin = float(values[len(values) // 2])
             values = values - origin
@@ -134,14 +141,14 @@ class BandHistogram:
         return np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.int64)
 
     def _values(self, keys: np.ndarray) -> np.ndarray:
-        """Inverse of ``_keys``, as int64 or float64."""
+        """Return the values of keys, as int64 or float64."""
         if self.dtype.kind != "f":
             return keys + np.iinfo(self.dtype).min
         bits = keys.astype(np.uint32)
         return np.where(bits & _SIGN, bits ^ _SIGN, ~bits).view(np.float32).astype(np.float64)
 
     def _make_room(self, seen: np.ndarray) -> None:
-        """Rows for the leads that are new, and coarser cells where they are too many."""
+        """Add rows for new leads, and make cells coarser where there are too many."""
         leads = np.union1d(self._leads, seen)
         if len(leads) == len(self._leads):
             return
@@ -153,7 +160,7 @@ class BandHistogram:
         self._leads, self._depth, self._counts = leads, depth, counts
 
     def _cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the cells that are not empty, ascending: counts, first and last value."""
+        """Return counts, first and last values of the cells that are not empty, ascending."""
         cells = np.flatnonzero(self._counts)
         width = 1 << (self._trail - self._depth)
         trails = (cells & ((1 << self._depth) - 1)) * width
@@ -162,20 +169,8 @@ class BandHistogram:
         return counts, self._values(keys), self._values(keys + width - 1)
 
 
-PERCENTILES = ("0", "0.1", "2", "50", "98", "99.9", "100")
-"""Kept of each band, as keys of ``BandStatistics.percentiles``."""
-
-FILL_VALUES = (-9999.0, -32767.0, -32768.0, -99999.0)
-"""What rasters write where there is nothing, and do not always declare as nodata."""
-
-LARGEST = 1e30
-"""Of what a sensor measures; beyond are fill values such as -3.4e38 and 9.97e36."""
-
-_PIXELS_AT_ONCE = 1 << 20
-
-
 class BandStatistics:
-    """Histograms of all bands over all valid pixels, and what follows from them.
+    """Histograms of all bands over all valid pixels, and the figures that follow from them.
 
     Attributes:
         bands: number of bands.
@@ -198,8 +193,8 @@ class BandStatistics:
             valid: (h, w) or (n, h, w) bool, False where there is no imagery (void).
 
         Raises:
-            RasterError: another number of bands, another shape of ``valid``, another dtype than
-                before or than is named above, or values among the valid ones that are not finite.
+            RasterError: another number of bands or shape of ``valid``, another dtype than these
+                or than before, or valid values that are not finite.
         """
         if image.shape[-1] != self.bands or image.shape[:-1] != valid.shape:
             raise RasterError(
@@ -234,7 +229,7 @@ class BandStatistics:
 
     @property
     def percentiles(self) -> dict[str, list[float]] | None:
-        """``PERCENTILES`` of each band in raw values; None where there was no valid pixel."""
+        """The ``PERCENTILES`` of each band in raw values; None without a valid pixel."""
         if self.count == 0:
             return None
         shares = [float(share) for share in PERCENTILES]
@@ -245,13 +240,13 @@ class BandStatistics:
 
     @property
     def limits(self) -> list[list[float]] | None:
-        """Low and high that each band is clipped to, in raw values; None where none is.
+        """Low and high that each band is clipped to, in raw values; None for 8-bit bands.
 
-        The 2nd and 98th percentile, each moved outwards by their distance: six standard
-        deviations to either side of values that are normally distributed. A band whose 2nd and
-        98th percentile are one has those of 0.1 and 99.9 %, and where these are one as well, it
-        is constant: both limits are its value, and it becomes 0 everywhere. Limits of integers
-        are rounded outwards. 8-bit bands, and no valid pixel, have no limits.
+        They are the 2nd and 98th percentile, each moved outwards by their distance: six standard
+        deviations to either side of normally distributed values. Where these two are equal, those
+        of 0.1 and 99.9 % count, and where these are equal too, the band is constant: both limits
+        are its value, and it becomes 0 everywhere. Limits of integers are rounded outwards.
+        Without a valid pixel there are none.
 
         Raises:
             RasterError: the percentiles of a band are fill values, which no limits keep out.
@@ -271,15 +266,15 @@ class BandStatistics:
 
     @property
     def mean(self) -> list[float]:
-        """Mean of each band, clipped to its limits, in raw values; 0 without a valid pixel."""
+        """The mean of each band, clipped to its limits, in raw values; 0 without a valid pixel."""
         return [mean for mean, _ in self._moments()]
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation (of the population) of each band, clipped, in raw values.
+        """The standard deviation (of the population) of each band, clipped, in raw values.
 
-        1 where there was no valid pixel and where a band is constant: it is there to be divided
-        by, and such a band then becomes 0 instead of NaN.
+        1 without a valid pixel and where a band is constant, since bands are divided by it: such a
+        band becomes 0 instead of NaN.
         """
         return [std or 1.0 for _, std in self._moments()]
 
@@ -291,16 +286,16 @@ class BandStatistics:
 
 
 def value_range(manifest: dict) -> tuple[float, float] | None:
-    """The range of values that the strengths of an augmentation refer to.
+    """Return the range of values that the strengths of an augmentation refer to.
 
-    2nd to 98th percentile, the median over the bands of each: a strength then means what it
-    would on the 8-bit imagery that a 2 % stretch makes of the store's, for a typical band.
+    It is the median over the bands of the 2nd and of the 98th percentile, so a strength means what
+    it would mean on 8-bit imagery made of the store's by a 2 % stretch, for a typical band.
 
     Args:
         manifest: of a patch store.
 
     Returns:
-        (low, high) in raw values with low below high; None for 8-bit imagery, whose range is that
+        (low, high) in raw values with low below high; None for 8-bit imagery, which has the range
         of its dtype, and for stores without percentiles.
     """
     percentiles = manifest.get("band_percentiles")
@@ -312,7 +307,7 @@ def value_range(manifest: dict) -> tuple[float, float] | None:
 
 
 def _core(percentiles: dict[str, list[float]], band: int) -> tuple[float, float]:
-    """Where most values of a band lie; one value twice where it is constant."""
+    """Return the range of most values of a band; one value twice where it is constant."""
     for low, high in (("2", "98"), ("0.1", "99.9")):
         if percentiles[low][band] < percentiles[high][band]:
             return percentiles[low][band], percentiles[high][band]

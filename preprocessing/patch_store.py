@@ -1,8 +1,8 @@
-"""The patch store on disk: memory-mapped arrays and a manifest, readable with numpy alone.
+"""Read a patch store: memory-mapped arrays and a manifest, with numpy alone.
 
 A store is a folder:
 
-- ``manifest.json``: what was cut from where (see ``patches.build_store``),
+- ``manifest.json``: where the patches are from (see ``patches.build_store``),
 - ``train/images.npy`` ``(patches, size, size, bands)`` in the rasters' dtype and
   ``train/masks.npy`` ``(patches, size, size)`` uint8 of 0, 1 and 255 (void),
 - ``validation/images.npy`` and ``validation/masks.npy``, whose patches hold each pixel of the
@@ -23,8 +23,8 @@ from preprocessing.tiling import VOID
 FORMAT = "jointnet patch store 1"
 SPLITS = ("train", "validation")
 _AGAIN = "delete the store and make it again"
-# What training and evaluation take from a manifest, beside what ``open_store`` itself needs.
-# Not in all stores: ``band_limits`` and ``band_percentiles``, which earlier versions did not keep.
+# What training and evaluation need of a manifest. Earlier versions did not write ``band_limits``
+# and ``band_percentiles``.
 _OF_ALL = {"target", "bands", "dtype", "band_mean", "band_std", "gsd", "settings"}
 _OF_A_SCENE = {"name", "place", "split", "height", "width", "image", "label"}
 _OF_A_PATCH = {"scene", "window", "extent", "valid_share", "target_share"}
@@ -35,14 +35,14 @@ class PatchSettings:
     """How scenes are cut.
 
     Attributes:
-        patch_size: side of a training patch in the store, pixels. A training crop is drawn
-            inside it, so a patch larger than the crop gives crops at more places.
+        patch_size: side of a training patch in the store, pixels. Training draws crops inside it,
+            so a patch larger than the crop gives crops at more places.
         stride: distance between training patches, pixels, at most ``patch_size``.
-        validation_size: side of a validation patch: the window the network is trained on.
+        validation_size: side of a validation patch: that of the windows trained on.
         bands: number of bands.
         target: what the labels show, such as ``"buildings"``.
-        band_numbers: 1-based bands of the files, in the order fed; a band named here is imagery,
-            also where it is tagged alpha. None to choose by colour interpretation (see
+        band_numbers: 1-based bands of the files, in the order fed; a band named here is imagery
+            even if it is tagged alpha. None to choose by colour interpretation (see
             ``preprocessing.rasters``).
 
     Raises:
@@ -57,7 +57,7 @@ class PatchSettings:
     band_numbers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        """Refuse bands that cannot be; a list from JSON becomes the tuple that it was."""
+        """Check the band numbers; a list from JSON becomes the tuple that it was."""
         if self.band_numbers is None:
             return
         object.__setattr__(self, "band_numbers", tuple(self.band_numbers))
@@ -80,8 +80,8 @@ class PatchSet:
         target_shares: ``(patches,)`` float, share of target among the valid pixels.
         valid_shares: ``(patches,)`` float, share of pixels that are not void, 0 where all are.
         scenes: name of the scene of each patch.
-        sources: data set of the scene of each patch, None where it was not named; empty for
-            all unnamed.
+        sources: data set of the scene of each patch, None where it has no name; empty where
+            none has.
     """
 
     images: np.ndarray
@@ -97,7 +97,7 @@ class PatchSet:
 
     @property
     def size(self) -> int:
-        """Side of the patches in pixels."""
+        """The side of the patches in pixels."""
         return self.images.shape[1]
 
 
@@ -124,19 +124,19 @@ class PatchStore:
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest file, which holds the hashes of all sources."""
+        """The hash of the manifest file, which holds the hashes of all sources."""
         return hash_file(self.folder / "manifest.json")
 
 
 def open_store(folder: Path) -> PatchStore:
     """Open a store for reading; its arrays stay on disk.
 
-    Sources that are still where they were are compared with what was cut from them: by size
-    and time of change, and by hash where only the time differs, as it does for a copy. Sources
-    that are elsewhere, as on a machine that got the store alone, are not looked for.
+    Sources that are still in their place must be those that were cut: of the same size and time
+    of change or, where only the time differs (a copy), of the same hash. Sources that are gone,
+    as on a machine that got the store alone, do not matter.
 
     Raises:
-        StoreError: no store there, damaged, truncated, of another format, or stale.
+        StoreError: no store there, or it is damaged, truncated, of another format, or stale.
     """
     folder = Path(folder)
     path = folder / "manifest.json"
@@ -154,7 +154,7 @@ def open_store(folder: Path) -> PatchStore:
         raise StoreError(f"{path} is of format {found!r}, this version reads {FORMAT!r}; {_AGAIN}")
     try:
         _refuse_missing(manifest)
-        # An option that an earlier version did not know was not used.
+        # A setting that an earlier version did not know has its default.
         manifest["settings"] = asdict(PatchSettings(**manifest["settings"]))
         _refuse_stale(folder, manifest)
         train, validation = (_open_split(folder, manifest, name) for name in SPLITS)
@@ -176,12 +176,12 @@ def _refuse_missing(manifest: dict) -> None:
 
 @dataclass(frozen=True)
 class StoredScene:
-    """A validation scene put together again from its patches.
+    """A validation scene joined again from its patches.
 
     Attributes:
         name: name of the scene.
         place: where it was taken.
-        path: the raster it was cut from, which may be elsewhere by now.
+        path: the raster it was cut from, which may be gone by now.
         image: ``(height, width, bands)`` raw pixels.
         mask: ``(height, width)`` uint8 of 0, 1 and 255.
     """
@@ -193,11 +193,8 @@ class StoredScene:
     mask: np.ndarray
 
 
-def validation_scenes(store: PatchStore) -> Iterator[StoredScene]:
-    """The validation scenes of a store, whole, one at a time.
-
-    The inverse of ``patches.validation_patches``.
-    """
+def stored_scenes(store: PatchStore) -> Iterator[StoredScene]:
+    """Yield the validation scenes of a store, whole: the inverse of ``validation_patches``."""
     patches = store.manifest["splits"]["validation"]["patches"]
     for number, scene in enumerate(store.manifest["scenes"]):
         if scene["split"] != "validation":
@@ -249,7 +246,7 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarr
 
 def _refuse_stale(folder: Path, manifest: dict) -> None:
     for scene in manifest["scenes"]:
-        # Stores of before these were recorded have no sidecars and no time.
+        # Older stores have no sidecars and no time.
         for source in (scene["image"], scene["label"], *scene.get("sidecars", [])):
             path = Path(source["path"])
             if path.is_file() and not _unchanged(path, source):

@@ -16,7 +16,7 @@ from shapely.geometry import box
 from preprocessing import patch_store
 from preprocessing.errors import StoreError
 from preprocessing.output_files import hash_file
-from preprocessing.patch_store import PatchSet, PatchSettings, open_store, validation_scenes
+from preprocessing.patch_store import PatchSet, PatchSettings, open_store, stored_scenes
 from preprocessing.patches import build_store
 from tests.training_fixtures import (
     SIZES,
@@ -100,9 +100,9 @@ def test_a_store_is_read_with_numpy_alone(store):
 import json, sys
 from pathlib import Path
 import numpy as np
-from preprocessing.patch_store import open_store, validation_scenes
+from preprocessing.patch_store import open_store, stored_scenes
 store = open_store(Path(sys.argv[1]))
-scenes = list(validation_scenes(store))
+scenes = list(stored_scenes(store))
 plain = np.load(Path(sys.argv[1]) / "train" / "images.npy", mmap_mode="r")
 assert (plain == store.train.images).all()
 print(json.dumps([int(store.train.images.sum()), [s.name for s in scenes]]))
@@ -115,7 +115,7 @@ print(json.dumps([int(store.train.images.sum()), [s.name for s in scenes]]))
 
 
 def test_whole_validation_scenes_come_back_from_their_patches(original):
-    scenes = list(validation_scenes(open_store(original / "store")))
+    scenes = list(stored_scenes(open_store(original / "store")))
     assert [(s.name, s.place) for s in scenes] == [("ashby1", "ashby"), ("borth1", "borth")]
     for found in scenes:
         data = original / "data"
@@ -137,7 +137,7 @@ def test_void_of_a_validation_scene_comes_back_as_void(tmp_path):
             file.nodata = 0
     scenes = [scene(tmp_path, "a", "train"), scene(tmp_path, "b", "validation")]
     store = build_store(tmp_path / "store", scenes, PatchSettings(16, 16, 16))
-    (found,) = validation_scenes(store)
+    (found,) = stored_scenes(store)
     expected = mask.copy()
     expected[3:9, 5:18] = 255
     np.testing.assert_array_equal(found.mask, expected)

@@ -20,7 +20,7 @@ from jointnet.resnet import ResNetUNet
 from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError, StoreError
 from preprocessing.output_files import hash_file
-from preprocessing.patch_store import PatchStore, open_store, validation_scenes
+from preprocessing.patch_store import PatchStore, open_store, stored_scenes
 from tests.training_fixtures import (
     NETWORK,
     PATCHES,
@@ -110,7 +110,7 @@ def test_the_metrics_are_those_of_the_weights_as_written_on_whole_scenes(eager):
     overall = [row for row in metrics["scenes"] if row["place"] == "overall"]
     assert [row["threshold"] for row in overall] == [0.5, 0.6]
     found = wanted = both = 0
-    for scene in validation_scenes(done.store):
+    for scene in stored_scenes(done.store):
         probabilities = predict_image(
             done.run.model.predict_on_batch, scene.image, window=16, overlap=4
         )
