@@ -46,15 +46,11 @@ PROTOCOLS = {
 }
 UNITS = {"pooled": "scenes", "mean": "scenes", "patches": "patches"}
 OBJECT_METRICS = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "f1",
-    "ap50": "ap50",
-    "boundary_iou": "boundary iou",
-    "polis_px": "polis px",
-    "polis_m": "polis m",
-    "count_error": "count error",
-    "area_error": "area error",
+    name: name.replace("_", " ")
+    for name in (
+        *("precision", "recall", "f1", "ap50", "boundary_iou", "polis_px", "polis_m"),
+        *("count_error", "area_error"),
+    )
 }
 """The metrics of objects, in the order of tables, and what tables call them."""
 _SIGNED = ("count_error", "area_error")
@@ -200,14 +196,14 @@ def evaluate_run(
 
     Args:
         run: the trained network.
-        scenes: what it is measured on, such as ``experiments.recipes.scenes_of(run, data)``.
-        thresholds: probabilities from which a pixel is target.
+        scenes: such as ``experiments.recipes.scenes_of(run, data)``.
+        thresholds: as in ``evaluate_scenes``, and so are ``histogram``, ``objects``, ``watch``.
         relaxed_buffer: pixels within which the relaxed metrics match; None for 3 where the target
             is roads, and for no relaxed metrics elsewhere.
         augment: take the mean over the eight flips and rotations of every window.
-        histogram: gets the probabilities, for the metrics of all thresholds.
-        objects: count objects too.
-        watch: called once a scene, see ``evaluate_scenes``.
+        histogram: see there.
+        objects: see there.
+        watch: see there.
 
     Raises:
         JointNetError: of the kind that says what is wrong.
@@ -280,24 +276,16 @@ def summarise(records: Sequence[SceneCounts]) -> list[dict]:
 
 
 def object_rows(records: Sequence[SceneCounts]) -> list[dict]:
-    """Return rows of a table of objects.
+    """Return rows as ``summarise`` does, with the ``ObjectCounts.metrics`` of the added counts.
 
-    Args:
-        records: of at least one scene, all with objects.
-
-    Returns:
-        A row per threshold and place as in ``summarise``, with ``threshold``, ``place``,
-        ``scenes`` and the ``ObjectCounts.metrics``.
+    All records must have objects, at least one.
     """
-    return [
-        {
-            "threshold": threshold,
-            "place": place,
-            "scenes": len(members),
-            **sum((record.objects for record in members), ObjectCounts()).metrics(),
-        }
-        for threshold, place, members in _groups(records)
-    ]
+    rows = []
+    for threshold, place, members in _groups(records):
+        added = sum((record.objects for record in members), ObjectCounts())
+        head = {"threshold": threshold, "place": place, "scenes": len(members)}
+        rows.append({**head, **added.metrics()})
+    return rows
 
 
 def protocol_rows(records: Sequence[SceneCounts]) -> list[dict]:
@@ -378,17 +366,19 @@ def describe_evaluation(
 
 
 def _describe_scene(record: SceneCounts) -> dict:
-    described = {"name": record.name, "place": record.place, "threshold": record.threshold}
-    described |= record.metrics()
-    for key in ("polygons", "aligned"):
-        if getattr(record, key) is not None:
-            described[key] = getattr(record, key)
-    if record.patches is not None:
-        kept = {"kept": record.patches.kept, "of": record.patches.patches}
-        described["patches"] = kept | vars(record.patches.counts)
-    if record.objects is not None:
-        described["objects"] = record.objects.metrics()
-    return described
+    patches, objects = record.patches, record.objects
+    described = {
+        **{"name": record.name, "place": record.place, "threshold": record.threshold},
+        **record.metrics(),
+        "polygons": record.polygons,
+        "aligned": record.aligned,
+        "patches": patches
+        and {"kept": patches.kept, "of": patches.patches, **vars(patches.counts)},
+        "objects": objects and objects.metrics(),
+    }
+    return {
+        key: value for key, value in described.items() if value is not None or key == "threshold"
+    }
 
 
 def write_evaluation(
@@ -413,24 +403,16 @@ def write_evaluation(
 
 
 def refuse_tables(folder: Path | None, stem: str, overwrite: bool) -> None:
-    """Refuse, before any work is done, the files of ``write_tables`` that exist already.
-
-    Raises:
-        OutputError: one exists and ``overwrite`` is off.
-    """
+    """Refuse, before any work is done, the files of ``write_tables`` that exist already."""
     if folder is not None:
         for suffix in (".json", ".csv"):
             refuse_existing(folder / f"{stem}{suffix}", overwrite)
 
 
 def write_tables(folder: Path | None, stem: str, content: dict, rows: Sequence[dict]) -> None:
-    """Write content as ``<stem>.json``, and rows, with the columns of all, as ``<stem>.csv``.
+    """Write ``<stem>.json`` and ``<stem>.csv``, which has the columns of all rows.
 
-    Args:
-        folder: made where it is missing; None to write nothing.
-        stem: name of both files.
-        content: of the JSON.
-        rows: of the CSV, empty where a row lacks a column.
+    Nothing is written without a folder; one that is missing is made.
 
     Raises:
         OutputError: a file cannot be written.

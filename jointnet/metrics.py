@@ -72,14 +72,9 @@ def ratios(
     A ratio without a denominator is 1 where neither truth nor prediction has target (they agree),
     and 0 otherwise. Accuracy without any pixel is 1.
 
-    Args:
-        true_positive: integers; all four of one shape.
-        false_positive: as above.
-        false_negative: as above.
-        true_negative: as above.
-
     Returns:
-        ``accuracy``, ``precision``, ``recall``, ``f1`` and ``iou``, float64 in 0..1.
+        ``accuracy``, ``precision``, ``recall``, ``f1`` and ``iou``, float64 in 0..1, of the shape
+        of the counts.
     """
     found, wanted = true_positive + false_positive, true_positive + false_negative
     empty = np.asarray(found + wanted == 0, np.float64)

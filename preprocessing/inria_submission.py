@@ -1,4 +1,4 @@
-"""The zip file of masks that the Inria contest takes: packed and checked."""
+"""Pack masks into the zip file that the Inria contest takes, and check such a file."""
 
 import os
 import zipfile
@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as Area
 from tqdm import tqdm
 
-from preprocessing.errors import DatasetError, OutputError, RasterError
+from preprocessing.errors import DatasetError, OutputError, RasterError, listed
 from preprocessing.inria import TEST_CITIES, TILE_SIZE, TILES_PER_CITY
 from preprocessing.output_files import refuse_existing, replacing
 from preprocessing.raster_access import (
@@ -26,18 +26,27 @@ from preprocessing.raster_access import (
     reason,
 )
 from preprocessing.rasters import LabelReader
+from preprocessing.scene_checks import Problems, missing_tiles
 from preprocessing.tiling import strips
 
 Sizes = Mapping[str, tuple[int, int]]
+"""Height and width of each mask, by its name."""
 
 OFFICIAL_NAMES = tuple(
     f"{city}{number}.tif" for city in TEST_CITIES for number in range(1, TILES_PER_CITY + 1)
 )
-_NAMED = 5
+# The label of austin29 has 343 KB with the first and 115 KB with the second, zip file included.
+COMPRESSIONS = {
+    "lzw": {"compress": "LZW"},
+    "ccittfax4": {"compress": "CCITTFAX4", "nbits": 1},
+}
+# Of a zip file, so that the same masks give the same bytes.
+_TIME = (1980, 1, 1, 0, 0, 0)
+_ROWS = 128
 
 
 @dataclass
-class SubmissionCheck:
+class SubmissionCheck(Problems):
     """What was found in a zip file.
 
     Attributes:
@@ -56,12 +65,12 @@ class SubmissionCheck:
 
 
 def wanted_tiles(images: Sequence[Path]) -> dict[str, tuple[int, int]]:
-    """Names of the masks that a submission holds, and height and width of each.
+    """Return the names of the masks that a submission holds, and height and width of each.
 
     Args:
         images: of the test folder; none for the official ones. Where all have names of official
-            tiles, all 180 of these are wanted, those that are not there with 5000 x 5000 pixels;
-            otherwise the folder is another data set, and a mask for each of its images is.
+            tiles, all 180 of these are wanted, those that are not there with 5000 x 5000 pixels.
+            Another folder is another data set, of which each image has a mask.
 
     Raises:
         RasterError: an image cannot be opened.
@@ -74,25 +83,24 @@ def wanted_tiles(images: Sequence[Path]) -> dict[str, tuple[int, int]]:
 
 
 def mask_name(image: Path) -> str:
-    """Name of an image's mask: the image's own, as a TIFF."""
+    """Return the name of an image's mask: the image's own, as a TIFF."""
     return image.name if image.suffix.lower() in (".tif", ".tiff") else f"{image.stem}.tif"
 
 
-def missing_tiles(names: Collection[str], wanted: Collection[str]) -> list[str]:
-    """What is wanted and not among the names, one line per city of the official data set."""
-    absent = [name for name in wanted if name not in names]
-    lines = []
-    for city in TEST_CITIES:
-        own = [f"{city}{number}.tif" for number in range(1, TILES_PER_CITY + 1)]
-        lacking = [name for name in own if name in absent]
-        if len(lacking) == len(own):
-            lines.append(f"{city}: none of its {len(own)} masks is there")
-        elif lacking:
-            lines.append(f"{city}: {len(lacking)} of {len(own)} masks missing: {_some(lacking)}")
-    others = [name for name in absent if name not in OFFICIAL_NAMES]
-    if others:
-        lines.append(f"{len(others)} of {len(wanted)} masks missing: {_some(others)}")
+def missing_masks(names: Collection[str], wanted: Collection[str]) -> list[str]:
+    """Return a line for each city of the official data set of which masks are missing.
+
+    What is wanted beside the official data set has one line of its own.
+    """
+    absent = [name for name in wanted if name not in names and name not in OFFICIAL_NAMES]
+    there = {*names, *(name for name in OFFICIAL_NAMES if name not in wanted)}
+    lines = list(missing_tiles(there, TEST_CITIES, TILES_PER_CITY, "masks", ".tif"))
+    if absent:
+        lines.append(f"{len(absent)} of {len(wanted)} masks missing: {listed(absent)}")
     return lines
+
+
+# Checking
 
 
 def check_submission(path: str | os.PathLike, wanted: Sizes) -> SubmissionCheck:
@@ -120,16 +128,14 @@ def check_submission(path: str | os.PathLike, wanted: Sizes) -> SubmissionCheck:
         check.problems += _name_problems([entry.filename for entry in entries], wanted)
         known = [entry for entry in entries if entry.filename in wanted]
         for entry in tqdm(known, desc="checking", unit="mask", disable=None):
-            try:
+            with check.noted():
                 _read_through(archive, entry)
                 _check_mask(path, entry.filename, wanted[entry.filename], check)
-            except (RasterError, DatasetError) as error:
-                check.problems.append(" ".join(str(error).split()))
     return check
 
 
 def _name_problems(names: list[str], wanted: Collection[str]) -> list[str]:
-    """What is wrong with the names of the entries, one line per kind."""
+    """Return what is wrong with the names of the entries, one line per kind."""
     inside = [name for name in names if "/" in name or "\\" in name]
     plain = {name.replace("\\", "/").rpartition("/")[2] for name in names}
     doubled = [name for name, count in Counter(names).items() if count > 1]
@@ -137,14 +143,14 @@ def _name_problems(names: list[str], wanted: Collection[str]) -> list[str]:
     problems = []
     if inside:
         problems.append(
-            f"{len(inside)} of {len(names)} entries lie in folders or are some: {_some(inside)}; "
+            f"{len(inside)} of {len(names)} entries lie in folders or are some: {listed(inside)}; "
             "pack the files alone"
         )
     if doubled:
-        problems.append(f"{len(doubled)} names stand there more than once: {_some(doubled)}")
+        problems.append(f"{len(doubled)} names stand there more than once: {listed(doubled)}")
     if others:
-        problems.append(f"{len(others)} entries that are no test image's: {_some(others)}")
-    return problems + missing_tiles(plain, wanted)
+        problems.append(f"{len(others)} entries that are no test image's: {listed(others)}")
+    return problems + missing_masks(plain, wanted)
 
 
 def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
@@ -176,8 +182,8 @@ def _check_mask(path: Path, name: str, size: tuple[int, int], check: SubmissionC
         words = reason(error).replace(member, name)
         raise RasterError(f"{name}: is no TIFF that can be read: {words}") from error
     with dataset:
-        problems = list(_format_problems(dataset, size))
-        check.problems += [f"{name}: {problem}" for problem in problems]
+        problems = [f"{name}: {problem}" for problem in _format_problems(dataset, size)]
+        check.problems += problems
         if problems:
             return
         target = 1 if _bits(dataset) == 1 else 255
@@ -190,11 +196,10 @@ def _check_mask(path: Path, name: str, size: tuple[int, int], check: SubmissionC
             wrong = (pixels != 0) & (pixels != target)
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]
-                check.problems.append(
+                raise RasterError(
                     f"{name}: has the value {pixels[row, column]} at row {window.row + row}, "
                     f"column {column}; 0 and {target} are meant"
                 )
-                return
             found += int(np.count_nonzero(pixels))
     check.masks += 1
     check.pixels += dataset.height * dataset.width
@@ -202,44 +207,38 @@ def _check_mask(path: Path, name: str, size: tuple[int, int], check: SubmissionC
 
 
 def _format_problems(dataset: rasterio.DatasetReader, size: tuple[int, int]) -> Iterator[str]:
-    """What an open mask is otherwise than the contest asks."""
-    height, width = size
-    if (dataset.height, dataset.width) != size:
-        yield f"has {dataset.width} x {dataset.height} pixels, its image {width} x {height}"
+    """Yield what an open mask is otherwise than the contest asks."""
+    yield from _size_problem(dataset, size)
     if dataset.count != 1:
         yield f"has {dataset.count} bands, one is meant"
         return
-    bits = _bits(dataset)
+    bits, structure = _bits(dataset), dataset.tags(ns="IMAGE_STRUCTURE")
     if dataset.dtypes[0] != "uint8" or bits not in (1, 8):
         depth = dataset.dtypes[0] if bits == 8 else f"of {bits} bits"
         yield f"pixels are {depth}, uint8 is meant"
     if bits != 1 and dataset.colorinterp[0] == ColorInterp.palette:
         yield "has a colour table; grey values are meant"
-    if "MINISWHITE" in dataset.tags(ns="IMAGE_STRUCTURE"):
+    if "MINISWHITE" in structure:
         yield "stores 0 as white; 0 is to be black"
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
         yield "has a mask of void pixels; the contest knows none"
-    if "COMPRESSION" not in dataset.tags(ns="IMAGE_STRUCTURE"):
+    if "COMPRESSION" not in structure:
         yield "is not compressed"
 
 
+def _size_problem(
+    mask: RasterInfo | rasterio.DatasetReader, size: tuple[int, int]
+) -> Iterator[str]:
+    if (mask.height, mask.width) != size:
+        yield f"has {mask.width} x {mask.height} pixels, its image {size[1]} x {size[0]}"
+
+
 def _bits(dataset: rasterio.DatasetReader) -> int:
-    """Bits of a pixel, where they are fewer than its type has; else 8."""
+    """Return the bits of a pixel, where they are fewer than its type has; else 8."""
     return int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-
-
-# The label of austin29 has 343 KB with the first and 115 KB with the second, zip file included.
-COMPRESSIONS = {
-    "lzw": {"compress": "LZW"},
-    "ccittfax4": {"compress": "CCITTFAX4", "nbits": 1},
-}
-# Of a zip file, so that the same masks give the same bytes.
-_TIME = (1980, 1, 1, 0, 0, 0)
-_ROWS = 128
+# Packing
 
 
 def pack_masks(
@@ -254,15 +253,15 @@ def pack_masks(
     Pixels are read and written by strips of rows, so memory stays flat.
 
     Args:
-        masks: file of each name that the zip file shall hold: a label as ``rasters.LabelReader``
-            takes it, such as the mask of a prediction; void becomes background.
+        masks: the file of each name in the zip file: a label as ``rasters.LabelReader`` takes it,
+            such as the mask of a prediction; void becomes background.
         path: the zip file to write.
         wanted: names and sizes, see ``wanted_tiles``; masks may lack some of them.
         compression: one of ``COMPRESSIONS``.
         overwrite: replace a zip file that exists.
 
     Returns:
-        What the check of the finished file found: no problems, but for what is missing.
+        What the check of the finished file found; its problems are what is missing.
 
     Raises:
         DatasetError: no masks, a name that is not wanted, or a mask of another size; before
@@ -276,7 +275,8 @@ def pack_masks(
     for name, file in masks.items():
         if name not in wanted:
             raise DatasetError(f"{file}: the test images have no {name}")
-        _refuse_size(file, raster_info(file), wanted[name])
+        for problem in _size_problem(raster_info(file), wanted[name]):
+            raise DatasetError(f"{file}: {problem}")
     with replacing(path, overwrite) as draft:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
             for name in tqdm(sorted(masks), desc="packing", unit="mask", disable=None):
@@ -290,12 +290,12 @@ def pack_masks(
         check = check_submission(draft, {name: wanted[name] for name in masks})
         if check.problems:
             raise OutputError(f"{path}: cannot be written: {check.problems[0]}")
-    check.problems = missing_tiles(masks, wanted)
+    check.problems = missing_masks(masks, wanted)
     return check
 
 
 def _write_plain(source: Path, path: Path, options: dict) -> None:
-    """A label as a GeoTIFF of one channel without mask, overviews or nodata."""
+    """Write a label as a GeoTIFF of one band without mask, overviews or nodata."""
     with LabelReader(source) as label:
         info = label.info
         profile = {"height": info.height, "width": info.width, "count": 1, "dtype": "uint8"}
@@ -315,11 +315,3 @@ def _write_plain(source: Path, path: Path, options: dict) -> None:
                     file.write(pixels, 1, window=area)
         except GDAL_ERRORS as error:
             raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
-
-
-def _refuse_size(file: Path, info: RasterInfo, size: tuple[int, int]) -> None:
-    """Refuse a mask that has not the size of its image."""
-    if (info.height, info.width) != size:
-        raise DatasetError(
-            f"{file}: has {info.width} x {info.height} pixels, its image {size[1]} x {size[0]}"
-        )

@@ -1,8 +1,8 @@
-"""What a patch store is cut from: files and their hashes, dtypes, and ground on both sides."""
+"""What may be wrong with scenes: dtypes, names, shared ground, a damaged Inria folder."""
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from tqdm import tqdm
 
-from preprocessing.errors import DatasetError, JointNetError, RasterError
+from preprocessing.errors import DatasetError, JointNetError, RasterError, one_line
 from preprocessing.ground import geographic_bounds, geographic_corners, grid_difference
 from preprocessing.inria import (
     CITIES,
@@ -36,14 +36,23 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 """Of the pixels that can be trained on; float32, in which they are scaled, holds all of them."""
 
 SHARED_GROUND = 0.02
-"""Scenes that reach into each other by more of the smaller one's width are no mere neighbours.
+"""Scenes that overlap by more of the smaller one's width are no mere neighbours.
 
 Chips may be cut as upright boxes in degrees around squares of a projected grid, as those of
-SpaceNet 1 are, and each then reaches into the next by up to 1 %.
+SpaceNet 1 are, and each then overlaps the next by up to 1 %.
 """
+
+PATCH_SIZE = 512
+COVERAGE_BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+"""Upper ends, the first of which is no target at all."""
 
 # Files beside a Shapefile that change what its outlines mean: fields, CRS, index.
 _SIDECARS = (".dbf", ".prj", ".shx")
+# Share by which the ground resolution may differ: what a projection's scale adds is less.
+_GSD_TOLERANCE = 0.02
+
+
+# Scenes of a store
 
 
 def check_scenes(scenes: Sequence[Scene], settings: PatchSettings) -> list[RasterInfo]:
@@ -65,12 +74,22 @@ def check_scenes(scenes: Sequence[Scene], settings: PatchSettings) -> list[Raste
     for split in ("train", "validation"):
         if not any(scene.split == split for scene in scenes):
             raise DatasetError(f"no {split} scene among {len(scenes)}; name other validation tiles")
-    _refuse_namesakes(scenes)
-    infos = [_info(scene, settings) for scene in scenes]
-    for scene, info in zip(scenes, infos, strict=True):
-        if info.dtype not in DTYPES:
+    # Scenes are told apart by name in tables and pictures, and when they are found again.
+    known: dict[str, Scene] = {}
+    for scene in scenes:
+        other = known.setdefault(scene.name, scene)
+        if other is not scene:
             raise DatasetError(
-                f"{scene.image}: pixels are {info.dtype}, {', '.join(DTYPES[:-1])} and "
+                f"two scenes are named {scene.name}: {other.image} and {scene.image}; rename one "
+                "of them together with its label"
+            )
+    infos = []
+    for scene in scenes:
+        with RasterReader(scene.image, settings.band_numbers, settings.bands) as reader:
+            infos.append(replace(reader.info, dtype=reader.dtype))
+        if reader.dtype not in DTYPES:
+            raise DatasetError(
+                f"{scene.image}: pixels are {reader.dtype}, {', '.join(DTYPES[:-1])} and "
                 f"{DTYPES[-1]} can be trained on; `gdal_translate -ot Float32 "
                 f"{shlex.quote(str(scene.image))} OUT.tif` makes such a file (of all scenes)"
             )
@@ -81,91 +100,21 @@ def check_scenes(scenes: Sequence[Scene], settings: PatchSettings) -> list[Raste
     return infos
 
 
-def _refuse_namesakes(scenes: Sequence[Scene]) -> None:
-    """Scenes are told apart by name: in figures, in pictures, and when they are found again."""
-    known: dict[str, Scene] = {}
-    for scene in scenes:
-        other = known.setdefault(scene.name, scene)
-        if other is not scene:
-            raise DatasetError(
-                f"two scenes are named {scene.name}: {other.image} and {scene.image}; rename one "
-                "of them together with its label"
-            )
-
-
-def _info(scene: Scene, settings: PatchSettings) -> RasterInfo:
-    with RasterReader(scene.image, settings.band_numbers, settings.bands) as reader:
-        return replace(reader.info, dtype=reader.dtype)
-
-
 def describe_scenes(scenes: Sequence[Scene], infos: Sequence[RasterInfo]) -> list[dict]:
-    """The scenes' entries of a manifest, see ``patches.build_store``; reads all files for hashes.
+    """Return the scenes' entries of a manifest, see ``patches.build_store``.
+
+    All files are read, for their hashes.
 
     Raises:
         DatasetError: a file that cannot be read, or one image or ground on both sides of the
             split.
     """
-    pairs = zip(scenes, infos, strict=True)
+    bar = tqdm(scenes, desc="hashing scenes", unit="scene", disable=None)
     # One vector file may be the label of all scenes.
     file = cache(_file)
-    described = [
-        _describe(scene, info, file)
-        for scene, info in tqdm(
-            pairs, desc="hashing scenes", total=len(scenes), unit="scene", disable=None
-        )
-    ]
+    described = [_describe(scene, info, file) for scene, info in zip(bar, infos, strict=True)]
     _refuse_leaks(described)
     return described
-
-
-def share_ground(one: list | None, other: list | None) -> bool:
-    """Whether two scenes show the same ground.
-
-    Corners are compared, not upright boxes: the box in degrees of a tile of a projected grid is
-    larger than the tile, as the grid's north is not true north, and overlaps the next tile's.
-
-    Args:
-        one: corners as ``ground.geographic_corners`` gives them, None where unknown.
-        other: the same of the other scene.
-
-    Returns:
-        Whether what they share is wider than ``SHARED_GROUND`` of the smaller one's width (that
-        of the narrowest box around it, turned as need be); False where one's place is unknown.
-    """
-    if one is None or other is None:
-        return False
-    if not _boxes_meet(one, np.array([other]))[0]:
-        return False
-    longitude, latitude = one[0]
-    # A degree of longitude is shorter than one of latitude.
-    scale = (max(np.cos(np.radians(latitude)), 1e-6), 1)
-    one, other = (
-        shapely.MultiPoint(_unwrapped(corners, longitude) * scale).convex_hull
-        for corners in (one, other)
-    )
-    return _width(one.intersection(other)) > SHARED_GROUND * min(_width(one), _width(other))
-
-
-def _width(shape: shapely.Geometry) -> float:
-    """The shorter side of the narrowest box around a convex shape; 0 of lines and points."""
-    if not shape.area:
-        return 0.0
-    corners = shapely.get_coordinates(shapely.oriented_envelope(shape))
-    return float(np.hypot(*np.diff(corners[:3], axis=0).T).min())
-
-
-def _boxes_meet(one: list, others: np.ndarray) -> np.ndarray:
-    """Whether the box around one scene's corners meets those of others, ``(n, 4, 2)``."""
-    one, others = (_unwrapped(corners, one[0][0]) for corners in (one, others))
-    apart = (one.max(0) <= others.min(1)) | (others.max(1) <= one.min(0))
-    return ~apart.any(axis=1)
-
-
-def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
-    """Corners with ground across the antimeridian in one piece, on the side of a longitude."""
-    corners = np.array(corners, float)
-    corners[..., 0] -= 360 * np.round((corners[..., 0] - longitude) / 360)
-    return corners
 
 
 def _describe(scene: Scene, info: RasterInfo, file: Callable[[Path], dict]) -> dict:
@@ -215,6 +164,7 @@ def _sidecars(label: Path) -> list[Path]:
 
 
 def _refuse_leaks(described: list[dict]) -> None:
+    """Refuse an image or ground that stands on both sides of the split."""
     held_back = [scene for scene in described if scene["split"] == "validation"]
     by_hash = {scene["image"]["sha256"]: scene for scene in held_back}
     placed = [scene for scene in held_back if scene["corners"] is not None]
@@ -236,16 +186,75 @@ def _refuse_leak(one: dict, other: dict, reason: str) -> NoReturn:
     )
 
 
-PATCH_SIZE = 512
-COVERAGE_BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-"""Upper ends, the first of which is no target at all."""
+def share_ground(one: list | None, other: list | None) -> bool:
+    """Return whether two scenes show the same ground.
 
-# Share by which the ground resolution may differ: what a projection's scale adds is less.
-_GSD_TOLERANCE = 0.02
+    Corners are compared, not upright boxes: the grid's north is not true north, so the box in
+    degrees of a tile of a projected grid is larger than the tile, and overlaps the next tile's.
+
+    Args:
+        one: corners as ``ground.geographic_corners`` gives them, None where unknown.
+        other: the same of the other scene.
+
+    Returns:
+        Whether what they share is wider than ``SHARED_GROUND`` of the smaller one's width (that
+        of the narrowest turned box around it); False where one's place is unknown.
+    """
+    if one is None or other is None:
+        return False
+    if not _boxes_meet(one, np.array([other]))[0]:
+        return False
+    longitude, latitude = one[0]
+    # A degree of longitude is shorter than one of latitude.
+    scale = (max(np.cos(np.radians(latitude)), 1e-6), 1)
+    one, other = (
+        shapely.MultiPoint(_unwrapped(corners, longitude) * scale).convex_hull
+        for corners in (one, other)
+    )
+    return _width(one.intersection(other)) > SHARED_GROUND * min(_width(one), _width(other))
+
+
+def _width(shape: shapely.Geometry) -> float:
+    """Return the shorter side of the narrowest box around a convex shape; 0 of a line."""
+    if not shape.area:
+        return 0.0
+    corners = shapely.get_coordinates(shapely.oriented_envelope(shape))
+    return float(np.hypot(*np.diff(corners[:3], axis=0).T).min())
+
+
+def _boxes_meet(one: list, others: np.ndarray) -> np.ndarray:
+    """Return whether the box around one scene's corners meets those of others, ``(n, 4, 2)``."""
+    one, others = (_unwrapped(corners, one[0][0]) for corners in (one, others))
+    apart = (one.max(0) <= others.min(1)) | (others.max(1) <= one.min(0))
+    return ~apart.any(axis=1)
+
+
+def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
+    """Return corners in one piece across the antimeridian, on the side of a longitude."""
+    corners = np.array(corners, float)
+    corners[..., 0] -= 360 * np.round((corners[..., 0] - longitude) / 360)
+    return corners
+
+
+# A folder in the Inria layout
+
+
+class Problems:
+    """Base of checks that go on after a problem: errors become lines of ``problems``."""
+
+    problems: list[str]
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Make an error in the block a problem."""
+        try:
+            yield
+        except JointNetError as error:
+            self.problems.append(one_line(error))
 
 
 @dataclass
-class InriaCheck:
+class InriaCheck(Problems):
     """What was found in a folder.
 
     Attributes:
@@ -268,9 +277,9 @@ class InriaCheck:
     labels: int
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    tiles: dict[str, int] = field(default_factory=dict)
-    target: dict[str, int] = field(default_factory=dict)
-    valid: dict[str, int] = field(default_factory=dict)
+    tiles: Counter[str] = field(default_factory=Counter)
+    target: Counter[str] = field(default_factory=Counter)
+    valid: Counter[str] = field(default_factory=Counter)
     coverage: np.ndarray = field(default_factory=lambda: np.zeros(len(COVERAGE_BINS), int))
 
 
@@ -295,59 +304,51 @@ def check_inria(root: Path | str) -> InriaCheck:
     official = bool(tiles) and all(t.place in CITIES and t.patch is None for t in tiles.values())
     check = InriaCheck(folder, official, len(images), len(labels))
     check.problems += _names(images, labels)
-    check.problems += _missing(set(tiles)) if official else ()
+    if official:
+        check.problems += missing_tiles(tiles, CITIES, TILES_PER_CITY, "tiles")
+    else:
+        check.notes += _unlike_official(images, tiles.values())
     for path in tqdm(images, desc="reading images", unit="image", disable=None):
-        with _problems_to(check):
+        with check.noted():
             check.problems += _read_image(path, official)
     for path in tqdm(labels, desc="reading labels", unit="label", disable=None):
-        with _problems_to(check):
-            place = tiles[path.stem].place if path.stem in tiles else path.stem
-            _read_label(path, place, check)
+        with check.noted():
+            _read_label(path, tiles[path.stem].place if path.stem in tiles else path.stem, check)
             if path.stem in pairs:
-                check.problems += _disagreement(pairs[path.stem], path)
-    if not official:
-        check.notes += _differences(images, tiles.values())
+                image = raster_info(pairs[path.stem])
+                difference = grid_difference(raster_info(path), image, "its image")
+                check.problems += [f"{path}: {difference}"] if difference else ()
     return check
 
 
 def check_report(check: InriaCheck) -> list[str]:
-    """The figures of a check as lines for a screen, without its problems and notes."""
+    """Return what a check counted as lines for a screen, without its problems and notes."""
     lines = [f"{check.images} images and {check.labels} labels in {check.folder}"]
-    if not any(check.valid.values()):
+    if not check.valid.total():
         return lines
     width = max(len("overall"), *map(len, check.tiles))
     lines.append(f"{'place':<{width}}  {'tiles':>5}  {'target':>7}")
-    for place in sorted(check.tiles):
-        share = check.target[place] / max(check.valid[place], 1)
-        lines.append(f"{place:<{width}}  {check.tiles[place]:>5}  {share:>7.1%}")
-    share = sum(check.target.values()) / sum(check.valid.values())
-    lines.append(f"{'overall':<{width}}  {sum(check.tiles.values()):>5}  {share:>7.1%}")
+    counted = [(p, check.tiles[p], check.target[p], check.valid[p]) for p in sorted(check.tiles)]
+    every = (check.tiles, check.target, check.valid)
+    counted.append(("overall", *(counter.total() for counter in every)))
+    for place, tiles, target, valid in counted:
+        lines.append(f"{place:<{width}}  {tiles:>5}  {target / max(valid, 1):>7.1%}")
     lines.append(f"share of target  patches of {PATCH_SIZE} px")
-    lower = ["none", *(f"{low:.0%} to {high:.0%}" for low, high in pairwise(COVERAGE_BINS))]
-    for name, count in zip(lower, check.coverage, strict=True):
+    bins = ["none", *(f"{low:.0%} to {high:.0%}" for low, high in pairwise(COVERAGE_BINS))]
+    for name, count in zip(bins, check.coverage, strict=True):
         part = count / check.coverage.sum()
         lines.append(f"{name:>15}  {count:>6} {part:>6.1%}  {'#' * round(40 * part)}".rstrip())
     return lines
 
 
-@contextmanager
-def _problems_to(check: InriaCheck) -> Iterator[None]:
-    """Errors in the block become a problem of the check."""
-    try:
-        yield
-    except JointNetError as error:
-        check.problems.append(" ".join(str(error).split()))
-
-
 def _parse(path: Path) -> TileName | None:
-    try:
+    with suppress(DatasetError):
         return parse_stem(path.stem)
-    except DatasetError:
-        return None
+    return None
 
 
 def _names(images: list[Path], labels: list[Path]) -> Iterator[str]:
-    """Names that are none, that two files share, or that only one side has."""
+    """Yield names that are none, that two files share, or that only one side has."""
     for mine, others, missing in ((images, labels, "label"), (labels, images, "image")):
         stems = {path.stem for path in others}
         seen: dict[str, Path] = {}
@@ -361,37 +362,43 @@ def _names(images: list[Path], labels: list[Path]) -> Iterator[str]:
             seen[path.stem] = path
 
 
-def _missing(names: set[str]) -> Iterator[str]:
-    """Tiles of the official data set of which neither image nor label is there."""
-    for city in CITIES:
-        expected = [f"{city}{number}" for number in range(1, TILES_PER_CITY + 1)]
-        absent = [name for name in expected if name not in names]
-        if len(absent) == len(expected):
-            yield f"{city}: none of its {len(expected)} tiles is there"
+def missing_tiles(
+    found: Collection[str], cities: Iterable[str], number: int, what: str, suffix: str = ""
+) -> Iterator[str]:
+    """Yield a line for each city of which tiles are missing.
+
+    Args:
+        found: names that are there.
+        cities: of the data set.
+        number: tiles of each city; they are named from 1.
+        what: what the lines call tiles.
+        suffix: end of the names.
+    """
+    for city in cities:
+        names = [f"{city}{tile}{suffix}" for tile in range(1, number + 1)]
+        absent = [name for name in names if name not in found]
+        if len(absent) == number:
+            yield f"{city}: none of its {number} {what} is there"
         elif absent:
-            yield f"{city}: {len(absent)} of {len(expected)} tiles missing: {', '.join(absent)}"
+            yield f"{city}: {len(absent)} of {number} {what} missing: {', '.join(absent)}"
 
 
 def _rows(height: int, width: int) -> Iterator[Window]:
-    """Full-width windows, each one row of patches."""
+    """Yield full-width windows, each one row of patches."""
     for row in range(0, height, PATCH_SIZE):
         yield Window(row, 0, min(PATCH_SIZE, height - row), width)
 
 
 def _read_image(path: Path, official: bool) -> Iterator[str]:
-    """Read an image whole; yields what is wrong with it.
+    """Read an image whole, and yield what is wrong with it.
 
     Raises:
         RasterError: it cannot be read.
     """
     info = raster_info(path)
-    every = range(1, info.band_count + 1)
-    low, high = [], []
-    with RasterReader(path, every, info.band_count) as reader:
-        for window in _rows(reader.height, reader.width):
-            image, _ = reader.read(window)
-            low.append(image.min())
-            high.append(image.max())
+    with RasterReader(path, range(1, info.band_count + 1), info.band_count) as reader:
+        strips = (reader.read(window)[0] for window in _rows(reader.height, reader.width))
+        low, high = zip(*((strip.min(), strip.max()) for strip in strips), strict=True)
     if min(low) == max(high):
         yield f"{path}: all its pixels are {min(low)}"
     if info.dtype not in DTYPES:
@@ -399,10 +406,8 @@ def _read_image(path: Path, official: bool) -> Iterator[str]:
     if not official:
         return
     if (info.height, info.width) != (TILE_SIZE, TILE_SIZE):
-        yield (
-            f"{path}: has {info.width} x {info.height} pixels, an official tile {TILE_SIZE} x "
-            f"{TILE_SIZE}"
-        )
+        size = f"{TILE_SIZE} x {TILE_SIZE}"
+        yield f"{path}: has {info.width} x {info.height} pixels, an official tile {size}"
     if (info.band_count, info.dtype) != (3, "uint8"):
         yield f"{path}: has {info.band_count} band(s) of {info.dtype}, an official tile 3 of uint8"
     if info.gsd is not None and abs(info.gsd / GSD - 1) > _GSD_TOLERANCE:
@@ -421,32 +426,23 @@ def _read_label(path: Path, place: str, check: InriaCheck) -> None:
         columns = np.arange(0, reader.width, PATCH_SIZE)
         for window in _rows(reader.height, reader.width):
             mask = reader.read(window)
-            targets = np.add.reduceat((mask == 1).sum(axis=0), columns)
-            pixels = np.add.reduceat((mask != VOID).sum(axis=0), columns)
+            targets, pixels = (
+                np.add.reduceat(counted.sum(axis=0), columns)
+                for counted in (mask == 1, mask != VOID)
+            )
             target += int(targets.sum())
             valid += int(pixels.sum())
-            shares = targets[pixels > 0] / pixels[pixels > 0]
-            bins = np.searchsorted(COVERAGE_BINS, shares)
+            bins = np.searchsorted(COVERAGE_BINS, targets[pixels > 0] / pixels[pixels > 0])
             coverage += np.bincount(bins, minlength=len(COVERAGE_BINS))
-    check.tiles[place] = check.tiles.get(place, 0) + 1
-    check.target[place] = check.target.get(place, 0) + target
-    check.valid[place] = check.valid.get(place, 0) + valid
+    # Not before: a label that turns out to be none counts nowhere.
+    check.tiles[place] += 1
+    check.target[place] += target
+    check.valid[place] += valid
     check.coverage += coverage
 
 
-def _disagreement(image: Path, label: Path) -> Iterator[str]:
-    """How an image and its label differ in size and place.
-
-    Raises:
-        RasterError: one of them cannot be opened.
-    """
-    difference = grid_difference(raster_info(label), raster_info(image), "its image")
-    if difference is not None:
-        yield f"{label}: {difference}"
-
-
-def _differences(images: list[Path], tiles: Iterable[TileName]) -> Iterator[str]:
-    """How the readable images of another data set differ from the official one."""
+def _unlike_official(images: list[Path], tiles: Iterable[TileName]) -> Iterator[str]:
+    """Yield how the readable images of another data set differ from the official one."""
     places = Counter(tile.place for tile in tiles)
     named = ", ".join(f"{place} {count}" for place, count in sorted(places.items()))
     yield f"not the official data set ({TILES_PER_CITY} tiles of {', '.join(CITIES)}): {named}"

@@ -14,7 +14,7 @@ from preprocessing.inria_submission import (
     OFFICIAL_NAMES,
     check_submission,
     mask_name,
-    missing_tiles,
+    missing_masks,
     pack_masks,
     wanted_tiles,
 )
@@ -277,13 +277,13 @@ def test_official_names_are_wanted_whole_and_others_as_they_are(tmp_path):
         wanted_tiles([tmp_path / "sfo8.tif"])
 
 
-def test_missing_tiles_are_told_by_city():
+def test_missing_masks_are_told_by_city():
     have = [name for name in OFFICIAL_NAMES if not name.startswith(("sfo", "innsbruck9."))]
-    assert missing_tiles(have, OFFICIAL_NAMES) == [
+    assert missing_masks(have, OFFICIAL_NAMES) == [
         "innsbruck: 1 of 36 masks missing: innsbruck9.tif",
         "sfo: none of its 36 masks is there",
     ]
-    assert missing_tiles(OFFICIAL_NAMES, OFFICIAL_NAMES) == []
+    assert missing_masks(OFFICIAL_NAMES, OFFICIAL_NAMES) == []
 
 
 def test_memory_does_not_grow_with_the_mask(tmp_path):

@@ -26,7 +26,6 @@ from preprocessing.patches import (
     build_store,
     load_label,
     load_pair,
-    load_scene,
     training_windows,
     validation_patches,
 )
@@ -36,6 +35,7 @@ from tests.training_fixtures import (
     PATCHES,
     SIZES,
     ground,
+    load_scene,
     read_tif,
     scene,
     squares,
@@ -763,7 +763,7 @@ def test_hashing_shows_a_bar_on_a_terminal(tmp_path, two, monkeypatch):
     bars = []
 
     def bar(scenes, **options):
-        bars.append((options["desc"], options["total"], options["disable"]))
+        bars.append((options["desc"], len(scenes), options["disable"]))
         return scenes
 
     monkeypatch.setattr(scene_checks, "tqdm", bar)
