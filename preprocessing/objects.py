@@ -1,4 +1,4 @@
-"""What is counted of objects, added over scenes before anything is divided."""
+"""Objects of a mask matched with those of the truth, counted, and divided once."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,6 +9,16 @@ from preprocessing.tiling import VOID
 
 if TYPE_CHECKING:
     from preprocessing.raster_access import RasterInfo
+
+MATCH_IOU = 0.5
+BOUNDARY_PX = 3
+_STRIP_ROWS = 512
+
+_COUNTS = (
+    *("matched", "true_objects", "predicted_objects", "true_pixels", "predicted_pixels"),
+    *("boundary_intersection", "boundary_union"),
+)
+_SUMS = (*_COUNTS, "polis_px", "polis_m", "pairs_on_ground")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +57,7 @@ class ObjectCounts:
     hits: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __add__(self, other: "ObjectCounts") -> "ObjectCounts":
-        """Both together.
-
-        Raises:
-            ValueError: boundaries of two widths, whose pixels cannot be added.
-        """
+        """Add up; boundaries of two widths raise ValueError, as their pixels cannot be added."""
         widths = {self.boundary_px, other.boundary_px} - {None}
         if len(widths) > 1:
             raise ValueError(f"boundaries must have one width; got {sorted(widths)}")
@@ -65,7 +71,7 @@ class ObjectCounts:
         )
 
     def metrics(self) -> dict[str, float | int | None]:
-        """Figures and the counts behind them.
+        """Return the metrics and the counts behind them.
 
         Precision ``matched / predicted``, recall ``matched / true`` and
         ``F1 = 2 matched / (predicted + true)`` of objects, and the boundary IoU: a ratio without
@@ -84,13 +90,14 @@ class ObjectCounts:
         def error(found: int, true: int) -> float | None:
             return ratio(found - true, true, None if found else 0.0)
 
+        ap50 = None
+        if self.scores is not None:
+            ap50 = average_precision(self.scores, self.hits, actual)
         return {
             "precision": ratio(self.matched, positive, empty),
             "recall": ratio(self.matched, actual, empty),
             "f1": ratio(2 * self.matched, positive + actual, empty),
-            "ap50": None
-            if self.scores is None
-            else average_precision(self.scores, self.hits, actual),
+            "ap50": ap50,
             "boundary_iou": ratio(self.boundary_intersection, self.boundary_union, 1.0),
             "polis_px": ratio(self.polis_px, self.matched, None),
             "polis_m": ratio(self.polis_m, self.pairs_on_ground, None),
@@ -101,24 +108,16 @@ class ObjectCounts:
         }
 
 
-_COUNTS = (
-    *("matched", "true_objects", "predicted_objects", "true_pixels", "predicted_pixels"),
-    *("boundary_intersection", "boundary_union"),
-)
-_SUMS = (*_COUNTS, "polis_px", "polis_m", "pairs_on_ground")
-
-
 def average_precision(scores: np.ndarray, hits: np.ndarray, actual: int) -> float:
-    """Average precision of scored objects, interpolated at 101 recalls as COCO does.
+    """Return the average precision of scored objects, interpolated at 101 recalls as COCO does.
 
     ``AP = mean over r = 0, 0.01, ..., 1 of max {precision at recalls of at least r}``, 0 for
     recalls that are not reached. Objects enter from the highest score down; those of equal scores
-    enter together, so that the order in which they come changes nothing. Source: Lin et al. 2014,
-    "Microsoft COCO: Common Objects in Context", and its evaluation code; AP50 is the one where an
-    IoU of 0.5 makes a hit.
+    enter together, so that their order changes nothing. Source: Lin et al. 2014, "Microsoft COCO:
+    Common Objects in Context", and its evaluation code; for AP50 an IoU of 0.5 makes a hit.
 
     Args:
-        scores: ``(n,)`` float, higher is surer; NaN (all pixels void) comes last.
+        scores: ``(n,)`` float, higher is more certain; NaN (all pixels void) comes last.
         hits: ``(n,)`` bool, whether the object is matched.
         actual: true objects.
 
@@ -136,11 +135,6 @@ def average_precision(scores: np.ndarray, hits: np.ndarray, actual: int) -> floa
     # In whole numbers: 0.29 * 100 is no 29.
     place = np.searchsorted(matched * 100, np.arange(101) * actual)
     return float(np.append(precision, 0.0)[place].mean())
-
-
-MATCH_IOU = 0.5
-BOUNDARY_PX = 3
-_STRIP_ROWS = 512
 
 
 def count_objects(
@@ -205,11 +199,9 @@ def count_objects(
 
 
 def _components(mask: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the objects, and count their valid pixels.
+    """Return the number of each pixel's object, 0 for none, and the valid pixels of each number.
 
-    Returns:
-        ``(height, width)`` int32, 0 for no object, and ``(numbers,)`` int64, 0 for number 0 and
-        for objects that are not to be counted.
+    Objects that are void for the most part do not count: they have 0 pixels.
     """
     import cv2
 
@@ -229,12 +221,12 @@ def _components(mask: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.nda
 def match(
     true: np.ndarray, found: np.ndarray, true_areas: np.ndarray, found_areas: np.ndarray
 ) -> np.ndarray:
-    """Pairs of objects with an IoU of at least 0.5, one to one, greedily by IoU.
+    """Match objects with an IoU of at least 0.5, one to one.
 
-    Objects of one mask do not overlap, so an object has at most one partner above 0.5, and no
-    order of matching (by IoU, by score, or the best of all) could find other pairs (Kirillov et
-    al. 2019, "Panoptic Segmentation", section 4.1). Only an object whose halves are two objects
-    of the other mask is a tie; the half that comes first then gets it.
+    Objects of one mask do not overlap, so an object has at most one partner above 0.5, and any
+    order of matching finds the same pairs (Kirillov et al. 2019, "Panoptic Segmentation", section
+    4.1). Only an object whose halves are two objects of the other mask is a tie; the half that
+    comes first then gets it.
 
     Args:
         true: ``(height, width)`` int32, number of the true object of each pixel, 0 for none.
@@ -269,7 +261,7 @@ def match(
 def _means(
     labels: np.ndarray, probabilities: np.ndarray, valid: np.ndarray, number: int
 ) -> np.ndarray:
-    """Mean probability of each object's valid pixels; NaN where none has one."""
+    """Return the mean probability of each object's valid pixels; NaN where none has one."""
     sums, counts = np.zeros(number), np.zeros(number, np.int64)
     for row in range(0, len(labels), _STRIP_ROWS):
         strip, values = labels[row : row + _STRIP_ROWS], probabilities[row : row + _STRIP_ROWS]
@@ -280,17 +272,16 @@ def _means(
 
 
 def boundaries(truth: np.ndarray, prediction: np.ndarray, width_px: int) -> tuple[int, int]:
-    """Pixels of the intersection and of the union of two masks' boundaries.
+    """Return the pixels of the intersection and of the union of two masks' boundaries.
 
     ``Boundary IoU = |(G_d and G) and (P_d and P)| / |(G_d and G) or (P_d and P)|``, where ``G_d``
     are the pixels within a distance d of the contour of G. Source: Cheng, Girshick, Dollar,
     Berg and Kirillov 2021, "Boundary IoU: Improving Object-Centric Image Segmentation
     Evaluation", equation 1. As in its code, the boundary is what d erosions by 3 x 3 pixels take
     off, so distance is the larger of rows and columns, and a mask that reaches the edge of the
-    raster has a contour there. There d is 2 % of the image's diagonal, meant for photographs of a
-    few large objects; of a tile of 5000 pixels that would be 141, more than most buildings are
-    wide. Here d is a number of pixels. Where a mask ends at void is no contour, and pixels that
-    are void in either mask do not count.
+    raster has a contour there. In the source d is 2 % of the image's diagonal: of a tile of 5000
+    pixels 141, more than most buildings are wide. Here d is a number of pixels. The edge of void
+    is no contour, and pixels that are void in either mask do not count.
 
     Args:
         truth: ``(height, width)`` uint8 mask of 0, 1 and 255 (void).
@@ -312,7 +303,7 @@ def boundaries(truth: np.ndarray, prediction: np.ndarray, width_px: int) -> tupl
 
 
 def polis(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """PoLiS distance of pairs of polygons, in the unit of their coordinates.
+    """Return the PoLiS distance of pairs of polygons, in the unit of their coordinates.
 
     ``p(A, B) = sum over vertices a of A of d(a, outline of B) / (2 q)
     + sum over vertices b of B of d(b, outline of A) / (2 r)``, of q and r vertices: half the mean
@@ -343,7 +334,7 @@ def polis(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _outlines(mask: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Polygons, in pixels, of objects by number: object array ``(len(numbers),)``."""
+    """Return the polygons, in pixels, of objects by number: object array."""
     import shapely
 
     from preprocessing.mask_outlines import polygonise
@@ -351,7 +342,7 @@ def _outlines(mask: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.n
     if not len(numbers):
         return np.zeros(0, object)
     polygons = np.array(polygonise(mask), dtype=object)
-    # On an edge between pixels, which is inside of the polygon, both pixels are its own.
+    # A point on an edge between two pixels is inside the polygon, and so are both pixels.
     inner = shapely.get_coordinates(shapely.point_on_surface(polygons)).astype(np.int64)
     of_number = np.zeros(labels.max() + 1, object)
     of_number[labels[inner[:, 1], inner[:, 0]]] = polygons
@@ -359,7 +350,7 @@ def _outlines(mask: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.n
 
 
 def _on_ground(outlines: list[np.ndarray], info: "RasterInfo | None") -> float | None:
-    """Sum of PoLiS in metres; None where the raster has no place on the ground."""
+    """Return the sum of PoLiS in metres; None where the raster has no place on the ground."""
     import shapely
 
     from preprocessing.ground import placement
