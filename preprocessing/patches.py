@@ -1,6 +1,7 @@
-"""Cutting scenes into patches, and writing them as a patch store."""
+"""Cut scenes into patches, and write them as a patch store."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,10 +24,10 @@ from preprocessing.tiling import VOID, Window, cover, cut, cut_mask, fill_void
 
 
 def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict | None]:
-    """The mask of one scene, from its raster or its polygons.
+    """Read or rasterise the label of one scene.
 
     Args:
-        scene: names the label.
+        scene: the scene.
         info: of the scene's image.
 
     Returns:
@@ -49,17 +50,17 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
 def load_pair(
     scene: Scene, bands: int, band_numbers: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict | None]:
-    """Image and label of one scene, whole, with what is labelled where there is no imagery.
+    """Read image and label of one scene, whole.
 
     Args:
-        scene: image and label, raster or polygons.
+        scene: the scene.
         bands: number of bands to read.
         band_numbers: which, counted from 1; None to choose by colour interpretation.
 
     Returns:
-        Image ``(height, width, bands)`` in its dtype; mask ``(height, width)`` uint8 of 0, 1 and
-        255 where the label itself has no data; where the image has data, ``(height, width)``
-        bool; and the counts of ``load_label``.
+        Image ``(height, width, bands)`` in its dtype; label ``(height, width)`` uint8 of 0, 1 and
+        255 where the label itself has no data; validity ``(height, width)`` bool, False where the
+        image has no data, whatever the label says there; and the counts of ``load_label``.
 
     Raises:
         RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
@@ -71,39 +72,18 @@ def load_pair(
     return image, label, valid, counts
 
 
-def load_scene(
-    scene: Scene, bands: int, band_numbers: Sequence[int] | None = None
-) -> tuple[np.ndarray, np.ndarray, dict | None]:
-    """Image and mask of one scene, whole.
-
-    Args:
-        scene: image and label, raster or polygons.
-        bands: number of bands to read.
-        band_numbers: which, counted from 1; None to choose by colour interpretation.
-
-    Returns:
-        Image ``(height, width, bands)`` in its dtype; mask ``(height, width)`` uint8 of 0, 1 and
-        255 where the image or the label has no data; and the counts of ``load_label``.
-
-    Raises:
-        RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
-    """
-    image, label, valid, counts = load_pair(scene, bands, band_numbers)
-    return image, np.where(valid, label, np.uint8(VOID)), counts
-
-
 def training_windows(height: int, width: int, settings: PatchSettings) -> list[Window]:
-    """Windows of the training patches: they cover every pixel, the far edges included."""
+    """Return the windows of the training patches, which cover every pixel."""
     return cover(height, width, settings.patch_size, settings.stride)
 
 
 def validation_patches(
     image: np.ndarray, mask: np.ndarray, size: int
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-    """Patches that hold every valid pixel of a scene exactly once.
+    """Yield patches that hold every valid pixel of a scene exactly once.
 
     The last row and column of patches are moved back into the scene, so that the network sees
-    real surroundings there; pixels that an earlier patch holds are void in them.
+    real surroundings there; pixels of an earlier patch are void in them.
 
     Args:
         image: ``(height, width, bands)``.
@@ -120,24 +100,26 @@ def validation_patches(
 
 
 def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
-    """Cut scenes into a patch store, written beside and renamed when complete.
+    """Cut scenes into a patch store, which appears once it is complete.
 
     Pixels without imagery are stored as the mean of the others in their patch, as they are fed
     at prediction (``tiling.fill_void``).
 
-    The manifest names, per scene, the files with size, time of change (``mtime_ns``) and
-    SHA-256, those beside a Shapefile as ``sidecars``; height, width, split, ground resolution
-    (``gsd``, metres, the raster's own where it has one); ``bounds`` (west, south, east, north)
-    and ``corners`` (upper left, upper right, lower right, lower left, each longitude and
-    latitude), in EPSG:4326 or null; how its polygons were read and what became of them. Per
-    patch its scene, window (row, column, height, width), the extent inside the scene and the
-    shares of valid and of target pixels. For all, the dtype, the settings and, over the valid
-    training pixels, what ``band_statistics.BandStatistics`` says of the bands:
-    ``band_percentiles``, ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std``
-    of the values clipped to these.
+    The manifest holds
+
+    - of each scene: the files with size, time of change (``mtime_ns``) and SHA-256, those beside a
+      Shapefile as ``sidecars``; height, width, split, ground resolution (``gsd``, metres, the
+      raster's own where it has one); ``bounds`` (west, south, east, north) and ``corners`` (upper
+      left, upper right, lower right, lower left, each longitude and latitude) in EPSG:4326 or
+      null; how its polygons were read and what became of them;
+    - of each patch: its scene, window (row, column, height, width), the extent inside the scene
+      and the shares of valid and of target pixels;
+    - of all: the dtype, the settings, and ``BandStatistics`` of the valid training pixels:
+      ``band_percentiles``, ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std``
+      of the values clipped to these.
 
     Args:
-        folder: where the store comes to lie; must not exist.
+        folder: the folder of the store; must not exist.
         scenes: training and validation scenes.
         settings: how to cut.
 
@@ -157,7 +139,7 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
         raise OutputError(f"{folder} exists; delete it or name another folder")
     infos = check_scenes(scenes, settings)
     try:
-        # Around the hashing of gigabytes as well: a folder that cannot be written is found first.
+        # Before the hashing of gigabytes: a folder that cannot be written is found first.
         with folder_beside(folder) as beside:
             _check_polygons(scenes, infos)
             described = describe_scenes(scenes, infos)
@@ -173,7 +155,7 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
 
 
 def _check_polygons(scenes: Sequence[Scene], infos: Sequence[rasters.RasterInfo]) -> None:
-    """Read vector labels once before the work: the last of them may be the one that cannot be."""
+    """Read all vector labels once before the work, since the last of them may be unreadable."""
     pairs = [pair for pair in zip(scenes, infos, strict=True) if pair[0].label_kind == "polygons"]
     for scene, info in tqdm(pairs, desc="checking labels", unit="scene", disable=None):
         scene_polygons(scene, info)
@@ -186,9 +168,8 @@ def _write(
     sizes = {"train": settings.patch_size, "validation": settings.validation_size}
     arrays, records = _allocate(folder, described, settings), {"train": [], "validation": []}
     statistics = BandStatistics(settings.bands)
-    for number, scene in enumerate(
-        tqdm(scenes, desc="cutting patches", unit="scene", disable=None)
-    ):
+    bar = tqdm(scenes, desc="cutting patches", unit="scene", disable=None)
+    for number, scene in enumerate(bar):
         loaded = load_pair(scene, settings.bands, settings.band_numbers)
         image, label, valid, described[number]["polygons"] = loaded
         mask = np.where(valid, label, np.uint8(VOID))
@@ -234,7 +215,7 @@ def _write(
 def _allocate(
     folder: Path, described: list[dict], settings: PatchSettings
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Memory maps for the images and masks of both splits."""
+    """Return memory maps for the images and masks of both splits."""
     shapes = {}
     for split, size, stride in (
         ("train", settings.patch_size, settings.stride),
@@ -245,7 +226,7 @@ def _allocate(
         shapes[split] = (count, size, size)
     dtype = np.dtype(described[0]["dtype"])
     # A memory map on a full disk kills the process where an ordinary write would raise an error.
-    pixels = sum(int(np.prod(shape)) for shape in shapes.values())
+    pixels = sum(math.prod(shape) for shape in shapes.values())
     require_space(folder, pixels * (settings.bands * dtype.itemsize + 1))
     arrays = {}
     for split, shape in shapes.items():

@@ -12,8 +12,8 @@ from jointnet.evaluation import OVERALL, evaluate_run
 from jointnet.metrics import count, threshold_mask
 from jointnet.runs import load_run
 from jointnet.training_settings import TrainingSettings
-from preprocessing.patches import load_scene
 from preprocessing.sample_scenes import render_scene
+from tests.training_fixtures import load_scene
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
 

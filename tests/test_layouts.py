@@ -19,10 +19,9 @@ from preprocessing.layouts import (
     layout_scenes,
     patch_note,
 )
-from preprocessing.patches import load_scene
 from preprocessing.scenes import Scene
 from tests.helpers import write_image
-from tests.training_fixtures import ground, squares
+from tests.training_fixtures import ground, load_scene, squares
 
 
 def lay_out(root: Path, **folders: list[str]) -> Path:

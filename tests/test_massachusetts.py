@@ -14,10 +14,11 @@ from preprocessing.inria import inria_scenes
 from preprocessing.layouts import folder_scenes
 from preprocessing.massachusetts import massachusetts_scenes, white_border
 from preprocessing.patch_store import PatchSettings
-from preprocessing.patches import build_store, load_scene
+from preprocessing.patches import build_store
 from preprocessing.rasters import read_image, read_label
 from preprocessing.scenes import images_in
 from tests.helpers import write_image
+from tests.training_fixtures import load_scene
 
 NAMES = {"train": ["a_15", "b_15"], "valid": ["c_15"], "test": ["d_15", "e_15"]}
 NOWHERE = {"crs": None, "transform": None}

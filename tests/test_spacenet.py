@@ -14,12 +14,13 @@ from rasterio.warp import transform_geom
 from preprocessing.errors import DatasetError
 from preprocessing.layouts import hold_back, labelled_scenes
 from preprocessing.patch_store import PatchSettings
-from preprocessing.patches import build_store, load_scene
+from preprocessing.patches import build_store
 from preprocessing.polygons import read_polygons
 from preprocessing.raster_access import raster_info
 from preprocessing.rasters import read_image
 from preprocessing.spacenet import are_chips, pair_chips, spacenet_chips
 from tests.helpers import write_image
+from tests.training_fixtures import load_scene
 
 SIZE = 48
 CRS84 = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}

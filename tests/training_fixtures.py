@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from jointnet.training_settings import Recipe, TrainingSettings
 from layers import DenseAtrousBlock
 from preprocessing.inria import inria_scenes
 from preprocessing.patch_store import PatchSet, PatchSettings, PatchStore
-from preprocessing.patches import build_store
+from preprocessing.patches import build_store, load_pair
 from preprocessing.scenes import Scene
 from tests.helpers import write_image
 
@@ -50,6 +50,14 @@ def squares(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 def ground(number: int) -> Affine:
     """Ground that no other number has, for scenes of up to 1,000 pixels."""
     return Affine(0.3, 0, 500_000 + 400 * number, 0, -0.3, 5_000_000)
+
+
+def load_scene(
+    scene: Scene, bands: int = 3, band_numbers: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray, dict | None]:
+    """Image and mask of a scene, void where either has no data, and the counts of polygons."""
+    image, label, valid, counts = load_pair(scene, bands, band_numbers)
+    return image, np.where(valid, label, np.uint8(255)), counts
 
 
 def write_scene(
