@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from experiments.infer import predict_all
 from experiments.options import (
     Command,
     augment_option,
@@ -13,12 +12,13 @@ from experiments.options import (
     given,
     model_option,
     overwrite_option,
+    sharing_options,
     threshold_option,
-    workers_option,
 )
 from jointnet.raster_job import MASK, OVERLAY, PROBABILITIES, PredictionOptions, RasterJob
+from jointnet.raster_prediction import predict_rasters
 from jointnet.runs import load_run
-from preprocessing.errors import DatasetError, RunError
+from preprocessing.errors import DatasetError, RunError, listed
 from preprocessing.inria import test_images
 from preprocessing.inria_submission import (
     COMPRESSIONS,
@@ -32,23 +32,8 @@ from preprocessing.output_files import refuse_existing
 from preprocessing.scenes import images_in
 
 
-def prediction_jobs(
-    images: Sequence[Path], model: Path, folder: Path, options: PredictionOptions
-) -> list[RasterJob]:
-    """A job for each test image, the same as ``infer.py`` would begin in that folder.
-
-    Raises:
-        RunError: not a run folder, or of a network that finds something else than buildings.
-        RasterError: an image cannot be read.
-    """
-    run = load_run(model)
-    if run.config["target"] != "buildings":
-        raise RunError(f"{model} finds {run.config['target']}; the contest is about buildings")
-    return [RasterJob(run, image, folder, options) for image in images]
-
-
 def masks_in(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], int]:
-    """The masks of a folder by the name that they get, and the number of other rasters there.
+    """Return the masks of a folder by the name they get, and the number of other rasters there.
 
     ``austin1_output.tif``, as ``infer.py`` names a mask, stands for ``austin1.tif``, and so does
     ``austin1`` of any format.
@@ -70,26 +55,15 @@ def masks_in(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], int]
         else:
             found[names[stem]] = path
     if not found:
-        some = ", ".join([*names][:2])
-        raise DatasetError(f"{folder}: no masks of test images, such as {some}, lie there")
+        raise DatasetError(f"{folder}: holds no masks of test images, such as {listed(names, 2)}")
     return found, others
 
 
-def report(path: Path, check: SubmissionCheck) -> str:
+def describe(path: Path, check: SubmissionCheck) -> str:
     """Say in one line what a zip file holds."""
     share = check.target / max(check.pixels, 1)
     many = "mask" if check.masks == 1 else "masks"
     return f"{path}: {check.masks} {many}, {check.size / 1e6:.1f} MB, {share:.1%} buildings"
-
-
-def _images(data: Path, needed: bool) -> list[Path]:
-    """The test images; none where there are none and nobody asked for them."""
-    try:
-        return test_images(data)
-    except DatasetError:
-        if needed or given("data"):
-            raise
-        return []
 
 
 _PATH = click.Path(path_type=Path)
@@ -108,7 +82,7 @@ Examples:
 @data_option
 @threshold_option
 @augment_option
-@workers_option
+@sharing_options
 @click.option(
     "--output",
     type=_PATH,
@@ -121,7 +95,7 @@ Examples:
     type=click.Choice(list(COMPRESSIONS)),
     default="lzw",
     show_default=True,
-    help="Of the masks. ccittfax4 has one bit a pixel, and is the smallest.",
+    help="Compression of the masks; ccittfax4 has one bit a pixel and is the smallest.",
 )
 @overwrite_option
 @click.option("--masks", type=_PATH, metavar="FOLDER", help="Pack these masks, predict nothing.")
@@ -132,6 +106,7 @@ def main(
     threshold: float | None,
     augment: bool,
     workers: int,
+    cluster: str | None,
     output: Path | None,
     compression: str,
     overwrite: bool,
@@ -141,26 +116,26 @@ def main(
     """Make the file that the Inria contest takes: a zip of a mask for each test image.
 
     The images lie in AerialImageDataset/test/images under --data. Each is predicted as infer.py
-    does, so the same command, given again after an interruption, goes on from there; masks that
-    are there already, made with the same weights and options, are taken as they are. The zip file
-    has masks of the images' names, 0 and 255 in one band, void as background, in no folder.
+    does it, so the same command goes on after an interruption. Masks that are there already, made
+    with the same weights and options, are taken as they are. The zip file holds masks of the
+    images' names, 0 and 255 in one band, void as background, in no folder.
 
-    It is checked before it appears: names, sizes, bands, depth, compression and every value.
-    --check does the same with any file. Without test images, it is held against the official
+    The file is checked before it appears: names, sizes, bands, depth, compression and every value.
+    --check does the same with any file. Without test images it is checked against the official
     list: 36 tiles of 5000 x 5000 pixels of each of five cities.
     """
-    _refuse_together(masks, checked)
-    images = _images(data, needed=masks is None and checked is None)
+    _refuse_useless(masks, checked)
+    try:
+        images = test_images(data)
+    except DatasetError:
+        # Only a prediction needs them.
+        if given("data") or (masks is None and checked is None):
+            raise
+        images = []
     wanted = wanted_tiles(images)
     if checked is not None:
-        check = check_submission(checked, wanted)
-        for problem in check.problems:
-            click.echo(f"error: {checked}: {problem}", err=True)
-        if not check.problems:
-            click.echo(f"{report(checked, check)}: as the contest asks")
-        return 2 if check.problems else 0
-    name = model.resolve().name if masks is None else masks.resolve().name
-    output = output or Path("results") / f"{name}_submission.zip"
+        return _check(checked, wanted)
+    output = output or Path("results") / f"{(masks or model).resolve().name}_submission.zip"
     if output.suffix != ".zip":
         raise click.UsageError(f"--output {output}: name a file that ends in .zip")
     refuse_existing(output, overwrite)
@@ -169,33 +144,53 @@ def main(
         if others:
             click.echo(f"{masks}: {others} other raster{'s'[: others != 1]} left out")
     else:
-        folder = output.with_suffix("")
+        run, folder = load_run(model), output.with_suffix("")
+        if run.config["target"] != "buildings":
+            raise RunError(f"{model} finds {run.config['target']}; the contest is about buildings")
         options = PredictionOptions(threshold=threshold, augment=augment)
-        jobs = prediction_jobs(images, model, folder, options)
+        # The same jobs as infer.py would begin in that folder.
+        jobs = [RasterJob(run, image, folder, options) for image in images]
         missing = [job for job in jobs if not job.is_done()]
         if len(missing) < len(jobs):
             click.echo(f"{folder}: {len(jobs) - len(missing)} of {len(jobs)} masks are there")
-        if code := predict_all(missing, overwrite, workers=workers):
-            return code
+        failures = predict_rasters(
+            missing, overwrite=overwrite, workers=workers, cluster=cluster, say=click.echo
+        )
+        for failure in failures:
+            click.echo(f"error: {failure}", err=True)
+        if failures:
+            return 2
         found = {mask_name(image): job.paths[MASK] for image, job in zip(images, jobs, strict=True)}
     check = pack_masks(found, output, wanted, compression, overwrite)
-    click.echo(report(output, check))
+    click.echo(describe(output, check))
     for problem in check.problems:
         click.echo(f"warning: the contest wants all tiles; {problem}", err=True)
     return 0
 
 
-def _refuse_together(masks: Path | None, checked: Path | None) -> None:
+def _check(path: Path, wanted: dict[str, tuple[int, int]]) -> int:
+    """Check a file and print what is wrong with it."""
+    check = check_submission(path, wanted)
+    for problem in check.problems:
+        click.echo(f"error: {path}: {problem}", err=True)
+    if check.problems:
+        return 2
+    click.echo(f"{describe(path, check)}: as the contest asks")
+    return 0
+
+
+def _refuse_useless(masks: Path | None, checked: Path | None) -> None:
     """Refuse options that would do nothing."""
-    predicting = ("model", "target", "threshold", "augment", "workers")
-    packing = ("output", "compression", "overwrite")
-    useless = predicting if masks is not None else ()
-    chosen = "--masks"
     if checked is not None:
-        useless, chosen = (*predicting, *packing, "masks"), "--check"
-    names = [f"--{name}" for name in useless if given(name)]
-    if names:
-        raise click.UsageError(f"{', '.join(names)} would do nothing beside {chosen}")
+        chosen, useful = "--check", {"checked", "data"}
+    elif masks is not None:
+        chosen, useful = "--masks", {"masks", "data", "output", "compression", "overwrite"}
+    else:
+        return
+    options = click.get_current_context().command.params
+    useless = [one.opts[0] for one in options if one.name not in useful and given(one.name)]
+    if useless:
+        raise click.UsageError(f"{', '.join(useless)} would do nothing beside {chosen}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Whether a raster is what a network takes, found out before anything is predicted."""
+"""A raster as a network is fed it: checked, its bands chosen, resampled to the trained GSD."""
 
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,34 +11,123 @@ import numpy as np
 from jointnet.runs import Run
 from preprocessing.errors import RasterError
 from preprocessing.image_names import RasterName
-from preprocessing.rasters import RasterReader
-from preprocessing.resampling import ResampledReader, size_at
-from preprocessing.tiling import Window, cut
+from preprocessing.tiling import Window, cut, strips
 
 if TYPE_CHECKING:
     from preprocessing.rasters import RasterReader
-
+    from preprocessing.resampling import ResampledReader, WhiteIsVoid
 
 GSD_TOLERANCE = 0.25
-# Pixels that are longer than wide, or wider, by more than this are resampled to square ones.
+NATIVE = "native"
+# Pixels longer than wide, or wider than long, by more than this are resampled to square ones.
 _SQUARE = 1.25
 # Pixels smaller than a 16th, or larger than four times, are fed as they are: windows of the first
 # would be too large to read, and what the network looks for cannot be seen in the second.
 _RESAMPLED = (1 / 16, 4)
-NATIVE = "native"
-# So many pixels are kept to take percentiles from.
+# Pixels kept to take percentiles from, about.
 _SAMPLE = 1_000_000
 
 
-def fed_bands(run: Run, bands: Sequence[int] | None) -> Sequence[int] | None:
-    """The 1-based bands to feed: as given, else as named in training; None for neither."""
-    return bands or run.config.get("band_numbers")
+class NetworkInput:
+    """A raster that fits a network, and how it is read for it.
+
+    Attributes:
+        image: name of the raster.
+        bands: 1-based bands to feed, as given, else as named in training; None for those that
+            colour interpretation says.
+        info: ``RasterInfo`` of the raster.
+        marks: plain values of what is read: the bands, and what says where they are void.
+        notes: sentences worth reading, without the raster's name: bands that were taken where
+            that is not plain, a band tagged alpha that looks like imagery, a GSD far from that of
+            the training, a place that comes from ground control points, no place on the ground.
+        own_size: rows and columns of the raster.
+        size: rows and columns that the network sees.
+
+    Args:
+        run: the network.
+        image: anything GDAL reads.
+        bands: explicit 1-based bands.
+        gsd: ground metres per pixel, or ``"native"``, as in ``fed_steps``.
+        void_white: white areas are void, see ``preprocessing.resampling``.
+
+    Raises:
+        RasterError: no such file, no raster, fewer bands than the network takes, or pixels of
+            another dtype: these are never stretched in silence, the message says how it is done.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        image: str | os.PathLike,
+        bands: Sequence[int] | None = None,
+        gsd: float | str | None = None,
+        void_white: bool = False,
+    ) -> None:
+        from preprocessing.resampling import size_at
+
+        self.image, self.bands = RasterName(image), bands or run.config.get("band_numbers")
+        self._band_count, self._void_white = run.config["bands"], void_white
+        with self.open() as reader:
+            self.notes = _check(reader, run, gsd)
+            self.info, self.marks = reader.info, [*reader.bands, *reader.validity.marks]
+        if void_white:
+            # Only uint8 has a known white.
+            self.imagery().close()
+        self.own_size = self.size = (self.info.height, self.info.width)
+        if (steps := fed_steps(run, self.info.steps, gsd)) is not None:
+            self.size = size_at(*self.own_size, steps, run.config["gsd"])
+
+    def open(self) -> "RasterReader":
+        """Open the raster at its own size."""
+        from preprocessing.rasters import RasterReader
+
+        return RasterReader(self.image, self.bands, self._band_count)
+
+    def imagery(self) -> "RasterReader | WhiteIsVoid":
+        """Open the raster at its own size, with white areas as void where that was chosen."""
+        from preprocessing.resampling import WhiteIsVoid
+
+        return WhiteIsVoid(self.open()) if self._void_white else self.open()
+
+    def fed(self) -> "RasterReader | ResampledReader | WhiteIsVoid":
+        """Open the raster at the size that the network sees."""
+        from preprocessing.resampling import ResampledReader
+
+        if self.size == self.own_size:
+            return self.imagery()
+        return ResampledReader(self.imagery(), *self.size)
+
+    def on_own_grid(
+        self, strips: Iterable[tuple[int, np.ndarray]]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Bring probabilities back to the raster's own size.
+
+        Args:
+            strips: first row and ``(rows, width)`` float32, NaN where void, of consecutive strips
+                at the size that the network saw.
+
+        Yields:
+            The same at the raster's size.
+
+        Raises:
+            RasterError: the raster cannot be read.
+        """
+        from preprocessing.resampling import resampled_strips
+
+        if self.size == self.own_size:
+            yield from strips
+            return
+        with self.imagery() as reader:
+            for first, strip in resampled_strips(strips, self.size, self.own_size):
+                _, valid = reader.read(Window(first, 0, *strip.shape))
+                # Imagery that is too small to be fed is background.
+                yield first, np.where(valid, np.nan_to_num(strip), np.float32(np.nan))
 
 
 def fed_steps(
     run: Run, found: tuple[float, float] | None, given: float | str | None = None
 ) -> tuple[float, float] | None:
-    """Metres of ground between rows and columns from which a raster is resampled.
+    """Return the metres of ground between rows and columns from which a raster is resampled.
 
     The network was trained on square pixels of one size; those of a raster in degrees, away from
     the equator, are higher than wide. So each axis is resampled by itself.
@@ -64,7 +153,7 @@ def fed_steps(
 def _said_steps(
     found: tuple[float, float] | None, given: float | str | None
 ) -> tuple[float, float] | None:
-    """The user's word before the raster's."""
+    """Take the user's word before the raster's."""
     return found if given in (None, NATIVE) else (given, given)
 
 
@@ -77,45 +166,21 @@ def _are_square(steps: tuple[float, float]) -> bool:
     return max(steps) <= _SQUARE * min(steps)
 
 
-def check_raster(
-    run: Run,
-    image: str | os.PathLike,
-    bands: Sequence[int] | None = None,
-    gsd: float | str | None = None,
-) -> list[str]:
-    """Refuse a raster that the network cannot be fed; say what is worth knowing of another.
-
-    Args:
-        run: the network.
-        image: anything GDAL reads.
-        bands: explicit 1-based bands; None as in ``fed_bands``.
-        gsd: ground metres per pixel, or ``"native"``, as in ``fed_steps``.
-
-    Returns:
-        Notes of one line each, without the raster's name: which bands were taken where that is
-        not plain, a band tagged alpha that looks like imagery, a GSD far from that of the
-        training, a place that comes from ground control points, no place on the ground.
-
-    Raises:
-        RasterError: no such file, no raster, fewer bands than the network takes, or pixels of
-            another dtype: these are never stretched in silence, the message says how it is done.
-    """
-    from preprocessing.rasters import RasterReader
-
-    with RasterReader(image, fed_bands(run, bands), run.config["bands"]) as reader:
-        if reader.dtype != run.config["dtype"]:
-            raise RasterError(
-                f"{image}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "
-                + _conversion(reader, run.config["dtype"])
-            )
-        notes = [reader.band_note, _alpha_note(reader), _control_point_note(reader)]
-        return [note for note in notes if note] + _ground_notes(reader, run, gsd)
+def _check(reader: "RasterReader", run: Run, gsd: float | str | None) -> list[str]:
+    """Refuse a raster of another dtype; return the notes on it."""
+    if reader.dtype != run.config["dtype"]:
+        raise RasterError(
+            f"{reader.path}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "
+            + _conversion(reader, run.config["dtype"])
+        )
+    notes = [reader.band_note, _alpha_note(reader), _control_point_note(reader)]
+    return [note for note in notes if note] + _ground_notes(reader, run, gsd)
 
 
 def _alpha_note(reader: "RasterReader") -> str:
-    """Said where a band that is read as alpha varies as imagery does: is it near infrared?
+    """Ask whether a band tagged alpha is near infrared, where it varies as imagery does.
 
-    Nothing is decided by it, as a guess from pixels would be wrong for some raster in silence.
+    It is only a note: a decision by pixels would be wrong for some raster in silence.
     """
     band = reader.validity.imagery_tagged_alpha()
     if band is None:
@@ -127,7 +192,7 @@ def _alpha_note(reader: "RasterReader") -> str:
 
 
 def _control_point_note(reader: "RasterReader") -> str:
-    """How well ground control points place the raster; '' where they do not."""
+    """Say how well ground control points place the raster; '' where they do not."""
     from preprocessing.ground import fit_control_points
 
     fit = fit_control_points(reader.gcps, reader.crs, reader.height, reader.width)
@@ -135,7 +200,7 @@ def _control_point_note(reader: "RasterReader") -> str:
 
 
 def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -> list[str]:
-    """What the raster's place on the ground, or the lack of one, means for the result."""
+    """Say what the raster's place on the ground, or the lack of one, means for the result."""
     notes, trained = [], run.config["gsd"]
     if reader.gsd is None:
         if reader.info.rpcs:
@@ -156,7 +221,7 @@ def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -
             lacking = "CRS without a place on Earth"
         unknown = f"; the model expects {trained:g} m per pixel" if trained and not given else ""
         unknown += ", --gsd says what it has" if unknown else ""
-        notes.append(f"{lacking}: the layer will be in pixel coordinates{unknown}.")
+        notes.append(f"{lacking}: the vector layer will be in pixel coordinates{unknown}.")
     steps = _said_steps(reader.info.steps, given)
     if trained is not None and steps is not None and _are_far(steps, trained):
         fed = fed_steps(run, reader.info.steps, given) is not None
@@ -166,7 +231,7 @@ def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -
 
 
 def _pixel(steps: tuple[float, float]) -> str:
-    """How large pixels are: one number, where they are about square."""
+    """Say how large pixels are, by one number where they are about square."""
     if _are_square(steps):
         return f"{_plain(math.sqrt(steps[0] * steps[1]), 2)} m per pixel"
     height, width = (_plain(step, 2) for step in steps)
@@ -174,12 +239,12 @@ def _pixel(steps: tuple[float, float]) -> str:
 
 
 def _plain(value: float, digits: int) -> str:
-    """So many significant digits, without the exponent that ``g`` gives large numbers."""
+    """Write so many significant digits, without the exponent that ``g`` gives large numbers."""
     return np.format_float_positional(value, digits, fractional=False, trim="-")
 
 
 def _conversion(reader: "RasterReader", dtype: str) -> str:
-    """How to make a raster of the dtype out of the one there is."""
+    """Say how to make a raster of the dtype."""
     if dtype != "uint8":
         return f"give the imagery in {dtype}, in the units that the model was trained on"
     source = shlex.quote(_for_gdal(reader.path))
@@ -188,16 +253,14 @@ def _conversion(reader: "RasterReader", dtype: str) -> str:
 
 
 def _for_gdal(name: RasterName) -> str:
-    """The name that GDAL's own commands take."""
+    """Return the name that GDAL's own commands take."""
     from preprocessing.raster_access import raster_files
 
     return raster_files(name)[0] if "://" in name and not name.startswith("/vsi") else str(name)
 
 
 def _scaling(reader: "RasterReader") -> str:
-    """Options of gdal_translate that map 2 to 98 % of each band's valid values to 0..255."""
-    from preprocessing.tiling import strips
-
+    """Return options of gdal_translate that map 2 to 98 % of each band's values to 0..255."""
     step = max(1, reader.height * reader.width // _SAMPLE)
     kept, void = [], False
     for strip in strips(reader.height, reader.width):
@@ -242,29 +305,23 @@ def read_patch(
         RasterError: the raster cannot be read or fed, the corner lies outside of it, or the patch
             is void.
     """
-    from preprocessing.rasters import RasterReader
-
-    check_raster(run, image, gsd=gsd)
-    side = run.config["window"]
-    with RasterReader(image, fed_bands(run, None), run.config["bands"]) as reader:
-        own, fed, source = (reader.height, reader.width), (reader.height, reader.width), reader
-        if (steps := fed_steps(run, reader.info.steps, gsd)) is not None:
-            fed = size_at(*own, steps, run.config["gsd"])
-            source = ResampledReader(reader, *fed)
-        if corner is None:
-            first = [(length - side) // 2 for length in fed]
-        else:
-            if not (0 <= corner[0] < own[1] and 0 <= corner[1] < own[0]):
-                raise RasterError(
-                    f"{image}: has no column {corner[0]} and row {corner[1]}; it has {own[1]} "
-                    f"columns and {own[0]} rows"
-                )
-            moves = zip(corner[::-1], fed, own, strict=True)
-            first = [round(start * new / old) for start, new, old in moves]
-        row, column = (
-            max(min(start, length - side), 0) for start, length in zip(first, fed, strict=True)
-        )
-        pixels, valid = source.read(Window(row, column, min(side, fed[0]), min(side, fed[1])))
+    side, given = run.config["window"], NetworkInput(run, image, gsd=gsd)
+    own, fed = given.own_size, given.size
+    if corner is None:
+        first = [(length - side) // 2 for length in fed]
+    else:
+        if not (0 <= corner[0] < own[1] and 0 <= corner[1] < own[0]):
+            raise RasterError(
+                f"{image}: has no column {corner[0]} and row {corner[1]}; it has {own[1]} columns "
+                f"and {own[0]} rows"
+            )
+        moves = zip(corner[::-1], fed, own, strict=True)
+        first = [round(start * new / old) for start, new, old in moves]
+    row, column = (
+        max(min(start, length - side), 0) for start, length in zip(first, fed, strict=True)
+    )
+    with given.fed() as reader:
+        pixels, valid = reader.read(Window(row, column, min(side, fed[0]), min(side, fed[1])))
     place = (round(column * own[1] / fed[1]), round(row * own[0] / fed[0]))
     if not valid.any():
         raise RasterError(

@@ -1,27 +1,33 @@
-"""How windows lie over a raster, in which bands they are predicted, and how they are blended.
+"""Windows over a raster: where they lie, how they are predicted, and how they are blended.
 
 Windows have the size that the network was trained on, because its group statistics span the
-window. They lie on a grid that begins half an overlap before the raster, where the image is
-mirrored; so border pixels have surroundings on all sides and the same weight as others.
+window. The grid begins half an overlap before the raster, where the image is mirrored, so pixels
+at the border have surroundings on all sides and the same weight as others.
 
-A band is some consecutive rows of windows, predicted in one go, here or on another machine, now or
-after an interruption. Where neighbouring bands share rows of pixels, each keeps sums and weights,
-which are added when the bands are joined: the result does not depend on who predicted which.
+A swath is a few consecutive rows of windows, predicted in one go, in this process or another.
+Neighbouring swaths share rows of pixels. There each keeps sums and weights, which are added when
+the swaths are joined, so the result does not depend on who predicted which.
 """
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from preprocessing.image_operations import symmetry
 from preprocessing.tiling import Window, cut, fill_void, starts
 
-BAND_ROWS = 8
-"""Rows of windows in a band, or more where windows overlap by most of their side."""
+SWATH_ROWS = 8
+"""Rows of windows in a swath, or more where windows overlap by most of their side."""
+
+Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
+"""Image ``(height, width, bands)`` and validity ``(height, width)`` bool of a window."""
+Predict = Callable[[np.ndarray], np.ndarray]
+"""``(batch, size, size, bands)`` raw pixels to ``(batch, size, size, 1)`` probabilities."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +60,25 @@ class WindowGrid:
             )
 
     def starts(self, length: int) -> list[int]:
-        """First pixels of the windows along an axis of ``length`` pixels."""
+        """Return the first pixels of the windows along an axis of ``length`` pixels."""
         margin = self.overlap // 2
         stride = self.window - self.overlap
         return [start - margin for start in starts(length + 2 * margin, self.window, stride)]
 
-    def windows(self) -> list[Window]:
-        """All windows, row by row; those at the border reach outside the raster."""
+    def windows(self, tops: Iterable[int] | None = None) -> list[Window]:
+        """Return the windows row by row; those at the border reach outside the raster.
+
+        Args:
+            tops: first pixel row of each row of windows; None for all.
+        """
         return [
             Window(row, column, self.window, self.window)
-            for row in self.starts(self.height)
+            for row in (self.starts(self.height) if tops is None else tops)
             for column in self.starts(self.width)
         ]
 
     def weights(self) -> np.ndarray:
-        """Weight of each pixel of a window, ``(window, window)`` float32 in 0..1."""
+        """Return the weight of each pixel of a window, ``(window, window)`` float32 in 0..1."""
         position = np.arange(self.window)
         inside = np.minimum(position, self.window - 1 - position) + 0.5
         discarded = self.overlap // 4
@@ -78,14 +88,14 @@ class WindowGrid:
 
 
 class Strip(NamedTuple):
-    """Consecutive rows of one band.
+    """Consecutive rows of one swath.
 
     Attributes:
         first: row of the raster.
-        values: ``(rows, width)`` float32: where ``weights`` is None probabilities, else their
-            weighted sums over this band's windows; NaN where the image is void.
-        weights: ``(rows, width)`` float32, sums of the weights; None where no other band has a
-            part in these rows.
+        values: ``(rows, width)`` float32, NaN where the image is void. Probabilities where
+            ``weights`` is None, else their weighted sums over the windows of this swath.
+        weights: ``(rows, width)`` float32, sums of the weights; None where no other swath shows
+            these rows.
     """
 
     first: int
@@ -93,16 +103,16 @@ class Strip(NamedTuple):
     weights: np.ndarray | None
 
 
-class Band(NamedTuple):
-    """Some consecutive rows of windows.
+class Swath(NamedTuple):
+    """A few consecutive rows of windows.
 
     Attributes:
-        number: of the band, from 0.
+        number: of the swath, from 0.
         tops: first pixel row of each row of windows.
         first: first row of the raster that the windows show.
-        own: first row that the band before shows nothing of.
-        shared: first row that the next band shows too.
-        last: behind the last row of the raster that the windows show.
+        own: first row that the swath before does not show.
+        shared: first row that the next swath shows too.
+        last: end (exclusive) of the rows of the raster that the windows show.
     """
 
     number: int
@@ -113,61 +123,59 @@ class Band(NamedTuple):
     last: int
 
     def strips(self) -> list[tuple[int, int, bool]]:
-        """First row, end and whether another band has a part in it, of the band's strips."""
+        """Return first row and end of each strip, and whether another swath shows it too."""
         marks = {self.first, self.own, self.shared, self.last, *self.tops}
         rows = sorted(row for row in marks if self.first <= row <= self.last)
         return [(row, end, row < self.own or row >= self.shared) for row, end in pairwise(rows)]
 
 
-def bands_of(grid: WindowGrid) -> list[Band]:
-    """The bands of a raster, from top to bottom; only neighbours share rows."""
+def swaths_of(grid: WindowGrid) -> list[Swath]:
+    """Return the swaths of a raster, from top to bottom; only neighbours share rows."""
     tops = grid.starts(grid.height)
     stride = grid.window - grid.overlap
-    rows = max(BAND_ROWS, -(-grid.window // stride) + 1)
-    # The last band has what is left over as well: its last row of windows may lie closer.
+    rows = max(SWATH_ROWS, -(-grid.window // stride) + 1)
+    # The last swath takes the remainder too: its last row of windows may lie closer.
     firsts = list(range(0, max(len(tops) - rows + 1, 1), rows))
-    bands = []
+    swaths = []
     for number, (first, end) in enumerate(zip(firsts, [*firsts[1:], len(tops)], strict=True)):
-        before = tops[first - 1] + grid.window if first else 0
-        after = tops[end] if end < len(tops) else grid.height
+        own = tops[first - 1] + grid.window if first else 0
+        shared = tops[end] if end < len(tops) else grid.height
         last = min(tops[end - 1] + grid.window, grid.height)
-        bands.append(Band(number, tuple(tops[first:end]), max(tops[first], 0), before, after, last))
-    return bands
+        swaths.append(Swath(number, tuple(tops[first:end]), max(tops[first], 0), own, shared, last))
+    return swaths
 
 
 def blend(
     grid: WindowGrid,
-    band: Band,
+    swath: Swath,
     results: Iterable[tuple[Window, np.ndarray | None, np.ndarray]],
 ) -> Iterator[Strip]:
-    """Weighted mean of the overlapping windows of a band, strip by strip.
-
-    Only one row of windows is held in memory.
+    """Average the overlapping windows of a swath by their weights; one row of them in memory.
 
     Args:
         grid: the grid the windows come from.
-        band: one of its bands.
-        results: the band's windows row by row, each with its probabilities, or None where all is
-            void, and its validity.
+        swath: one of its swaths.
+        results: the swath's windows row by row, each with its probabilities, or None where all
+            is void, and its validity.
 
     Yields:
-        The strips of ``band.strips``.
+        The strips of ``swath.strips``.
     """
     weights = grid.weights()
     columns = grid.starts(grid.width)
     left, span = columns[0], columns[-1] + grid.window - columns[0]
     total = np.zeros((2, grid.window, span), np.float32)
     imagery = np.zeros((grid.window, span), bool)
-    remaining, strips = iter(results), iter(band.strips())
-    top, strip = band.tops[0], next(strips)
-    for following in (*band.tops[1:], band.last):
+    remaining, strips = iter(results), iter(swath.strips())
+    top, strip = swath.tops[0], next(strips)
+    for following in (*swath.tops[1:], swath.last):
         for _ in columns:
             window, probabilities, valid = next(remaining)
-            part = slice(window.column - left, window.column - left + grid.window)
-            imagery[:, part] = valid
+            covered = slice(window.column - left, window.column - left + grid.window)
+            imagery[:, covered] = valid
             if probabilities is not None:
-                total[0, :, part] += weights * probabilities
-                total[1, :, part] += weights
+                total[0, :, covered] += weights * probabilities
+                total[1, :, covered] += weights
         while strip is not None and strip[1] <= following:
             first, end, edge = strip
             rows, inside = slice(first - top, end - top), slice(-left, -left + grid.width)
@@ -184,90 +192,75 @@ def blend(
         top = following
 
 
-def join(bands: Iterable[Iterable[Strip]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Put the strips of all bands together; what two bands share is held in memory.
+def join(swaths: Iterable[Iterable[Strip]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Put the strips of all swaths together; rows that two swaths share are held in memory.
 
     Args:
-        bands: the strips of each band, from the first band to the last.
+        swaths: the strips of each swath, from the first swath to the last.
 
     Yields:
         First row and ``(rows, width)`` float32 probabilities of consecutive strips that together
         are the raster; NaN where there is no imagery.
     """
     before: Strip | None = None
-    for strips in bands:
+    for strips in swaths:
         after = []
         for strip in strips:
             if strip.weights is None:
                 yield strip.first, strip.values
             elif before is not None and strip.first < before.first + len(before.values):
-                yield strip.first, _sum_of(before, strip)
+                first = strip.first - before.first
+                rows = slice(first, first + len(strip.values))
+                values = before.values[rows] + strip.values
+                yield strip.first, _mean(values, before.weights[rows] + strip.weights)
             else:
                 after.append(strip)
         before = _stacked(after) if after else None
 
 
-def _sum_of(before: Strip, strip: Strip) -> np.ndarray:
-    """Probabilities of a strip of which the band before has a part."""
-    first = strip.first - before.first
-    rows = slice(first, first + len(strip.values))
-    return _mean(before.values[rows] + strip.values, before.weights[rows] + strip.weights)
-
-
 def _stacked(strips: list[Strip]) -> Strip:
-    return Strip(
-        strips[0].first,
-        np.concatenate([strip.values for strip in strips]),
-        np.concatenate([strip.weights for strip in strips]),
+    values, weights = (
+        np.concatenate(arrays) for arrays in zip(*(strip[1:] for strip in strips), strict=True)
     )
+    return Strip(strips[0].first, values, weights)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.divide(values, weights, out=np.full_like(values, np.nan), where=weights > 0)
 
 
-SYMMETRIES = tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4))
+# The order is part of the result: another one changes the last bits of the mean.
+_SYMMETRIES = (0, 1, 2, 3, 4, 7, 6, 5)
 
 
-def turned(batch: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    """Windows mirrored (left to right), then turned by quarters, anticlockwise.
+def flipped(batch: np.ndarray, k: int, back: bool = False) -> np.ndarray:
+    """Flip or rotate windows by one of the eight symmetries of the square, or undo it.
 
     Args:
         batch: ``(batch, size, size, channels)``, any dtype.
-        turns: quarter turns.
-        mirrored: whether to mirror.
+        k: 0 to 7 as in ``image_operations.symmetry``.
+        back: apply the inverse.
 
     Returns:
-        An array of the same shape and dtype.
+        A view of the same shape.
     """
-    return np.rot90(batch[:, :, ::-1] if mirrored else batch, turns, axes=(1, 2))
+    # Mirror images (4 to 7) are their own inverse.
+    k = -k % 4 if back and k < 4 else k
+    return np.moveaxis(symmetry(np.moveaxis(batch, 0, -1), k), -1, 0)
 
 
-def turned_back(batch: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    """The inverse of ``turned``."""
-    back = np.rot90(batch, -turns, axes=(1, 2))
-    return back[:, :, ::-1] if mirrored else back
+def mean_over_symmetries(predict: Predict) -> Predict:
+    """Return a function that averages ``predict`` over the eight symmetries of its windows.
 
-
-def mean_over_symmetries(
-    predict: Callable[[np.ndarray], np.ndarray],
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that gives the mean of ``predict`` over the eight symmetries of its windows.
-
-    Args:
-        predict: ``(batch, size, size, bands)`` raw pixels to ``(batch, size, size, 1)``; called
-            eight times, with batches of one shape.
-
-    Returns:
-        A function of the same form; its probabilities are float32.
+    It calls ``predict`` eight times, with batches of one shape, and gives float32.
     """
 
     def mean(batch: np.ndarray) -> np.ndarray:
         total = np.zeros((*batch.shape[:3], 1), np.float32)
-        for symmetry in SYMMETRIES:
-            seen = np.ascontiguousarray(turned(batch, *symmetry))
-            total += turned_back(np.asarray(predict(seen), np.float32), *symmetry)
-        return total / len(SYMMETRIES)
+        for k in _SYMMETRIES:
+            seen = np.ascontiguousarray(flipped(batch, k))
+            total += flipped(np.asarray(predict(seen), np.float32), k, back=True)
+        return total / len(_SYMMETRIES)
 
     return mean
 
@@ -276,58 +269,23 @@ _END = object()
 
 
 def ahead(items: Iterator, depth: int = 2) -> Iterator:
-    """Yield the items of an iterator, of which so many more are made meanwhile.
+    """Yield the items of an iterator while one thread makes the next ``depth`` of them.
 
-    One thread takes the items, in order, and ends when they do, or when this generator is
-    closed. What is raised while they are made is raised here, after the items before it.
-
-    Args:
-        items: is used from that thread alone.
-        depth: items that may wait, 1 or more.
+    An error in the iterator is raised here after the items before it. The thread ends with the
+    items, or when this generator is closed.
     """
-    waiting: queue.Queue = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(kind: object, value: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put((kind, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def make() -> None:
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, items, _END) for _ in range(depth))
         try:
-            for item in items:
-                if not put(None, item):
-                    return
-        except BaseException as error:  # noqa: BLE001 (raised again where the items are taken)
-            put(error, None)
-        else:
-            put(_END, None)
-
-    maker = threading.Thread(target=make, daemon=True)
-    maker.start()
-    try:
-        while True:
-            kind, item = waiting.get()
-            if kind is _END:
-                return
-            if isinstance(kind, BaseException):
-                raise kind
-            yield item
-    finally:
-        stopped.set()
-        maker.join()
-
-
-Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
-Predict = Callable[[np.ndarray], np.ndarray]
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(thread.submit(next, items, _END))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 def batch_of(window: int) -> int:
-    """Windows of so many pixels a side to predict at once.
+    """Return how many windows of so many pixels a side to predict at once.
 
     As many pixels as one window of 512: more is no faster on a CPU, and holds more memory (5 GB
     for four such windows at full width, 2 GB for one); and 16 at most, as the last batch is
@@ -339,7 +297,7 @@ def batch_of(window: int) -> int:
 def predict_windows(
     windows: Iterable[Window], read: Read, predict: Predict, batch_size: int
 ) -> Iterator[tuple[Window, np.ndarray | None, np.ndarray]]:
-    """Probabilities of each window, in order; the next batch is read while one is predicted.
+    """Predict windows in order, reading the next batch while one is predicted.
 
     The batch always has ``batch_size`` windows (the last is filled up), so that a network is
     compiled once and a pixel's value does not depend on where its window stands in the list.
@@ -347,9 +305,8 @@ def predict_windows(
 
     Args:
         windows: square windows of one size.
-        read: image ``(height, width, bands)`` and validity ``(height, width)`` bool of a window,
-            which may reach outside the raster. Called from one other thread.
-        predict: ``(batch, size, size, bands)`` raw pixels to ``(batch, size, size, 1)``.
+        read: takes any of them, also one that reaches outside; called from one other thread.
+        predict: the network.
         batch_size: windows predicted at once.
 
     Yields:
@@ -379,38 +336,20 @@ def predict_windows(
             yield window, next(results) if valid.any() else None, valid
 
 
-def predict_strips(
-    read: Read, grid: WindowGrid, predict: Predict, batch_size: int = 4
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Probabilities of a raster as consecutive strips of rows; one row of windows in memory.
-
-    Args:
-        read: image and validity of a window inside the raster; called from one other thread.
-        grid: windows over the raster.
-        predict: ``(batch, size, size, bands)`` raw pixels to ``(batch, size, size, 1)``.
-        batch_size: windows predicted at once.
-
-    Yields:
-        First row and ``(rows, width)`` float32 probabilities; NaN where the image is void.
-    """
-    bands = bands_of(grid)
-    return join(predict_band(read, grid, band, predict, batch_size) for band in bands)
-
-
-def predict_band(
-    read: Read, grid: WindowGrid, band: Band, predict: Predict, batch_size: int
+def predict_swath(
+    read: Read, grid: WindowGrid, swath: Swath, predict: Predict, batch_size: int
 ) -> Iterator[Strip]:
-    """Predict the windows of one band, whatever becomes of the others.
+    """Predict the windows of one swath, whatever becomes of the others.
 
     Args:
-        read: image and validity of a window inside the raster; called from one other thread.
+        read: takes a window inside the raster; called from one other thread.
         grid: windows over the raster.
-        band: one of ``bands_of(grid)``.
-        predict: ``(batch, size, size, bands)`` raw pixels to ``(batch, size, size, 1)``.
+        swath: one of ``swaths_of(grid)``.
+        predict: the network.
         batch_size: windows predicted at once.
 
     Yields:
-        The strips of ``band.strips``, for ``bands.join``.
+        The strips of ``swath.strips``, for ``join``.
     """
 
     def read_mirrored(window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -418,15 +357,12 @@ def predict_band(
         image, valid = read(inside)
         if inside == window:
             return image, valid
-        moved = Window(window.row - inside.row, window.column - inside.column, *_size(window))
+        row, column = window.row - inside.row, window.column - inside.column
+        moved = Window(row, column, window.height, window.width)
         return cut(image, moved), cut(valid, moved)
 
-    columns = grid.starts(grid.width)
-    windows = [
-        Window(top, column, grid.window, grid.window) for top in band.tops for column in columns
-    ]
-    results = predict_windows(windows, read_mirrored, predict, batch_size)
-    return blend(grid, band, results)
+    windows = grid.windows(swath.tops)
+    return blend(grid, swath, predict_windows(windows, read_mirrored, predict, batch_size))
 
 
 def predict_image(
@@ -437,11 +373,10 @@ def predict_image(
     overlap: int = 128,
     batch_size: int | None = None,
 ) -> np.ndarray:
-    """Probabilities of an image in memory.
+    """Predict an image in memory.
 
     Args:
-        predict: ``(batch, size, size, bands)`` raw pixels to ``(batch, size, size, 1)``, such as
-            ``model.predict_on_batch``.
+        predict: the network, such as ``model.predict_on_batch``.
         image: ``(height, width, bands)`` raw pixels.
         valid: ``(height, width)`` bool, False where there is no imagery; None for all valid.
         window: side of a window in pixels, that of the training patches.
@@ -455,11 +390,9 @@ def predict_image(
     if valid is None:
         valid = np.ones(image.shape[:2], bool)
     grid = WindowGrid(*image.shape[:2], window, overlap)
-    strips = predict_strips(
-        lambda part: (image[part.slices], valid[part.slices]), grid, predict, batch_size
-    )
-    return np.concatenate([strip for _, strip in strips])
 
+    def read(part: Window) -> tuple[np.ndarray, np.ndarray]:
+        return image[part.slices], valid[part.slices]
 
-def _size(window: Window) -> tuple[int, int]:
-    return window.height, window.width
+    swaths = (predict_swath(read, grid, swath, predict, batch_size) for swath in swaths_of(grid))
+    return np.concatenate([strip for _, strip in join(swaths)])

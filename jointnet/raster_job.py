@@ -1,420 +1,79 @@
-"""Predicted bands on disk: each appears complete, and any process may predict any of them.
+"""One raster to predict: what is wanted, what it depends on, and what of it lies on disk.
 
-A folder beside the outputs, ``.<stem>_<key>.bands``, holds ``job.json`` and a file per band. The
-key stands for network, options and input (``RasterJob``), so bands of another
-configuration are never taken for these. Files hold the float32 rows of ``Band.strips`` one after
-the other, each strip's values, then, where it has them, its weights.
+Predicted swaths lie in a folder beside the outputs, ``.<stem>_<key>.swaths``, until the outputs are
+complete. The key stands for network, options and raster, so swaths of another prediction are never
+taken for these. Each swath is a file that appears complete, so any process may predict any of them.
 """
 
 import hashlib
 import json
 import os
-import platform
 import shutil
-import time
-import urllib.error
-import urllib.request
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jointnet.network_input import fed_bands, fed_steps
+from jointnet.network_input import NetworkInput
 from jointnet.prediction import (
-    Band,
     Strip,
+    Swath,
     WindowGrid,
-    bands_of,
     batch_of,
     join,
     mean_over_symmetries,
-    predict_band,
+    predict_swath,
+    swaths_of,
 )
 from jointnet.runs import WEIGHTS, Run
-from preprocessing.errors import OutputError, RasterError, RunError
+from preprocessing.errors import OutputError, RasterError, RunError, one_line
 from preprocessing.image_names import RasterName
-from preprocessing.output_files import hash_file, require_space, write_json
+from preprocessing.output_files import hash_file, require_space
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
     from preprocessing.raster_access import RasterInfo
-    from preprocessing.rasters import RasterReader
-    from preprocessing.resampling import ResampledReader, WhiteIsVoid
 
-
-_CLAIM, _PUBLISHING = "claimed", "publishing"
-_DRAFTS = "band_*.f32-*"
-_DAY = 24 * 3600
-_ITEM = np.dtype(np.float32).itemsize
-# Claims that this process has made, on behalf of any of its jobs.
-_CLAIMED: set[Path] = set()
-
-
-class BandFiles:
-    """The bands of one raster that are predicted already.
-
-    Attributes: ``folder``, ``grid``, ``bands``, all bands of the grid, and ``claim_file``, which
-    says who makes the outputs.
-
-    Args:
-        folder: where they lie; made by ``begin``.
-        grid: windows over the raster.
-    """
-
-    def __init__(self, folder: Path, grid: WindowGrid):
-        self.folder = Path(folder)
-        self.grid = grid
-        self.bands = bands_of(grid)
-        self.claim_file = self.folder.absolute() / _CLAIM
-        self._claimed = False
-
-    def begin(self, job: dict) -> None:
-        """Make the folder, or find it as an earlier start with the same job left it.
-
-        Args:
-            job: what is predicted, JSON; read back by ``read_job``. Its ``key`` tells it from
-                other jobs.
-
-        Raises:
-            RunError: the folder holds another job.
-            OSError: it cannot be made, or the disk has no room for the bands that are missing.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_old_drafts()
-        try:
-            found = read_job(self.folder)
-        except (FileNotFoundError, ValueError):
-            # A cut file, as a power loss leaves it, says no more than none.
-            write_json(self.folder / "job.json", job)
-            found = read_job(self.folder)
-        if found.get("key") != job["key"]:
-            raise RunError(f"{self.folder} holds bands of another prediction; delete it")
-        require_space(self.folder, sum(self._size(band) for band in self.missing()))
-
-    def missing(self) -> list[Band]:
-        """Bands that are not there yet, from top to bottom."""
-        return [band for band in self.bands if not self._path(band).exists()]
-
-    def save(self, band: Band, strips: Iterable[Strip]) -> None:
-        """Write one band, which appears when it is complete.
-
-        Args:
-            band: one of ``bands``.
-            strips: its strips; each is written before the next is asked for.
-
-        Raises:
-            OutputError: the disk is full, or the folder is gone.
-        """
-        # Not from tempfile, whose files only their owner may read.
-        path = self.folder / f"{self._path(band).name}-{uuid.uuid4().hex}"
-        try:
-            with open(path, "xb") as file:
-                for strip in strips:
-                    for rows in (strip.values, strip.weights):
-                        if rows is not None:
-                            file.write(np.ascontiguousarray(rows, np.float32).data)
-                file.flush()
-                os.fsync(file.fileno())
-            path.replace(self._path(band))
-        except BaseException as error:
-            with suppress(OSError):
-                path.unlink()
-            if isinstance(error, OSError):
-                raise self._cannot_write(error) from error
-            raise
-
-    def strips(self) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and ``(rows, width)`` float32 probabilities, NaN where void, of all bands.
-
-        Raises:
-            OutputError: a band is missing or damaged.
-        """
-        return join(map(self._load, self.bands))
-
-    def claim(self) -> bool:
-        """Whether the caller, of several that find nothing missing, is to make the outputs.
-
-        A claim of a process of this machine that has died is none, nor is one older than a day of
-        another machine, or one that a loss of power has left empty.
-
-        Raises:
-            OutputError: the disk is full, or there is no right to write.
-        """
-        for _ in range(2):
-            try:
-                with open(self.claim_file, "x", encoding="utf-8") as file:
-                    file.write(f"{platform.node()} {os.getpid()}")
-            except FileExistsError:
-                if not _is_stale(self.claim_file):
-                    return False
-                with suppress(OSError):
-                    self.claim_file.unlink()
-            except FileNotFoundError:
-                # Another has made the outputs, and removed the bands.
-                return False
-            except OSError as error:
-                # Left empty, it would stand in the way of the next start.
-                with suppress(OSError):
-                    self.claim_file.unlink()
-                raise self._cannot_write(error) from error
-            else:
-                _CLAIMED.add(self.claim_file)
-                self._claimed = True
-                return True
-        return False
-
-    def release(self) -> None:
-        """Give one's own claim back, so that another may make the outputs."""
-        if self._claimed:
-            self._claimed = False
-            _CLAIMED.discard(self.claim_file)
-            with suppress(OSError):
-                self.claim_file.unlink()
-
-    @property
-    def publishing(self) -> bool:
-        """Whether outputs may lie in their places already, put there from these bands."""
-        return (self.folder / _PUBLISHING).exists()
-
-    def begin_publishing(self) -> None:
-        """Say that outputs are about to be put in their places."""
-        (self.folder / _PUBLISHING).touch()
-
-    def end_publishing(self) -> None:
-        """Say that nothing was put there after all."""
-        (self.folder / _PUBLISHING).unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        """Delete the folder with all that it holds."""
-        _CLAIMED.discard(self.claim_file)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def remove_if_empty(self) -> None:
-        """Delete the folder where no band was finished: there is nothing to go on from.
-
-        Nor is one being written: another process may be at work on the same job.
-        """
-        if len(self.missing()) == len(self.bands) and not any(self.folder.glob(_DRAFTS)):
-            self.remove()
-
-    def _cannot_write(self, error: OSError) -> OutputError:
-        words = error.strerror or " ".join(str(error).split())
-        return OutputError(f"{self.folder}: cannot be written: {words}")
-
-    def _remove_old_drafts(self) -> None:
-        """Delete what processes that were killed more than a day ago had not finished."""
-        for path in (*self.folder.glob(_DRAFTS), *self.folder.glob("drafts-*")):
-            with suppress(OSError):
-                if _age(path) > _DAY:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def _path(self, band: Band) -> Path:
-        return self.folder / f"band_{band.number:05}.f32"
-
-    def _size(self, band: Band) -> int:
-        rows = sum((end - first) * (2 if edge else 1) for first, end, edge in band.strips())
-        return rows * self.grid.width * _ITEM
-
-    def _load(self, band: Band) -> Iterator[Strip]:
-        path, width = self._path(band), self.grid.width
-        try:
-            size = path.stat().st_size
-            if size != self._size(band):
-                raise OutputError(f"{path} has {size} bytes, not {self._size(band)}; delete it")
-            with open(path, "rb") as file:
-                for first, end, edge in band.strips():
-                    values, weights = (
-                        np.fromfile(file, np.float32, (end - first) * width).reshape(-1, width)
-                        if wanted
-                        else None
-                        for wanted in (True, edge)
-                    )
-                    yield Strip(first, values, weights)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def read_job(folder: Path) -> dict:
-    """What is predicted in a folder of bands, as ``BandFiles.begin`` was told.
-
-    Raises:
-        OSError, ValueError: nothing has begun there, or the file is damaged.
-    """
-    return json.loads((folder / "job.json").read_text(encoding="utf-8"))
-
-
-def _age(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
-
-
-def _is_stale(claim: Path) -> bool:
-    """Whether who made a claim cannot be at work on it any more."""
-    try:
-        node, _, pid = claim.read_text(encoding="utf-8").rpartition(" ")
-        # Nothing is in it yet, or for ever. On Windows the signal that only asks would end the
-        # process.
-        if not pid.isdecimal() or node != platform.node() or os.name == "nt":
-            return _age(claim) > _DAY
-        if int(pid) == os.getpid():
-            # In a container that starts again, processes get the numbers that they had before.
-            return claim not in _CLAIMED
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        # Gone, or of another user.
-        return False
-    return False
-
-
-_SECONDS_TO_ANSWER = 30
-
-
-def precision_of(run: Run) -> str:
-    """Name of the dtype policy that the network computes in."""
-    return getattr(getattr(run.model, "dtype_policy", None), "name", "float32")
-
-
-def files_of(image: RasterName) -> list[list]:
-    """Name, size and time of change of all files of a raster, without reading their pixels.
-
-    Names are bare, as machines may see a shared file system under different paths; it is taken to
-    tell all of them the same size and time, as NFS, SMB and Lustre do. A copy keeps the time by
-    ``cp -p`` or ``rsync -t``. Of an archive, it is that of the archive.
-
-    A server of http is asked once, for a single byte: size, and ``Last-Modified`` or else
-    ``ETag``. The request knows nothing of GDAL's own settings (passwords, headers). Where a server
-    says neither, and of all other remote files (``/vsis3/`` and its like), a change is not noticed
-    unless size, bands, dtype or place of the raster are others.
-
-    Returns:
-        The raster's own file, then the others: ``[name, size in bytes, change]``, the last two
-        None where they are unknown. A remote name is the whole address, without a signature.
-
-    Raises:
-        RasterError: no such file, or no raster.
-    """
-    from preprocessing.raster_access import raster_files
-
-    return [_entry(RasterName(name)) for name in raster_files(image)]
-
-
-def compare_files(was: list[list], now: list[list]) -> Literal["same", "gone", "changed"]:
-    """What has become of files, by ``files_of``.
-
-    Args:
-        was: what they were; what was unknown then is not compared.
-        now: what they are.
-
-    Returns:
-        "gone" where files are missing, or servers say nothing of them any more, while all others
-        are what they were.
-    """
-    unknown = {name for name, *stamp in was if stamp == [None, None]}
-    was, now = ([entry for entry in found if entry[0] not in unknown] for found in (was, now))
-    if was == now:
-        return "same"
-    left = [entry for entry in now if entry[1:] != [None, None]]
-    return "gone" if all(entry in was for entry in left) else "changed"
-
-
-def raster_of(info: "RasterInfo", marks: list, image: RasterName) -> list:
-    """What a raster is beside its files, plain values.
-
-    Args:
-        info: of the raster.
-        marks: numbers of the bands that are fed, and what says where they are void.
-        image: the raster; of a subdataset, a member of an archive or a remote file the name
-            counts, without the folders of this machine.
-    """
-    if image.is_file():
-        name = ""
-    elif image.url:
-        name = image.replace(image.url, image.unsigned_url)
-    else:
-        name = _with_paths(image, os.path.basename)
-    crs = info.crs.to_wkt() if info.crs else None
-    points = [[p.row, p.col, p.x, p.y] for p in info.gcps]
-    return [name, info.band_count, info.dtype, crs, list(info.transform), points, *map(str, marks)]
-
-
-def absolute_name(image: RasterName) -> str:
-    """The raster's name for processes that run in another folder."""
-    return os.path.abspath(image) if image.is_file() else _with_paths(image, os.path.abspath)
-
-
-def weights_of(run: Run) -> str:
-    """Hash of a run's weights; one of its own for a network that was never written."""
-    path = run.folder / WEIGHTS
-    return hash_file(path) if path.is_file() else uuid.uuid4().hex
-
-
-def _entry(name: RasterName) -> list:
-    if name.url:
-        return [name.unsigned_url, *_told_by_server(name)]
-    path = _on_disk(name)
-    try:
-        stat = os.stat(path)
-    except OSError:
-        # Not a file of this machine.
-        return [str(name), None, None]
-    return [os.path.basename(path), stat.st_size, stat.st_mtime_ns]
-
-
-def _with_paths(image: RasterName, change: Callable[[str], str]) -> str:
-    """A name with the paths in it changed."""
-    from preprocessing.raster_access import raster_files
-
-    name = str(image)
-    for path in {_on_disk(file) for file in raster_files(image)}:
-        if os.path.isfile(path):
-            name = name.replace(path, change(path), 1)
-    return name
-
-
-def _on_disk(name: str) -> str:
-    """The file itself, or the archive that holds it."""
-    if not name.startswith("/vsi"):
-        return name
-    inside = name.split("/", 2)[-1]
-    return next(filter(os.path.isfile, _shorter_and_shorter(inside)), name)
-
-
-def _shorter_and_shorter(path: str) -> Iterable[str]:
-    """A path, the folder it lies in, and so on: one of them is the archive of a member."""
-    while path.strip("/"):
-        yield path
-        path = path.rpartition("/")[0]
-
-
-def _told_by_server(name: RasterName) -> tuple[int | None, str | None]:
-    """Size and time (or tag) of a remote file, or of the archive that holds it."""
-    plain = name.startswith(("/vsicurl", "http"))
-    for url in [name.url] if plain else _shorter_and_shorter(name.url):
-        # One byte: some servers that give files refuse to describe them (HEAD).
-        request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
-        try:
-            with urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:
-                told = answer.headers
-        except urllib.error.HTTPError:
-            continue
-        except (OSError, ValueError, HTTPException):
-            break
-        size = told.get("Content-Range", "").rpartition("/")[2] or told.get("Content-Length", "")
-        change = told.get("Last-Modified") or told.get("ETag")
-        return int(size) if size.isdecimal() else None, change
-    return None, None
-
-
-FORMAT = "jointnet prediction 1"
+FORMAT = "jointnet prediction 2"
 KEY_TAG = "JOINTNET_PREDICTION"
 """Name of the tag in the mask that holds the key of the job that made it."""
+
+MASK, OVERLAY, PROBABILITIES = "_output.tif", "_overlay.png", "_probabilities.tif"
+FOOTPRINTS, CENTRE_LINES = "_footprints.geojson", "_centre_lines.geojson"
+
+
+def features_ending(target: str) -> str:
+    """Return the ending of a target's vector layer: centre lines of roads, else footprints."""
+    return CENTRE_LINES if target == "roads" else FOOTPRINTS
+
+
+def output_paths(
+    image: str | os.PathLike,
+    folder: str | os.PathLike,
+    probabilities: bool = False,
+    target: str = "buildings",
+) -> dict[str, Path]:
+    """Return where the outputs of an image go, by ending: ``<stem>_output.tif`` and so on."""
+    features = features_ending(target)
+    endings = [MASK, OVERLAY, features, features.replace(".geojson", ".qml")]
+    if probabilities:
+        endings.append(PROBABILITIES)
+    return {ending: Path(folder) / f"{RasterName(image).stem}{ending}" for ending in endings}
+
+
+def outputs_of(image: Path) -> list[Path]:
+    """Return the names of all files that a prediction of an image may write beside it."""
+    return [
+        path
+        for target in ("buildings", "roads")
+        for path in output_paths(image, "", probabilities=True, target=target).values()
+    ]
 
 
 @dataclass(frozen=True)
@@ -443,14 +102,172 @@ class PredictionOptions:
     void_white: bool = False
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` in the block into an ``OutputError`` of one line about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        words = error.strerror or one_line(error)
+        raise OutputError(f"{path}: cannot be written: {words}") from error
+
+
+class SwathFiles:
+    """The swaths of one raster that are predicted already.
+
+    A file holds the float32 rows of ``Swath.strips`` one after the other: each strip's values,
+    then its weights where it has them.
+
+    Attributes: ``folder``, ``grid`` and ``swaths``, all swaths of the grid.
+
+    Args:
+        folder: where they lie; made by ``locked`` or ``begin``.
+        grid: windows over the raster.
+        output: the file that errors in writing name, as no user knows the folder.
+    """
+
+    def __init__(self, folder: Path, grid: WindowGrid, output: Path):
+        self.folder, self.grid, self._output = Path(folder), grid, output
+        self.swaths = swaths_of(grid)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep a second run of the same job out until the block ends.
+
+        The lock goes with the process, however that ends. Where the system or the disk has no
+        locks, two runs do the same work twice; as files appear complete, they do no harm.
+
+        Raises:
+            OutputError: another process has the lock, or the folder cannot be made.
+        """
+        with ExitStack() as stack:
+            with writing(self._output):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(self.folder / "lock", "a"))
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(f"{self._output}: another process is at work on it") from None
+            except (ImportError, OSError):
+                pass
+            yield
+
+    def begin(self, job: dict) -> None:
+        """Write what is predicted here, for ``job_in``, and remove what killed runs left undone.
+
+        Raises:
+            OutputError: no right to write, or the disk has no room for the missing swaths.
+        """
+        with writing(self._output):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for draft in self.folder.glob("swath_*.f32-*"):
+                draft.unlink(missing_ok=True)
+            for drafts in self.folder.glob("drafts-*"):
+                if not (drafts / "replaced").exists():
+                    shutil.rmtree(drafts, ignore_errors=True)
+            require_space(self.folder, sum(map(self._size, self.missing())))
+            draft = self.folder / "job.json-draft"
+            draft.write_text(json.dumps(job), encoding="utf-8")
+            draft.replace(self.folder / "job.json")
+
+    def missing(self) -> list[Swath]:
+        """Return the missing swaths, top to bottom."""
+        return [swath for swath in self.swaths if not self._path(swath).exists()]
+
+    def save(self, swath: Swath, strips: Iterable[Strip]) -> None:
+        """Write one swath, which appears when it is complete.
+
+        Args:
+            swath: one of ``swaths``.
+            strips: its strips; each is written before the next is asked for.
+
+        Raises:
+            OutputError: the disk is full, or the folder is gone.
+        """
+        path = self._path(swath)
+        # Not from tempfile, whose files only their owner may read.
+        draft = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
+        try:
+            with writing(self._output):
+                with open(draft, "xb") as file:
+                    for strip in strips:
+                        for rows in (strip.values, strip.weights):
+                            if rows is not None:
+                                file.write(np.ascontiguousarray(rows, np.float32).data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(path)
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+
+    def strips(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield first row and ``(rows, width)`` float32 probabilities, NaN where void.
+
+        Raises:
+            OutputError: a swath is missing or damaged.
+        """
+        return join(map(self._load, self.swaths))
+
+    @contextmanager
+    def drafts(self) -> Iterator[Path]:
+        """Yield a folder for drafts of the outputs, gone when the block ends.
+
+        Once it holds a folder ``replaced``, outputs may lie in their places (``publishing``).
+        """
+        with (
+            writing(self._output),
+            tempfile.TemporaryDirectory(prefix="drafts-", dir=self.folder) as name,
+        ):
+            yield Path(name)
+
+    @property
+    def publishing(self) -> bool:
+        """Whether a run was killed while it put outputs made from these swaths in their places."""
+        return any(self.folder.glob("drafts-*/replaced"))
+
+    def remove(self) -> None:
+        """Delete the folder with all that it holds."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """Delete the folder where no swath was finished: there is nothing to go on from."""
+        if len(self.missing()) == len(self.swaths):
+            self.remove()
+
+    def _path(self, swath: Swath) -> Path:
+        return self.folder / f"swath_{swath.number:05}.f32"
+
+    def _size(self, swath: Swath) -> int:
+        rows = sum((end - first) * (2 if edge else 1) for first, end, edge in swath.strips())
+        return rows * self.grid.width * np.dtype(np.float32).itemsize
+
+    def _load(self, swath: Swath) -> Iterator[Strip]:
+        path, width = self._path(swath), self.grid.width
+        try:
+            size = path.stat().st_size
+            if size != self._size(swath):
+                raise OutputError(f"{path} has {size} bytes, not {self._size(swath)}; delete it")
+            with open(path, "rb") as file:
+                for first, end, edge in swath.strips():
+                    values, weights = (
+                        np.fromfile(file, np.float32, (end - first) * width).reshape(-1, width)
+                        if wanted
+                        else None
+                        for wanted in (True, edge)
+                    )
+                    yield Strip(first, values, weights)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 class RasterJob:
     """A raster, the network that predicts it, and where its outputs go.
 
-    A raster whose ground resolution is another than the network's is resampled to it as it is read
-    (see ``network_input.fed_steps``).
-
-    Attributes: ``run``, ``target``, ``image``, ``folder``, ``options``, ``info`` (of the raster),
-    ``size`` (rows and columns that the network sees) and ``grid``, the windows over these.
+    Attributes: ``run``, ``target``, ``image``, ``folder``, ``options``, ``input`` (the raster as
+    the network is fed it) and ``grid``, the windows over that.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
@@ -459,34 +276,21 @@ class RasterJob:
         options: what was chosen.
 
     Raises:
-        RasterError: no such raster, or not the bands.
+        RasterError: no such raster, or one that does not fit the network (``NetworkInput``).
     """
 
     def __init__(
         self, run: Run, image: str | os.PathLike, folder: Path, options: PredictionOptions
     ):
-        from preprocessing.rasters import RasterReader
-        from preprocessing.resampling import size_at
-
         self.run, self.options, self.target = run, options, run.config["target"]
         self.image, self.folder = RasterName(image), Path(folder)
-        self._bands = fed_bands(run, options.bands)
-        self._reader = lambda: RasterReader(self.image, self._bands, run.config["bands"])
-        with self._reader() as reader:
-            self.info = reader.info
-            self._marks = [*reader.bands, *reader.validity.marks]
-        if options.void_white:
-            # Refuses what has no white.
-            self._imagery().close()
-        self.size = (self.info.height, self.info.width)
-        if (steps := fed_steps(run, self.info.steps, options.gsd)) is not None:
-            self.size = size_at(*self.size, steps, run.config["gsd"])
-        self.grid = WindowGrid(*self.size, run.config["window"], run.config["overlap"])
+        self.input = NetworkInput(run, image, options.bands, options.gsd, options.void_white)
+        self.grid = WindowGrid(*self.input.size, run.config["window"], run.config["overlap"])
         self._begun = files_of(self.image)
 
     @property
     def resumable(self) -> bool:
-        """Whether another start can go on from the bands: not for weights that have no file."""
+        """Whether another start can go on from the swaths: not for weights that have no file."""
         return (self.run.folder / WEIGHTS).is_file()
 
     @property
@@ -502,23 +306,26 @@ class RasterJob:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Where the outputs go, by kind."""
+        """Where the outputs go, by ending."""
         return output_paths(self.image, self.folder, self.options.probabilities, self.target)
 
     @cached_property
     def described(self) -> dict[str, Any]:
         """All that the outputs depend on, plain values."""
         options = asdict(self.options) | {"threshold": self.threshold, "target": self.target}
-        options |= {"batch_size": self.batch_size, "bands": self._bands and list(self._bands)}
+        options["batch_size"] = self.batch_size
+        options["bands"] = self.input.bands and list(self.input.bands)
+        weights = self.run.folder / WEIGHTS
         return {
             "format": FORMAT,
-            "weights": weights_of(self.run),
+            # A network that was never written is like no other.
+            "weights": hash_file(weights) if self.resumable else uuid.uuid4().hex,
             "network": self.run.config.get("network"),
-            "precision": precision_of(self.run),
+            "precision": getattr(getattr(self.run.model, "dtype_policy", None), "name", "float32"),
             "window": self.run.config["window"],
             "overlap": self.run.config["overlap"],
-            "raster": raster_of(self.info, self._marks, self.image),
-            "size": list(self.size),
+            "raster": raster_of(self.input.info, self.input.marks, self.image),
+            "size": list(self.input.size),
             "image": self._begun,
             "options": options,
         }
@@ -529,32 +336,24 @@ class RasterJob:
         return hashlib.sha256(json.dumps(self.described, sort_keys=True).encode()).hexdigest()
 
     @cached_property
-    def files(self) -> BandFiles:
-        """The bands that are predicted already."""
-        name = f".{self.image.stem[:80]}_{self.key[:12]}.bands"
-        return BandFiles(self.folder / name, self.grid)
+    def files(self) -> SwathFiles:
+        """The swaths that are predicted already."""
+        name = f".{self.image.stem[:80]}_{self.key[:12]}.swaths"
+        return SwathFiles(self.folder / name, self.grid, self.paths[MASK])
 
-    def begin(self) -> list[Band]:
-        """Make the folder for the bands, or find it; which of them are missing.
+    def begin(self) -> list[Swath]:
+        """Prepare the folder of swaths, and return those that are missing.
 
         Raises:
-            OutputError: it cannot be made, or the disk has no room.
+            OutputError: it cannot be written, or the disk has no room.
         """
-        try:
-            place = {"run": os.path.abspath(self.run.folder), "path": absolute_name(self.image)}
-            options = {"options": asdict(self.options)}
-            self.files.begin(self.described | place | options | {"key": self.key})
-        except OutputError as error:
-            # The user named another folder than the hidden one.
-            words = str(error).split(": ", 1)[-1]
-            raise OutputError(f"{self.paths[MASK]}: {words}") from error
-        except OSError as error:
-            words = error.strerror or " ".join(str(error).split())
-            raise OutputError(f"{self.paths[MASK]}: cannot be written: {words}") from error
+        place = {"run": os.path.abspath(self.run.folder), "path": absolute_name(self.image)}
+        told = place | {"options": asdict(self.options), "key": self.key}
+        self.files.begin(self.described | told)
         return self.files.missing()
 
     def is_done(self) -> bool:
-        """Whether all outputs are there, made by this very job."""
+        """Return whether all outputs are there, made by this very job."""
         from preprocessing.raster_access import raster_tags
 
         if not all(path.is_file() for path in self.paths.values()):
@@ -564,70 +363,46 @@ class RasterJob:
         except RasterError:
             return False
 
-    def predict(self, band: Band, advance: Any = None) -> None:
-        """Predict one band and keep it.
+    def predict(self, swath: Swath, advance: Callable[[], Any] | None = None) -> None:
+        """Predict one swath and keep it.
 
         Args:
-            band: one of ``files.bands``.
+            swath: one of ``files.swaths``.
             advance: called after each window that was read.
 
         Raises:
             RasterError: the raster cannot be read there, or has changed since the job began.
             RunError: the network gives what is not finite.
-            OutputError: the band cannot be written.
+            OutputError: the swath cannot be written.
         """
         self.refuse_changed()
-        with self._fed() as reader:
+        with self.input.fed() as reader:
 
             def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
                 if advance is not None:
                     advance()
                 return reader.read(window)
 
-            # Closed before the raster is: another thread may be reading it.
-            strips = predict_band(read, self.grid, band, self._finite, self.batch_size)
-            with closing(strips):
-                self.files.save(band, self._unchanged(strips))
+            def unchanged(strips: Iterator[Strip]) -> Iterator[Strip]:
+                yield from strips
+                # Before the swath counts as finished.
+                self.refuse_changed()
 
-    def reader(self) -> "RasterReader":
-        """The raster, opened with the bands that the network is fed, at its own size."""
-        return self._reader()
+            # Closed before the raster is: another thread may be reading it.
+            strips = predict_swath(read, self.grid, swath, self._finite, self.batch_size)
+            with closing(strips):
+                self.files.save(swath, unchanged(strips))
 
     def strips(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Probabilities of all bands on the raster's own grid.
+        """Yield the probabilities of all swaths on the raster's own grid.
 
-        Yields:
-            First row and ``(rows, width)`` float32 of consecutive strips; NaN where void.
+        First row and ``(rows, width)`` float32 of consecutive strips; NaN where void.
 
         Raises:
-            OutputError: a band is missing or damaged.
+            OutputError: a swath is missing or damaged.
             RasterError: the raster cannot be read.
         """
-        from preprocessing.resampling import resampled_strips
-
-        own = (self.info.height, self.info.width)
-        if self.size == own:
-            yield from self.files.strips()
-            return
-        with self._imagery() as reader:
-            for first, strip in resampled_strips(self.files.strips(), self.size, own):
-                _, valid = reader.read(Window(first, 0, *strip.shape))
-                # Imagery too little to be fed has no target.
-                yield first, np.where(valid, np.nan_to_num(strip), np.float32(np.nan))
-
-    def _fed(self) -> "RasterReader | ResampledReader | WhiteIsVoid":
-        """The raster at the size that the network sees."""
-        from preprocessing.resampling import ResampledReader
-
-        if self.size == (self.info.height, self.info.width):
-            return self._imagery()
-        return ResampledReader(self._imagery(), *self.size)
-
-    def _imagery(self) -> "RasterReader | WhiteIsVoid":
-        """The raster at its own size, with what counts as void."""
-        from preprocessing.resampling import WhiteIsVoid
-
-        return WhiteIsVoid(self._reader()) if self.options.void_white else self._reader()
+        return self.input.on_own_grid(self.files.strips())
 
     def refuse_changed(self) -> None:
         """Refuse a raster that has changed since the job began.
@@ -638,8 +413,8 @@ class RasterJob:
         found = compare_files(self._begun, files_of(self.image))
         if found == "gone":
             raise RasterError(
-                f"{self.image}: gone, in whole or in part, or not to be reached any more; once it "
-                "is there again as it was, the same command goes on from what is predicted"
+                f"{self.image}: gone, in whole or in part; once it is there again as it was, the "
+                "same command goes on from what is predicted"
             )
         if found == "changed":
             # Of no use to any other start: the key is another one then.
@@ -647,11 +422,6 @@ class RasterJob:
             raise RasterError(
                 f"{self.image}: changed while it was predicted; start again once it is complete"
             )
-
-    def _unchanged(self, strips: Any) -> Any:
-        yield from strips
-        # Before the band counts as finished.
-        self.refuse_changed()
 
     def _finite(self, images: np.ndarray) -> np.ndarray:
         predict = self.run.model.predict_on_batch
@@ -664,39 +434,125 @@ class RasterJob:
         return results
 
 
-MASK, OVERLAY = "_output.tif", "_overlay.png"
-FOOTPRINTS, CENTRE_LINES = "_footprints.geojson", "_centre_lines.geojson"
-PROBABILITIES = "_probabilities.tif"
+def job_in(folder: Path, load: Callable[[str, str, str], Run]) -> RasterJob:
+    """Return the job whose swaths lie in a folder, for a process that knows nothing else of it.
+
+    Args:
+        folder: of a ``SwathFiles``.
+        load: gives a network by the folder of its run, its precision and the hash of its weights.
+
+    Raises:
+        RunError: there is no job, its run has changed or cannot be loaded.
+        RasterError: the raster has changed or cannot be read.
+    """
+    try:
+        told = json.loads((Path(folder) / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder} holds no job to go on with: {error}") from None
+    run = load(told["run"], told["precision"], told["weights"])
+    job = RasterJob(run, told["path"], Path(folder).parent, PredictionOptions(**told["options"]))
+    if job.key != told["key"]:
+        raise RunError(
+            f"{told['path']} or the weights of {told['run']} have changed since {folder} was "
+            "begun; start again"
+        )
+    return job
 
 
-def layer_of(target: str) -> str:
-    """The kind of layer that a target gets: roads centre lines, anything else footprints."""
-    return CENTRE_LINES if target == "roads" else FOOTPRINTS
+def files_of(image: RasterName) -> list[list]:
+    """Return name, size and time of change of all files of a raster, without reading pixels.
+
+    Names are bare, as machines may see a shared file system under different paths; it is taken to
+    tell all of them the same size and time, as NFS, SMB and Lustre do. A copy keeps the time by
+    ``cp -p`` or ``rsync -t``. Of an archive, it is that of the archive.
+
+    Of remote files nothing is known: a change is not noticed unless size, bands, dtype or place of
+    the raster are others.
+
+    Returns:
+        The raster's own file, then the others: ``[name, size in bytes, change]``, the last two
+        None where they are unknown. A remote name is the whole address, without a signature.
+
+    Raises:
+        RasterError: no such file, or no raster.
+    """
+    from preprocessing.raster_access import raster_files
+
+    return [_entry(RasterName(name)) for name in raster_files(image)]
 
 
-def style_of(layer: str) -> str:
-    """The kind of the QGIS style beside a layer, such as ``_footprints.qml``."""
-    return layer.replace(".geojson", ".qml")
+def compare_files(was: list[list], now: list[list]) -> Literal["same", "gone", "changed"]:
+    """Say what has become of files, by ``files_of``.
+
+    Args:
+        was: what they were; what was unknown then is not compared.
+        now: what they are.
+
+    Returns:
+        "gone" where files are missing while all others are what they were.
+    """
+    unknown = {name for name, *stamp in was if stamp == [None, None]}
+    was, now = ([entry for entry in found if entry[0] not in unknown] for found in (was, now))
+    if was == now:
+        return "same"
+    left = [entry for entry in now if entry[1:] != [None, None]]
+    return "gone" if all(entry in was for entry in left) else "changed"
 
 
-def output_paths(
-    image: str | os.PathLike,
-    folder: str | os.PathLike,
-    probabilities: bool = False,
-    target: str = "buildings",
-) -> dict[str, Path]:
-    """Where the outputs of an image go, by kind: ``<stem>_output.tif`` and so on."""
-    layer = layer_of(target)
-    kinds = [MASK, OVERLAY, layer, style_of(layer)]
-    if probabilities:
-        kinds.append(PROBABILITIES)
-    return {kind: Path(folder) / f"{RasterName(image).stem}{kind}" for kind in kinds}
+def raster_of(info: "RasterInfo", marks: list, image: RasterName) -> list:
+    """Return what a raster is beside its files, plain values.
+
+    Args:
+        info: of the raster.
+        marks: numbers of the bands that are fed, and what says where they are void.
+        image: the raster; of a subdataset, a member of an archive or a remote file the name
+            counts, without the folders of this machine.
+    """
+    if image.is_file():
+        name = ""
+    elif image.url:
+        name = image.replace(image.url, image.unsigned_url)
+    else:
+        name = _with_paths(image, os.path.basename)
+    crs = info.crs.to_wkt() if info.crs else None
+    points = [[p.row, p.col, p.x, p.y] for p in info.gcps]
+    return [name, info.band_count, info.dtype, crs, list(info.transform), points, *map(str, marks)]
 
 
-def outputs_of(image: Path) -> list[Path]:
-    """Return the names of all files that a prediction of an image may write beside it."""
-    return [
-        path
-        for target in ("buildings", "roads")
-        for path in output_paths(image, "", probabilities=True, target=target).values()
-    ]
+def absolute_name(image: RasterName) -> str:
+    """Return the raster's name for processes that run in another folder."""
+    return os.path.abspath(image) if image.is_file() else _with_paths(image, os.path.abspath)
+
+
+def _entry(name: RasterName) -> list:
+    if name.url:
+        return [name.unsigned_url, None, None]
+    path = _on_disk(name)
+    try:
+        stat = os.stat(path)
+    except OSError:
+        # Not a file of this machine.
+        return [str(name), None, None]
+    return [os.path.basename(path), stat.st_size, stat.st_mtime_ns]
+
+
+def _with_paths(image: RasterName, change: Callable[[str], str]) -> str:
+    """Return a name with the paths in it changed."""
+    from preprocessing.raster_access import raster_files
+
+    name = str(image)
+    for path in {_on_disk(file) for file in raster_files(image)}:
+        if os.path.isfile(path):
+            name = name.replace(path, change(path), 1)
+    return name
+
+
+def _on_disk(name: str) -> str:
+    """Return the file itself, or the archive that holds it."""
+    inside = name.split("/", 2)[-1] if name.startswith("/vsi") else ""
+    # The archive is one of the folders that the path of a member seems to lie in.
+    while inside.strip("/"):
+        if os.path.isfile(inside):
+            return inside
+        inside = inside.rpartition("/")[0]
+    return name

@@ -1,20 +1,17 @@
-"""Predicting the bands of a raster in this process."""
+"""From rasters to outputs: checked, predicted, and published together once complete."""
 
 import os
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jointnet.band_cluster import predict_on_cluster
 from jointnet.metrics import threshold_mask
-from jointnet.network_input import check_raster
 from jointnet.raster_job import (
     KEY_TAG,
     MASK,
@@ -22,12 +19,12 @@ from jointnet.raster_job import (
     PROBABILITIES,
     PredictionOptions,
     RasterJob,
-    layer_of,
+    features_ending,
     output_paths,
 )
 from jointnet.runs import Run
-from jointnet.workers import part_of, predict_bands, predict_with_workers
-from preprocessing.errors import OutputError
+from jointnet.workers import Failures, Workers
+from preprocessing.errors import JointNetError, OutputError, RasterError, listed, one_line
 from preprocessing.image_names import RasterName
 from preprocessing.output_files import publish_all, refuse_existing
 from preprocessing.tiling import Window
@@ -50,10 +47,10 @@ def check_outputs(
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file; --output names a folder")
     stems = Counter(image.stem for image in images)
-    doubled = [str(image) for image in images if stems[image.stem] > 1]
+    doubled = [image for image in images if stems[image.stem] > 1]
     if doubled:
         raise OutputError(
-            f"{', '.join(doubled[:4])}: images of one name would write the same outputs; "
+            f"{listed(doubled)}: images of one name would write the same outputs; "
             "predict them one by one, each with an --output of its own"
         )
     sources = {image.resolve() for image in images}
@@ -64,52 +61,16 @@ def check_outputs(
             refuse_existing(path, overwrite)
 
 
-class ProbabilitySpool:
-    """Rows of float32 in a file without a format, four bytes a pixel.
-
-    Features are complete in another order than rows are, and a long one needs rows of long ago:
-    the file has them without the memory, and without the time that a GeoTIFF takes.
-
-    Args:
-        path: the file; it comes to be with the first rows.
-        width: columns of the raster.
-    """
-
-    def __init__(self, path: Path, width: int) -> None:
-        self.path, self.width = path, width
-
-    def write(self, rows: np.ndarray) -> None:
-        """Append rows, ``(n, width)`` float32.
-
-        Raises:
-            OSError: disk full.
-        """
-        with open(self.path, "ab") as file:
-            file.write(np.ascontiguousarray(rows, np.float32).data)
-
-    def read(self, window: Window) -> np.ndarray:
-        """A window of rows that were written, float64 ``(height, width)``.
-
-        Raises:
-            OSError: the file is gone, or ends before the window does.
-        """
-        offset = window.row * self.width * np.dtype(np.float32).itemsize
-        count = window.height * self.width
-        values = np.fromfile(self.path, np.float32, count, offset=offset)
-        if len(values) < count:
-            raise OSError(f"{self.path} ends before row {window.row + window.height}")
-        columns = slice(window.column, window.column + window.width)
-        return values.reshape(window.height, self.width)[:, columns].astype(np.float64)
-
-
 @dataclass(frozen=True)
 class RasterPrediction:
     """What was predicted from one raster.
 
     Attributes:
         image: the raster.
-        outputs: files written: mask, overlay, layer, its style and, if asked for, probabilities.
-        notes: sentences worth reading, see ``network_input.check_raster``.
+        target: what the network finds, such as "buildings".
+        outputs: files written: mask, overlay, vector layer, its style and, if asked for,
+            probabilities.
+        notes: sentences worth reading, see ``NetworkInput``.
         features: number of footprints or, of roads, centre lines.
         total: their area or length in all.
         unit: of that: "m2", "m", or "px" where the raster has no place on the ground.
@@ -120,6 +81,7 @@ class RasterPrediction:
     """
 
     image: RasterName
+    target: str
     outputs: tuple[Path, ...]
     notes: tuple[str, ...]
     features: int
@@ -134,6 +96,21 @@ class RasterPrediction:
     def target_share(self) -> float:
         """Target among valid pixels, 0..1; 0 where all is void."""
         return self.target_pixels / max(self.valid_pixels, 1)
+
+    def describe(self) -> str:
+        """Say in one line what was written and found."""
+        first, *others = self.outputs
+        files = ", ".join([str(first), *(path.name for path in others)])
+        roads = self.target == "roads"
+        found = f"{self.features:,} {'centre line' if roads else 'footprint'}"
+        found += "s"[: self.features != 1]
+        if roads:
+            metres = self.unit == "m"
+            found += f", {self.total / 1e3:,.1f} km" if metres else f", {self.total:,.0f} px"
+        empty = "all void: outputs empty"
+        share = f"{self.target_share:.1%} {self.target}" if self.valid_pixels else empty
+        speed = f"{self.seconds:.1f} s, {self.pixels / 1e6 / self.seconds:.2f} Mpx/s"
+        return f"{files}: {found}, {share}, {speed}"
 
 
 def predict_raster(
@@ -159,111 +136,132 @@ def predict_raster(
     their area and mean probability or, of roads, ``<stem>_centre_lines.geojson`` their centre
     lines with length and mean probability, each as ``experiments/vectorise.py`` makes it by
     default, with a QGIS style (``.qml``). They appear together once all are complete; on any
-    failure none does. Until then the disk holds the bands that are predicted and, while the
+    failure none does. Until then the disk holds the swaths that are predicted and, while the
     outputs are made, four bytes a pixel more.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
         image: anything GDAL reads, of any size, in the dtype that the network was trained on.
         folder: where the outputs go; made where it is missing.
-        bands: 1-based bands to feed; None for those named in training, else by colour
-            interpretation.
+        bands: as all up to ``void_white`` but ``overwrite``, see ``PredictionOptions``.
         threshold: probability from which a pixel is target, 0..1; None for the run's own.
-        probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
+        probabilities: write ``<stem>_probabilities.tif`` too.
         overwrite: replace outputs that exist.
-        batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
-        augment: take the mean over the eight flips and rotations of every window, in eight times
-            the time.
-        gsd: ground metres per pixel, where the raster does not say; ``"native"`` for no resampling
-            to the network's; see ``network_input.fed_steps``.
-        void_white: white areas are void, see ``preprocessing.resampling``.
-        workers: processes that share the work; each takes the memory of one.
+        batch_size: windows predicted at once.
+        augment: take the mean over eight flips and rotations.
+        gsd: ground metres per pixel, or ``"native"``.
+        void_white: white areas are void.
+        workers: processes that share the work; each takes the memory of one. In a script, call it
+            below ``if __name__ == "__main__":`` where there are several.
         progress: show a bar while predicting, if standard error is a terminal.
 
     Returns:
         What was written, and figures about it.
 
     Raises:
-        RasterError: the raster cannot be read or fed, see ``network_input.check_raster``.
-        OutputError: outputs exist, or cannot be written.
+        RasterError: the raster cannot be read or fed, see ``NetworkInput``.
+        OutputError: outputs exist or cannot be written, or another process is at work on them.
         RunError: the run cannot predict rasters.
     """
-    image, folder = RasterName(image), Path(folder)
     options = PredictionOptions(
         bands, threshold, probabilities, batch_size, augment, gsd, void_white
     )
-    job = RasterJob(run, image, folder, options)
-    check_outputs([image], folder, probabilities, overwrite or job.files.publishing, job.target)
-    return run_job(job, overwrite=overwrite, workers=workers, progress=progress)
+    job = RasterJob(run, image, Path(folder), options)
+    overwrite = overwrite or job.files.publishing
+    check_outputs([job.image], folder, probabilities, overwrite, job.target)
+    with Workers(workers) as shared:
+        return _predict(job, shared, overwrite, progress)
 
 
-def run_job(
-    job: RasterJob,
+def predict_rasters(
+    jobs: Sequence[RasterJob],
     *,
     overwrite: bool = False,
     workers: int = 1,
     cluster: str | None = None,
-    part: tuple[int, int] | None = None,
-    progress: bool = False,
-) -> RasterPrediction | None:
-    """Predict what is missing of a job, and make its outputs once nothing is.
+    say: Callable[[str], Any] = print,
+) -> list[str]:
+    """Predict several rasters, all checked before the first is predicted.
 
     Args:
-        job: what to predict, as far as it has not been.
+        jobs: of one network, folder and options; none of them done.
         overwrite: replace outputs that exist.
-        workers: processes that share the work.
-        cluster: address of a Dask scheduler whose workers do it in their place.
-        part: (k, n) predicts only every nth band, from the kth on; who finishes the last of all
-            parts' bands makes the outputs.
-        progress: show a bar while predicting, if standard error is a terminal.
+        workers: processes of this machine that share each raster.
+        cluster: scheduler of a Dask cluster to use in their place.
+        say: gets a line for each note, and for each raster that is done.
 
     Returns:
-        What was written, and figures about it; None where other parts are missing, or another
-        part makes the outputs.
+        A line for each raster that failed; the others are finished.
 
     Raises:
-        RasterError, OutputError, RunError: see ``predict_raster``.
+        OutputError: outputs exist or cannot be written, see ``check_outputs``.
     """
+    for job in jobs[:1]:
+        begun = [other.image for other in jobs if not other.files.publishing]
+        check_outputs(begun, job.folder, job.options.probabilities, overwrite, job.target)
+    for job in jobs:
+        for note in job.input.notes:
+            say(f"{job.image.name}: {note}")
+    failures = []
+    with Workers(workers, cluster) as shared:
+        for job in jobs:
+            try:
+                done = _predict(job, shared, overwrite or job.files.publishing, progress=True)
+            except JointNetError as error:
+                failures.append(one_line(error))
+            else:
+                say(done.describe())
+    return failures
+
+
+def _predict(job: RasterJob, workers: Workers, overwrite: bool, progress: bool) -> RasterPrediction:
+    """Predict what is missing of a job, and make its outputs."""
     began = time.perf_counter()
-    notes = check_raster(job.run, job.image, job.options.bands, job.options.gsd)
-    try:
-        missing = job.begin()
-        if part is not None:
-            predict_bands(job, part_of(missing, *part), progress)
-            if job.files.missing():
-                return None
-        elif cluster is not None and missing:
-            predict_on_cluster(job, cluster, progress)
-        elif workers > 1 and len(missing) > 1:
-            predict_with_workers(job, workers, progress)
-        else:
-            predict_bands(job, missing, progress)
-        if not job.files.claim():
-            if part is not None:
-                return None
-            words = f"another process is writing it; if none is, delete {job.files.claim_file}"
-            raise OutputError(f"{job.paths[MASK]}: {words}")
-        counts = finish(job, overwrite or job.files.publishing)
-    except BaseException:
-        job.files.release()
-        if not job.resumable:
-            job.files.remove()
-        elif part is None:
-            # Of several parts, another may be about to write the first band.
-            job.files.remove_if_empty()
-        raise
+    with job.files.locked():
+        try:
+            missing = job.begin()
+            if failures := workers.predict(job, missing, progress):
+                raise RasterError(_lost(job, failures))
+            counts = finish(job, overwrite)
+        except BaseException:
+            if job.resumable:
+                job.files.remove_if_empty()
+            else:
+                job.files.remove()
+            raise
+    height, width = job.input.own_size
     return RasterPrediction(
         image=job.image,
+        target=job.target,
         outputs=tuple(job.paths.values()),
-        notes=tuple(notes),
+        notes=tuple(job.input.notes),
         **counts,
-        pixels=job.info.height * job.info.width,
+        pixels=height * width,
         seconds=time.perf_counter() - began,
     )
 
 
+def _lost(job: RasterJob, failures: Failures) -> str:
+    """Say in one line what could not be read, and what is kept."""
+    swaths, line = len(job.files.swaths), str(failures[0][1])
+    if swaths == 1:
+        return line
+    # Of the raster's own grid, where the network saw another.
+    scale = job.input.own_size[0] / job.input.size[0]
+    spans = [
+        f"{round(swath.first * scale)} to {round(swath.last * scale)}" for swath, _ in failures
+    ]
+    line = f"{line.rstrip('.')}; rows {listed(spans)} are missing"
+    if not (kept := swaths - len(job.files.missing())):
+        return line
+    return (
+        f"{line}, {kept} of {swaths} swaths are kept: while the file stays as it is, the same "
+        "command goes on from them"
+    )
+
+
 def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
-    """Make the outputs of a raster of which all bands are predicted.
+    """Make the outputs of a raster of which all swaths are predicted.
 
     Args:
         job: what was predicted.
@@ -275,32 +273,33 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
 
     Raises:
         RasterError: the raster has changed since it was predicted.
-        OutputError: outputs exist or cannot be written, or a band is missing.
+        OutputError: outputs exist or cannot be written, or a swath is missing.
     """
     from preprocessing.pictures import overlay, write_png
     from preprocessing.vector_writers import write_layers
     from preprocessing.vectorising import features_of
 
     paths = job.paths
-    with job.reader() as reader, _drafts(job) as hidden:
-        drafts = {kind: hidden / path.name for kind, path in paths.items()}
-        spool = ProbabilitySpool(hidden / "probabilities", job.info.width)
-        valid, target = _write_rasters(job, drafts, spool)
-        features = features_of(job.target, drafts[MASK], spool.read)
-        write_layers(features, [drafts[layer_of(job.target)]], features.geometry_type)
-        spool.path.unlink()
-        write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
-        job.refuse_changed()
-        job.files.begin_publishing()
-        # The mask, which says by its tag that all is done, is the last to arrive.
-        moves = [(drafts[kind], paths[kind]) for kind in paths if kind != MASK]
-        moves.append((drafts[MASK], paths[MASK]))
+    with job.input.open() as reader, job.files.drafts() as folder:
+        drafts = {ending: folder / path.name for ending, path in paths.items()}
+        spool = ProbabilitySpool(folder / "probabilities", job.input.info.width)
         try:
-            publish_all(moves, Path(tempfile.mkdtemp(dir=hidden)), overwrite)
-        except BaseException:
-            # All is as it was: another start must not take what lies there for its own.
-            job.files.end_publishing()
-            raise
+            valid, target = _write_rasters(job, drafts, spool)
+            features = features_of(job.target, drafts[MASK], spool.read)
+            write_layers(features, [drafts[features_ending(job.target)]], features.geometry_type)
+            spool.path.unlink()
+            write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
+        except OutputError as error:
+            # The user named another folder than the hidden one.
+            raise OutputError(str(error).replace(str(folder), str(job.folder))) from error
+        job.refuse_changed()
+        # From here on outputs may lie in their places; should this process be killed, the next
+        # start may replace them. On any exception they are gone, and so is this folder.
+        replaced = folder / "replaced"
+        replaced.mkdir()
+        # The mask, which says by its tag that all is done, is the last to arrive.
+        moves = [(drafts[ending], paths[ending]) for ending in paths if ending != MASK]
+        publish_all([*moves, (drafts[MASK], paths[MASK])], replaced, overwrite)
     job.files.remove()
     return {
         "features": features.count,
@@ -311,36 +310,19 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _drafts(job: RasterJob) -> Iterator[Path]:
-    """A folder among the bands, so that a process that is killed leaves nothing else behind.
-
-    What goes wrong in it is told of the folder that the user named.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="drafts-", dir=job.files.folder) as name:
-            try:
-                yield Path(name)
-            except OutputError as error:
-                raise OutputError(str(error).replace(name, str(job.folder))) from error
-    except OSError as error:
-        words = error.strerror or " ".join(str(error).split())
-        raise OutputError(f"{job.paths[MASK]}: cannot be written: {words}") from error
-
-
 def _write_rasters(
-    job: RasterJob, paths: dict[str, Path], spool: ProbabilitySpool
+    job: RasterJob, paths: dict[str, Path], spool: "ProbabilitySpool"
 ) -> tuple[int, int]:
-    """The mask and, if wanted, the probabilities; valid pixels and those of the target."""
+    """Write the mask and, if wanted, the probabilities; count valid pixels and target pixels."""
     from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 
     valid_pixels = target_pixels = 0
     tags = {KEY_TAG: job.key}
     with ExitStack() as stack:
-        mask_file = stack.enter_context(MaskWriter(paths[MASK], job.info, tags=tags))
-        probability_file: Any = None
+        mask_file = stack.enter_context(MaskWriter(paths[MASK], job.input.info, tags=tags))
+        probability_file = None
         if PROBABILITIES in paths:
-            writer = ProbabilityWriter(paths[PROBABILITIES], job.info, tags=tags)
+            writer = ProbabilityWriter(paths[PROBABILITIES], job.input.info, tags=tags)
             probability_file = stack.enter_context(writer)
         for first, strip in job.strips():
             window = Window(first, 0, *strip.shape)
@@ -354,3 +336,40 @@ def _write_rasters(
             valid_pixels += int((mask <= 1).sum())
             target_pixels += int((mask == 1).sum())
     return valid_pixels, target_pixels
+
+
+class ProbabilitySpool:
+    """Rows of float32 in a file without a format, four bytes a pixel.
+
+    Features are complete in another order than rows are, and a long one needs rows of long ago.
+    The file has them without the memory, and without the time that a GeoTIFF takes.
+
+    Args:
+        path: the file; made with the first rows.
+        width: columns of the raster.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path, self.width = path, width
+
+    def write(self, rows: np.ndarray) -> None:
+        """Append rows, ``(n, width)`` float32.
+
+        Raises:
+            OSError: disk full.
+        """
+        with open(self.path, "ab") as file:
+            file.write(np.ascontiguousarray(rows, np.float32).data)
+
+    def read(self, window: Window) -> np.ndarray:
+        """Read a window of rows that were written, float64 ``(height, width)``.
+
+        Raises:
+            OSError: the file is gone, or ends before the window does.
+        """
+        offset = window.row * self.width * np.dtype(np.float32).itemsize
+        values = np.fromfile(self.path, np.float32, window.height * self.width, offset=offset)
+        if len(values) < window.height * self.width:
+            raise OSError(f"{self.path} ends before row {window.row + window.height}")
+        columns = slice(window.column, window.column + window.width)
+        return values.reshape(window.height, self.width)[:, columns].astype(np.float64)

@@ -1,6 +1,7 @@
 """What several test modules need: run folders, a network that is no network, small images."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import Result
 from rasterio.errors import NotGeoreferencedWarning
 
 from jointnet import JointNet
+from jointnet.prediction import Predict, Read, WindowGrid, join, predict_swath, swaths_of
 from jointnet.runs import WEIGHTS, Run, describe_network, load_run, save_weights
 from preprocessing.output_files import write_json
 
@@ -77,6 +79,14 @@ def stand_in_run(**config: Any) -> Run:
 def stored_stand_in_run(folder: Path) -> Run:
     """A run on disk, so that its jobs can be gone on with; fast, as its network is a filter."""
     return replace(load_run(make_run(folder)), model=StandIn())
+
+
+def predict_strips(
+    read: Read, grid: WindowGrid, predict: Predict, batch_size: int = 4
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Predict all swaths of a raster, one after the other, and join them."""
+    swaths = swaths_of(grid)
+    return join(predict_swath(read, grid, swath, predict, batch_size) for swath in swaths)
 
 
 def write_image(path: Path, image: np.ndarray, **profile: Any) -> Path:

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from jointnet import recipe as recipe_module
-from jointnet.network_input import check_raster
+from jointnet.network_input import NetworkInput
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import Run
 from jointnet.training_settings import Recipe
@@ -179,7 +179,7 @@ def test_infrared_tagged_alpha_is_fed_where_it_is_named(infrared, eager):
     assert run.config["band_numbers"] == [1, 2, 3, 4]
     image = infrared / "data" / "images" / "ashby1.tif"
     # The run's bands without being asked for, and others where they are.
-    check_raster(run, image)
+    NetworkInput(run, image)
     probabilities, _ = predict(run, image, infrared / "found")
     assert np.isfinite(probabilities).all()
     named, _ = predict(run, image, infrared / "named", bands=(1, 2, 3, 4))

@@ -48,7 +48,7 @@ class Filling(StandIn):
         return super().predict_on_batch(images)
 
 
-# Noise, so that the outputs are as large as they can be. The two bands of probabilities take
+# Noise, so that the outputs are as large as they can be. The two swaths of probabilities take
 # 640 kB: the second size ends between them, the first while the outputs are written.
 @pytest.mark.parametrize("filled", [0, 800_000])
 def test_a_full_disk_and_a_larger_one(tmp_path, disk, filled):
@@ -65,9 +65,9 @@ def test_a_full_disk_and_a_larger_one(tmp_path, disk, filled):
     with pytest.raises(OutputError, match="No space left|disk|cannot be written") as told:
         predict_raster(filling, image, folder, probabilities=True)
     assert "\n" not in str(told.value)
-    # Nothing but what was there, and the bands to go on from.
+    # Nothing but what was there, and the swaths to go on from.
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {"other"}
-    kept = list(folder.glob(".a_*.bands/band_*.f32"))
+    kept = list(folder.glob(".a_*.swaths/swath_*.f32"))
     assert kept
     assert (len(kept) < 2) == (filled > 0)
 

@@ -268,7 +268,9 @@ def test_bands_named_and_then_what_is_next(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run())
     bands = ["--bands", "1,1,1"]
     result, output, base = found_by(cases / "rotated.tif", tmp_path, *bands)
-    assert result.exit_code == 0 and "No CRS: the layer will be in pixel coordinates" in output
+    assert (
+        result.exit_code == 0 and "No CRS: the vector layer will be in pixel coordinates" in output
+    )
     check_outputs(cases / "rotated.tif", base, imagery(cases / "rotated.tif"))
     for name, dtype in (("riotiler_cog_gcps.tif", "uint16"), ("riotiler_inverted_lat.tif", "fl")):
         result, output, _ = found_by(cases / name, tmp_path, *bands)
@@ -350,7 +352,7 @@ def test_each_as_a_copy_of_three_bands(cases, name, tmp_path, monkeypatch):
         assert output.startswith(f"{name}: {PLACED_BY_POINTS}")
         assert "less than a pixel" in output and " m per pixel, the model was trained" in output
     if name in NO_GROUND:
-        assert "No CRS: the layer will be in pixel coordinates" in output
+        assert "No CRS: the vector layer will be in pixel coordinates" in output
 
 
 def test_control_points_place_the_footprints_and_their_area(cases, tmp_path, monkeypatch):

@@ -1,12 +1,10 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,10 @@ from affine import Affine
 from click.testing import CliRunner
 
 from experiments import infer
-from jointnet.runs import load_run
+from jointnet import raster_prediction
 from preprocessing.errors import OutputError
 from preprocessing.rasters import RasterReader, read_image, read_label
-from tests.helpers import StandIn, blotches, make_run, stand_in_run, write_image
+from tests.helpers import blotches, make_run, stand_in_run, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ["a_footprints.geojson", "a_footprints.qml", "a_output.tif", "a_overlay.png"]
@@ -105,7 +103,7 @@ def test_several_images(folder, stand_in):
     result = call("--image", "a.tif", "b.tif", "c.tif")
     assert result.exit_code == 0 and len(written(folder / "results")) == 12
     note, *lines = result.stdout.splitlines()
-    assert note.startswith("b.tif: No CRS: the layer will be in pixel coordinates")
+    assert note.startswith("b.tif: No CRS: the vector layer will be in pixel coordinates")
     assert [line.split(",")[0] for line in lines] == [
         f"results/{name}_output.tif" for name in "abc"
     ]
@@ -124,34 +122,6 @@ def test_what_is_done_is_not_done_again(folder, run_folder):
     assert "footprint" in call(*words, "--overwrite").stdout
 
 
-def test_parts_share_the_bands_and_the_last_writes_the_outputs(folder, run_folder):
-    # Rows of windows lie 112 apart: two bands.
-    write_image(folder / "b.tif", blotches(2000, 30))
-    words = ("--image", "b.tif", "--model", run_folder)
-    first = call(*words, "--part", "2/2")
-    assert first.stdout == "b.tif: this part is done, 1 of 2 bands are missing\n"
-    assert all(name.startswith(".b_") for name in written(folder / "results"))
-    last = call(*words, "--part", "1/2")
-    assert last.stdout.startswith("results/b_output.tif, ")
-    assert written(folder / "results") == [name.replace("a_", "b_", 1) for name in OUTPUTS]
-    assert "done already" in call(*words, "--part", "2/2").stdout
-    assert call(*words, "--output", "whole").exit_code == 0
-    for name in written(folder / "whole"):
-        assert (folder / "whole" / name).read_bytes() == (folder / "results" / name).read_bytes()
-
-
-def test_a_part_that_another_has_overtaken_says_so(folder, stand_in, monkeypatch):
-    """Its last band was the last of all, but who looked first has made the outputs."""
-
-    def overtaken(job, part, **options):
-        assert run_job(job, **options) is not None
-
-    run_job = infer.run_job
-    monkeypatch.setattr(infer, "run_job", overtaken)
-    result = call("--image", "a.tif", "--part", "1/2")
-    assert result.stdout == "results/a_output.tif: another part has written the outputs\n"
-
-
 def test_the_ground_resolution_may_be_given(folder, stand_in):
     assert "0.15 m per pixel, the model" in call("--image", "a.tif", "--gsd", "0.15").stdout
     words = ("--image", "a.tif", "--overwrite", "--gsd")
@@ -164,44 +134,15 @@ def test_white_may_be_void(folder, stand_in):
     assert "all void" in call("--image", "b.tif", "--void-white", "--overwrite").stdout
 
 
-def test_parts_that_are_none(folder, stand_in):
-    for words in ("0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"):
-        assert "write 3/8 for the third of eight" in fails("--image", "a.tif", f"--part={words}")
-    for words in (("--workers", 2), ("--dask", "tcp://127.0.0.1:1")):
-        assert "only one can be given" in fails("--image", "a.tif", "--part", "1/2", *words)
+def test_one_way_to_share_at_a_time(folder, stand_in):
+    line = fails("--image", "a.tif", "--workers", 1, "--dask", "tcp://127.0.0.1:1")
+    assert "--workers and --dask: give one of them" in line
 
 
 def test_an_unreachable_scheduler_is_one_line(folder, run_folder, monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr("jointnet.band_cluster._SECONDS_TO_CONNECT", 0.5)
+    monkeypatch.setattr("jointnet.workers._SECONDS_TO_CONNECT", 0.5)
     words = ("--model", run_folder, "--dask", "tcp://127.0.0.1:1")
     assert "tcp://127.0.0.1:1: no Dask scheduler answers there" in fails("--image", "a.tif", *words)
-
-
-def test_what_another_prediction_has_left_is_named(folder, run_folder, monkeypatch):
-    run = replace(load_run(run_folder), model=StandIn())
-    monkeypatch.setattr(infer, "load_run", lambda folder: run)
-    # Rows of windows lie 112 apart: two bands.
-    write_image(folder / "b.tif", blotches(2000, 30))
-    words = ("--image", "b.tif", "--model", run_folder)
-    options = ("--threshold", 0.25, "--bands", "3,2,1", "--void-white", "--output", "x y")
-    assert call(*words, *options, "--part", "1/2").exit_code == 0
-    (left,) = (folder / "x y").iterdir()
-    result = call(*words, "--output", "x y", "--part", "1/2")
-    size = sum(path.stat().st_size for path in left.iterdir()) / 1e6
-    (note, _) = result.stdout.splitlines()
-    start = f"b.tif: x y/{left.name} ({size:.1f} MB) holds what was predicted with other options; `"
-    assert note.startswith(start) and "` goes on with it, or delete it, unless" in note
-    # The command does what is said of it.
-    command = shlex.split(note.removeprefix(start).split("`")[0])
-    assert command[:2] == ["python", "experiments/infer.py"]
-    assert call(*command[2:]).exit_code == 0
-    assert not left.exists() and (folder / "x y" / "b_output.tif").exists()
-    os.utime("b.tif", (1, 1))
-    result = call(*words, "--output", "x y", "--overwrite")
-    (note, _) = result.stdout.splitlines()
-    assert "or with weights that have changed since, or from Python; delete it, unless" in note
-    assert result.exit_code == 0 and len(list((folder / "x y").glob(".*.bands"))) == 1
 
 
 def test_a_list_is_predicted(folder, stand_in):
@@ -243,14 +184,14 @@ def test_roads_become_centre_lines(folder, monkeypatch):
 
 def test_one_that_fails_on_the_way_does_not_stop_the_others(folder, stand_in, monkeypatch):
     write_image(folder / "b.tif", blotches(20, 20))
-    run_job = infer.run_job
+    finish = raster_prediction.finish
 
-    def fails_on_a(job, **options):
+    def fails_on_a(job, overwrite):
         if job.image.name == "a.tif":
             raise OutputError("a.tif: the\ndisk is gone")
-        return run_job(job, **options)
+        return finish(job, overwrite)
 
-    monkeypatch.setattr(infer, "run_job", fails_on_a)
+    monkeypatch.setattr(raster_prediction, "finish", fails_on_a)
     result = call("--image", "a.tif", "--image", "b.tif")
     assert result.exit_code == 2
     assert result.stderr == "error: a.tif: the disk is gone\n"
@@ -281,7 +222,7 @@ def test_help_shows_how():
 def test_outputs_beside_the_images_are_no_images(folder, stand_in):
     assert call("--image", folder, "--output", folder, "--probabilities").exit_code == 0
     (folder / "b_overlay.png").touch()
-    assert infer.find_images(["."], folder) == ["a.tif", "b_overlay.png"]
+    assert infer.find_images(["."], folder, infer.outputs_of) == ["a.tif", "b_overlay.png"]
 
 
 # Bad input: one line, exit code 2, nothing written

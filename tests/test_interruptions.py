@@ -12,7 +12,7 @@ import geopandas
 import pytest
 from geopandas.testing import assert_geodataframe_equal
 
-from jointnet.raster_job import MASK, layer_of
+from jointnet.raster_job import MASK, features_ending
 from jointnet.runs import WEIGHTS
 from tests.helpers import blotches, write_image
 
@@ -72,8 +72,8 @@ def test_killed_at_ten_random_moments(tmp_path):
         process.wait()
         # What is there is complete.
         assert visible(tmp_path / "out").items() <= whole.items()
-        kept.append(len(list((tmp_path / "out").glob(".a_*.bands/band_*.f32"))))
-    # Some were killed on the way, with bands to go on from.
+        kept.append(len(list((tmp_path / "out").glob(".a_*.swaths/swath_*.f32"))))
+    # Some were killed on the way, with swaths to go on from.
     assert max(kept) > 0
     assert start(run, image, tmp_path / "out", "buildings").wait() == 0
     assert visible(tmp_path / "out") == whole
@@ -83,13 +83,13 @@ def test_killed_at_ten_random_moments(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["buildings", "roads"])
 def test_killed_while_the_outputs_are_made(tmp_path, target):
-    """The bands are there; wherever the process ends then, the features are the same."""
+    """The swaths are there; wherever the process ends then, the features are the same."""
     image = write_image(tmp_path / "a.tif", blotches(1600, 64))
     run = tmp_path / "run"
     run.mkdir()
     (run / WEIGHTS).write_bytes(b"these")
     assert start(run, image, tmp_path / "whole", target).wait() == 0
-    name = layer_of(target)
+    name = features_ending(target)
     whole = geopandas.read_file(tmp_path / "whole" / f"a{name}")
     assert len(whole) > 10 and whole.mean_probability.between(0, 1).all()
     moments = random.Random(1)
@@ -97,8 +97,8 @@ def test_killed_while_the_outputs_are_made(tmp_path, target):
     for _ in range(4):
         out = tmp_path / "out"
         process = start(run, image, out, target)
-        # The drafts come to be once all bands are there.
-        while process.poll() is None and not list(out.glob(".a_*.bands/drafts-*")):
+        # The drafts come to be once all swaths are there.
+        while process.poll() is None and not list(out.glob(".a_*.swaths/drafts-*")):
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 0.5))
         process.kill()

@@ -13,7 +13,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
-from jointnet.network_input import check_raster, fed_steps
+from jointnet.network_input import NetworkInput, fed_steps
 from preprocessing.errors import RasterError
 from preprocessing.rasters import read_image
 from tests.helpers import blotches, stand_in_run, write_image
@@ -21,7 +21,7 @@ from tests.range_server import RangeServer
 
 
 def notes(path, named=None, **config):
-    return check_raster(stand_in_run(**config), path, named)
+    return NetworkInput(stand_in_run(**config), path, named).notes
 
 
 def test_a_plain_image_has_no_notes(tmp_path):
@@ -113,7 +113,7 @@ def test_pixels_that_are_not_square_are_said(tmp_path, width, height, note):
     found = notes(path)
     assert len(found) == (note is not None)
     assert note is None or (found[0].startswith(note) and "resampled to that" in found[0])
-    assert check_raster(stand_in_run(), path, gsd="native") == [
+    assert NetworkInput(stand_in_run(), path, gsd="native").notes == [
         line.replace("resampled to that, and the mask back", "expect a worse result")
         for line in found
     ]
@@ -130,12 +130,12 @@ def test_what_the_user_says_of_the_ground_is_believed(tmp_path):
     placed = write_image(tmp_path / "a.tif", blotches(20, 30))
     bare = write_image(tmp_path / "b.tif", blotches(20, 30), crs=None, transform=Affine.identity())
     run = stand_in_run()
-    assert check_raster(run, placed, gsd=0.3) == []
-    assert check_raster(run, placed, gsd=0.15)[0].startswith("0.15 m per pixel")
-    (note,) = check_raster(run, bare)
+    assert NetworkInput(run, placed, gsd=0.3).notes == []
+    assert NetworkInput(run, placed, gsd=0.15).notes[0].startswith("0.15 m per pixel")
+    (note,) = NetworkInput(run, bare).notes
     assert note.endswith("the model expects 0.3 m per pixel, --gsd says what it has.")
-    assert "expects" not in check_raster(run, bare, gsd=0.3)[0]
-    assert "resampled" in check_raster(run, bare, gsd=0.15)[1]
+    assert "expects" not in NetworkInput(run, bare, gsd=0.3).notes[0]
+    assert "resampled" in NetworkInput(run, bare, gsd=0.15).notes[1]
 
 
 @pytest.mark.parametrize(("metres", "said"), [(3.1, "3.1"), (120.1, "120"), (3e-4, "0.0003")])

@@ -11,22 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jointnet.prediction import (
-    BAND_ROWS,
-    SYMMETRIES,
+    SWATH_ROWS,
     WindowGrid,
     ahead,
-    bands_of,
     blend,
+    flipped,
     join,
     mean_over_symmetries,
-    predict_band,
     predict_image,
-    predict_strips,
+    predict_swath,
     predict_windows,
-    turned,
-    turned_back,
+    swaths_of,
 )
 from preprocessing.tiling import Window, cut
+from tests.helpers import predict_strips
 
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, 2)).astype(np.float32)
 
@@ -234,11 +232,11 @@ def test_windows_come_back_in_their_order_with_none_where_all_is_void():
 
 
 def blended(grid: WindowGrid, probabilities: list) -> list:
-    """Strips of a raster of one band, all of it imagery."""
-    (band,) = bands_of(grid)
+    """Strips of a raster of one swath, all of it imagery."""
+    (swath,) = swaths_of(grid)
     everywhere = [np.ones((grid.window, grid.window), bool)] * len(probabilities)
     return list(
-        join([blend(grid, band, zip(grid.windows(), probabilities, everywhere, strict=True))])
+        join([blend(grid, swath, zip(grid.windows(), probabilities, everywhere, strict=True))])
     )
 
 
@@ -295,35 +293,35 @@ def grids(draw):
 
 @settings(deadline=None)
 @given(grids())
-def test_bands_hold_every_row_of_windows_once(grid):
-    tops = [top for band in bands_of(grid) for top in band.tops]
+def test_swaths_hold_every_row_of_windows_once(grid):
+    tops = [top for swath in swaths_of(grid) for top in swath.tops]
     assert tops == grid.starts(grid.height)
 
 
 @settings(deadline=None)
 @given(grids())
 def test_strips_cover_the_raster_and_only_neighbours_share_rows(grid):
-    bands = bands_of(grid)
+    swaths = swaths_of(grid)
     parts = np.zeros(grid.height, int)
     edges = np.zeros(grid.height, int)
-    for band in bands:
-        following = band.first
-        for first, end, edge in band.strips():
+    for swath in swaths:
+        following = swath.first
+        for first, end, edge in swath.strips():
             assert first == following < end
             parts[first:end] += 1
             edges[first:end] += edge
             following = end
-        assert following == band.last
+        assert following == swath.last
     assert parts.min() == 1
     assert parts.max() <= 2
     np.testing.assert_array_equal(edges, np.where(parts == 2, 2, 0))
 
 
-def test_bands_by_hand():
+def test_swaths_by_hand():
     # Rows of windows start at -2, 6, ..., 190 and, moved back, at 192: 25 and one more.
     grid = WindowGrid(height=202, width=5, window=12, overlap=4)
-    first, second, third = bands_of(grid)
-    assert [len(band.tops) for band in (first, second, third)] == [BAND_ROWS, BAND_ROWS, 10]
+    first, second, third = swaths_of(grid)
+    assert [len(swath.tops) for swath in (first, second, third)] == [SWATH_ROWS, SWATH_ROWS, 10]
     assert first.tops[0] == -2
     assert (first.first, first.own, first.shared, first.last) == (0, 0, 62, 66)
     assert (second.first, second.own, second.shared, second.last) == (62, 66, 126, 130)
@@ -334,7 +332,7 @@ def test_bands_by_hand():
 
 @settings(deadline=None, max_examples=40)
 @given(grids(), st.integers(0, 9))
-def test_bands_predicted_apart_and_in_any_order_give_the_same_pixels(grid, seed):
+def test_swaths_predicted_apart_and_in_any_order_give_the_same_pixels(grid, seed):
     random = np.random.default_rng(seed)
     image = random.random((grid.height, grid.width, 1)).astype(np.float32)
     valid = random.random((grid.height, grid.width)) < 0.7
@@ -347,12 +345,12 @@ def test_bands_predicted_apart_and_in_any_order_give_the_same_pixels(grid, seed)
         return batch * 0.5 + batch.mean(axis=(1, 2), keepdims=True) * 0.25
 
     at_once = np.concatenate([strip for _, strip in predict_strips(read, grid, network, 3)])
-    bands = bands_of(grid)
+    swaths = swaths_of(grid)
     kept = {
-        number: list(predict_band(read, grid, bands[number], network, 3))
-        for number in random.permutation(len(bands))
+        number: list(predict_swath(read, grid, swaths[number], network, 3))
+        for number in random.permutation(len(swaths))
     }
-    joined = list(join(kept[number] for number in range(len(bands))))
+    joined = list(join(kept[number] for number in range(len(swaths))))
     assert [first for first, _ in joined] == np.cumsum(
         [0, *(len(strip) for _, strip in joined[:-1])]
     ).tolist()
@@ -363,23 +361,19 @@ def test_bands_predicted_apart_and_in_any_order_give_the_same_pixels(grid, seed)
 CORNER = np.arange(9).reshape(1, 3, 3, 1)
 
 
-@pytest.mark.parametrize("symmetry", SYMMETRIES)
-def test_turning_back_is_the_inverse(symmetry):
+@pytest.mark.parametrize("k", range(8))
+def test_flipping_back_is_the_inverse(k):
     batch = np.random.default_rng(0).random((2, 5, 5, 3))
-    np.testing.assert_array_equal(turned_back(turned(batch, *symmetry), *symmetry), batch)
+    np.testing.assert_array_equal(flipped(flipped(batch, k), k, back=True), batch)
 
 
 def test_all_eight_differ():
-    assert len({turned(CORNER, *symmetry).tobytes() for symmetry in SYMMETRIES}) == 8
+    assert len({flipped(CORNER, k).tobytes() for k in range(8)}) == 8
 
 
-def test_by_hand():
-    np.testing.assert_array_equal(
-        turned(CORNER, 1, False)[0, ..., 0], [[2, 5, 8], [1, 4, 7], [0, 3, 6]]
-    )
-    np.testing.assert_array_equal(
-        turned(CORNER, 0, True)[0, ..., 0], [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
-    )
+def test_two_symmetries_by_hand():
+    np.testing.assert_array_equal(flipped(CORNER, 1)[0, ..., 0], [[2, 5, 8], [1, 4, 7], [0, 3, 6]])
+    np.testing.assert_array_equal(flipped(CORNER, 4)[0, ..., 0], [[2, 1, 0], [5, 4, 3], [8, 7, 6]])
 
 
 def test_a_network_of_single_pixels_is_left_alone():
@@ -403,9 +397,9 @@ def test_the_result_has_the_symmetry_of_its_input():
     weights = random.random((6, 6, 1)).astype(np.float32)
     predict = mean_over_symmetries(lambda images: images[..., :1] * weights)
     batch = random.random((1, 6, 6, 1)).astype(np.float32)
-    for symmetry in SYMMETRIES:
+    for k in range(8):
         np.testing.assert_allclose(
-            predict(turned(batch, *symmetry)), turned(predict(batch), *symmetry), rtol=1e-5
+            predict(flipped(batch, k)), flipped(predict(batch), k), rtol=1e-5
         )
 
 
@@ -459,5 +453,5 @@ def test_the_thread_ends_when_nobody_takes_more():
     assert threading.active_count() == before
 
 
-def test_no_items_are_a_case():
+def test_an_iterator_without_items():
     assert list(ahead(iter(()))) == []

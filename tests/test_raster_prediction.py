@@ -18,8 +18,8 @@ from rasterio.enums import MaskFlags
 
 from experiments import vectorise
 from jointnet import raster_prediction
-from jointnet.prediction import SYMMETRIES, predict_image, turned, turned_back
-from jointnet.raster_job import FOOTPRINTS, MASK, OVERLAY, PROBABILITIES, output_paths, style_of
+from jointnet.prediction import flipped, predict_image
+from jointnet.raster_job import FOOTPRINTS, MASK, OVERLAY, PROBABILITIES, output_paths
 from jointnet.raster_prediction import ProbabilitySpool, check_outputs, predict_raster
 from jointnet.runs import load_run
 from preprocessing import pictures, raster_writers, vector_writers
@@ -75,8 +75,8 @@ def test_augmented_it_is_the_mean_of_the_eight(tmp_path):
     predict_raster(stand_in_run(), path, tmp_path, probabilities=True, augment=True)
     expected = np.mean(
         [
-            turned_back(StandIn().predict_on_batch(turned(wide, *one)), *one)[0, 4:-4, 4:-4, 0]
-            for one in SYMMETRIES
+            flipped(StandIn().predict_on_batch(flipped(wide, k)), k, back=True)[0, 4:-4, 4:-4, 0]
+            for k in range(8)
             for wide in [cut(image, Window(-4, -4, 58, 68))[None]]
         ],
         axis=0,
@@ -398,7 +398,7 @@ def test_names_begin_with_the_stem():
         MASK: Path("out/b.c_output.tif"),
         OVERLAY: Path("out/b.c_overlay.png"),
         FOOTPRINTS: Path("out/b.c_footprints.geojson"),
-        style_of(FOOTPRINTS): Path("out/b.c_footprints.qml"),
+        "_footprints.qml": Path("out/b.c_footprints.qml"),
     }
     assert [str(path) for path in output_paths("b.tif", "out", target="roads").values()] == [
         "out/b_output.tif",

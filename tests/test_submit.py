@@ -97,7 +97,7 @@ def test_an_interrupted_submission_goes_on(folder, stand_in, monkeypatch):
     monkeypatch.setattr(raster_prediction, "finish", breaks_at_the_second)
     assert call("--model", "run", "--output", "up.zip").exit_code == 130
     assert not (folder / "up.zip").exists() and finished == ["a1.tif"]
-    assert len(list((folder / "up").glob(".a2_*.bands"))) == 1
+    assert len(list((folder / "up").glob(".a2_*.swaths"))) == 1
     monkeypatch.setattr(raster_prediction, "finish", finish)
     result = call("--model", "run", "--output", "up.zip")
     assert result.stdout.startswith("up: 1 of 2 masks are there\nup/a2_output.tif, ")
@@ -170,7 +170,7 @@ def test_bad_input_is_one_line(folder, tmp_path_factory):
     assert "none.zip: is no zip file" in fails("--check", "none.zip")
     assert "is not a folder" in fails("--masks", "none")
     (folder / "empty").mkdir()
-    assert "empty: no masks of test images, such as a1, a2" in fails("--masks", "empty")
+    assert "empty: holds no masks of test images, such as a1, a2" in fails("--masks", "empty")
     assert "ends in .zip" in fails("--masks", "empty", "--output", "up.tif")
     assert "--threshold, --workers would do nothing beside --masks" in fails(
         "--masks", "empty", "--threshold", 0.5, "--workers", 2
@@ -183,14 +183,14 @@ def test_bad_input_is_one_line(folder, tmp_path_factory):
 def test_where_an_image_fails_the_others_are_predicted_and_nothing_is_packed(
     folder, stand_in, monkeypatch
 ):
-    run_job = infer.run_job
+    finish = raster_prediction.finish
 
-    def fails_at_the_first(job, **options):
+    def fails_at_the_first(job, overwrite):
         if job.image.stem == "a1":
             raise RasterError("a1.tif: corrupt")
-        return run_job(job, **options)
+        return finish(job, overwrite)
 
-    monkeypatch.setattr(infer, "run_job", fails_at_the_first)
+    monkeypatch.setattr(raster_prediction, "finish", fails_at_the_first)
     result = call("--model", "run", "--output", "up.zip")
     assert result.exit_code == 2 and result.stderr == "error: a1.tif: corrupt\n"
     assert (folder / "up" / "a2_output.tif").exists() and not (folder / "up.zip").exists()
