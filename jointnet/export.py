@@ -201,11 +201,11 @@ def _write_contract(run: Run, path: Path) -> None:
     path.write_text(json.dumps(contract(run), indent=2) + "\n", encoding="utf-8")
 
 
-Predict = Callable[[np.ndarray], np.ndarray]
+Engine = Callable[[np.ndarray], np.ndarray]
 """Takes ``(batch, height, width, bands)`` raw pixels, gives ``(batch, height, width, 1)``."""
 
 
-def predict_onnx(path: Path) -> Predict:
+def predict_onnx(path: Path) -> Engine:
     """Load an ONNX file into ONNX Runtime."""
     import onnxruntime
 
@@ -213,7 +213,7 @@ def predict_onnx(path: Path) -> Predict:
     return lambda images: session.run([OUTPUT], {INPUT: images})[0]
 
 
-def predict_saved_model(path: Path) -> Predict:
+def predict_saved_model(path: Path) -> Engine:
     """Load a SavedModel into TensorFlow."""
     import tensorflow as tf
 
@@ -221,7 +221,7 @@ def predict_saved_model(path: Path) -> Predict:
     return lambda images: loaded.serve(images).numpy()
 
 
-def predict_litert(path: Path) -> Predict:
+def predict_litert(path: Path) -> Engine:
     """Load a LiteRT file; its interpreter is made anew for each call."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -237,7 +237,7 @@ def predict_litert(path: Path) -> Predict:
     return predict
 
 
-PREDICTORS: dict[str, Callable[[Path], Predict]] = {
+PREDICTORS: dict[str, Callable[[Path], Engine]] = {
     "onnx": predict_onnx,
     "saved_model": predict_saved_model,
     "litert": predict_litert,

@@ -1,6 +1,10 @@
-"""Figures by matplotlib: curves, scenes, augmentation, and what is inside a network."""
+"""Figures by matplotlib: curves, scenes, augmentation, inside a network, and a report's charts."""
 
+import io
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,23 @@ _SCENE_SIDE = 1200
 _DPI = 110
 # Opacity of the hottest part of Grad-CAM over its image; outlines on the colours of heat, on grey.
 _OPACITY, _ON_HEAT, _ON_GREY = 0.75, "#56b4e9", "#e69f00"
+# matplotlib draws in these colours, which then become variables of the style sheet, so that charts
+# follow the theme.
+_VARIABLES = ("soft", "line", "paper", "iou", "precision", "recall", "truth", "prediction")
+_COLOUR = {name: f"#0000{at:02x}" for at, name in enumerate(_VARIABLES, start=1)}
+_STYLE = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _COLOUR["soft"]),
+    **dict.fromkeys(("xtick.color", "ytick.color"), _COLOUR["soft"]),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "grid.color": _COLOUR["line"],
+    "font.size": 9,
+    "svg.fonttype": "none",
+}
+_INCHES = (5.2, 3.5)
+_UNIT = (-0.02, 1.02)
+_CURVES = ("iou", "precision", "recall")
+COVERAGE_STEPS = 10
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
@@ -307,3 +328,196 @@ def _panels(rows: int, columns: int, side: float, title: str) -> tuple[Any, np.n
     for axes in panels:
         axes.axis("off")
     return figure, panels
+
+
+# Charts of a report, as HTML
+
+
+def threshold_charts(described: dict, pooled: Sequence[dict] = ()) -> list[str]:
+    """Return charts of a report: metrics over the threshold, precision over recall, reliability.
+
+    Args:
+        described: ``thresholds`` of ``evaluation.describe_evaluation``.
+        pooled: overall rows of ``summary`` of the same, which are marked.
+    """
+    curve, best, bins = described["curve"], described["best"], described["calibration"]["bins"]
+    named = [cost for cost in described["cost"] if cost["threshold"] is not None]
+    words = f"best {best['threshold']:.2f}"
+    marks = [(best["threshold"], words), *((c["threshold"], f"{c['threshold']:g}") for c in named)]
+    rows = [(best, words), *((row, f"{row['threshold']:g}") for row in pooled)]
+
+    def over(axes: Any) -> None:
+        for name in _CURVES:
+            values = [_measured(point, name) for point in curve]
+            axes.plot([point["threshold"] for point in curve], values, **_line(name))
+        for at, (threshold, words) in enumerate(marks):
+            _mark(axes, threshold, words, at)
+        axes.set(xlabel="threshold", ylabel="pooled", xlim=_UNIT, ylim=_UNIT)
+
+    def precision(axes: Any) -> None:
+        values = [_measured(point, "precision") for point in curve]
+        axes.plot([point["recall"] for point in curve], values, color=_COLOUR["iou"])
+        for at, (row, words) in enumerate(rows):
+            x, y = row["recall"], row["precision"]
+            axes.plot(x, y, "o", mfc=_COLOUR["paper"], mec=_COLOUR["iou"], mew=1.6)
+            # Neighbours may be close, so their words stand on either side in turn.
+            align = {"ha": "left", "va": "bottom"} if at % 2 else {"ha": "right", "va": "top"}
+            axes.text(x, y, f"  {words}  ", **align)
+        axes.set(xlabel="recall", ylabel="precision", xlim=_UNIT, ylim=_UNIT)
+
+    def reliability(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], "--", color=_COLOUR["soft"], linewidth=1)
+        points = [(one["mean_probability"], one["target_share"]) for one in bins]
+        axes.plot(*zip(*points, strict=True), color=_COLOUR["iou"])
+        largest = max(one["pixels"] for one in bins)
+        for one, (mean, share) in zip(bins, points, strict=True):
+            words = f"probability {one['from']:g} to {one['to']:g}: mean {mean:.3f}, target "
+            words += f"{share:.3f}, {one['pixels']:,} px"
+            look = {"ms": 3 + 12 * (one["pixels"] / largest) ** 0.5, "clip_on": False}
+            axes.plot(mean, share, "o", color=_COLOUR["iou"], gid=f"title:{words}", **look)
+        axes.set(xlabel="mean probability", ylabel="share of target", xlim=_UNIT, ylim=_UNIT)
+
+    costs = "".join(
+        f"; {cost['threshold']:g} costs {cost['iou_lost']:.3f} (IoU {cost['iou']:.3f})"
+        for cost in named
+    )
+    over_words = f"Best on these scenes: {best['threshold']:.3f}, IoU {best['iou']:.3f}{costs}."
+    return [
+        _chart("Over the threshold", over, over_words),
+        _chart(
+            "Precision over recall",
+            precision,
+            "Every 64th of the threshold; circles are the thresholds named.",
+        ),
+        _chart(
+            "Reliability",
+            reliability,
+            f"Expected calibration error {described['calibration']['ece']:.3f} over 16 bins; "
+            "the larger a dot, the more pixels it stands for. Below the diagonal the network is "
+            "too sure.",
+        ),
+    ]
+
+
+def training_charts(history: Sequence[dict[str, float]], best_epoch: int | None) -> list[str]:
+    """Return charts of a report: loss and validation metrics over the epochs.
+
+    Args:
+        history: rows of ``history.csv``, at least one.
+        best_epoch: whose weights were kept; None if unknown.
+    """
+
+    def chart(
+        title: str, label: str, looks: dict[str, dict], words: str = "", **limits: Any
+    ) -> str:
+        def draw(axes: Any) -> None:
+            for name, look in looks.items():
+                values = [row.get(name, np.nan) for row in history]
+                axes.plot([row["epoch"] for row in history], values, marker=".", **look)
+            if best_epoch is not None:
+                _mark(axes, best_epoch, f"kept: {best_epoch:g}")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set(xlabel="epoch", ylabel=label, **limits)
+
+        return _chart(title, draw, words)
+
+    losses = {"loss": _line("iou", "training"), "validation_loss": _line("precision", "validation")}
+    scores = {f"validation_{name}": _line(name) for name in _CURVES}
+    words = "Measured on the validation patches after every epoch, at the network's threshold."
+    return [
+        chart("Training: loss", "loss", losses),
+        chart("Training: validation", "pooled over patches", scores, words, ylim=_UNIT),
+    ]
+
+
+def coverage_chart(coverage: np.ndarray) -> str:
+    """Return a chart of a report: how much of windows the masks cover.
+
+    Args:
+        coverage: ``(windows, 2)`` of ``preprocessing.pictures.window_shares``, at least one.
+    """
+    from preprocessing.pictures import COVERAGE_WINDOW
+
+    shares = 100 * coverage_shares(coverage)
+    steps = np.arange(COVERAGE_STEPS + 1)
+
+    def bars(axes: Any) -> None:
+        for side, name, heights in zip((-0.2, 0.2), ("truth", "prediction"), shares.T, strict=True):
+            look = _line(name) | {"edgecolor": _COLOUR["soft"], "linewidth": 0.4}
+            drawn = axes.bar(steps + side, heights, 0.4, **look)
+            for step, (bar, height) in enumerate(zip(drawn, heights, strict=True)):
+                bar.set_gid(f"title:{name}, {10 * step}: {height:.3g}")
+        axes.set_xticks(steps, [str(10 * step) for step in steps])
+        axes.set(xlabel="target in the window, up to so many %", ylabel="% of windows")
+        axes.grid(visible=False, axis="x")
+
+    true, predicted = coverage.mean(axis=0)
+    words = (
+        f"{len(coverage):,} windows of {COVERAGE_WINDOW} px, those at the far edges smaller; the "
+        f"first pair of bars is windows without any. A mean window has {true:.1%} target, "
+        f"{predicted:.1%} predicted."
+    )
+    return _chart("Mask coverage", bars, words)
+
+
+def coverage_shares(coverage: np.ndarray) -> np.ndarray:
+    """Return the shares of windows ``(11, 2)`` with no target, up to 10 %, up to 20 %, ..."""
+    # Rounding must not lift a share of exactly 0.3 above 0.3.
+    steps = np.ceil(np.round(coverage * COVERAGE_STEPS, 9)).astype(int)
+    steps = np.where(coverage > 0, np.maximum(steps, 1), 0)
+    counts = [np.bincount(column, minlength=COVERAGE_STEPS + 1) for column in steps.T]
+    return np.stack(counts, axis=1) / len(coverage)
+
+
+def _chart(title: str, draw: Callable[[Any], None], words: str = "") -> str:
+    """Return a figure of HTML: a title, an SVG whose axes ``draw`` fills, and words below it.
+
+    The words after "title:" in an artist's ``gid`` appear where the pointer rests on it.
+    """
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE | {"svg.hashsalt": title}):
+        drawn = _figure(*_INCHES)
+        axes = drawn.subplots()
+        draw(axes)
+        if axes.get_legend_handles_labels()[0]:
+            drawn.legend(loc="outside lower left", ncols=3)
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        drawn.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    head = f'<svg class="chart" role="img" aria-label="{escape(title)}" '
+    head += f'viewBox="0 0 {72 * _INCHES[0]:g} {72 * _INCHES[1]:g}">'
+    for pattern, by in (
+        ("<svg[^>]*>", head),
+        # Style sheets and fonts are those of the page, and identifiers must not stand twice in it.
+        (r"<defs>\s*<style.*?</defs>", ""),
+        ('font-family: [^;"]*;?', ""),
+        ('<g id="title:([^"]*)">', r"<g><title>\1</title>"),
+        ('<g id="[^"]*">', "<g>"),
+        ("xlink:href", "href"),
+    ):
+        svg = re.sub(pattern, by, svg, flags=re.DOTALL)
+    for name, colour in _COLOUR.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    caption = f"<figcaption>{escape(words)}</figcaption>" if words else ""
+    return f"<figure><h3>{escape(title)}</h3>{svg}{caption}</figure>"
+
+
+def _line(name: str, words: str = "") -> dict:
+    return {"color": _COLOUR[name], "label": words or name.replace("iou", "IoU")}
+
+
+def _mark(axes: Any, x: float, words: str, line: int = 0) -> None:
+    """Draw a vertical line with words beside it, on this line of text counted from below."""
+    axes.axvline(x, color=_COLOUR["soft"], linewidth=0.8, linestyle=":")
+    left, right = axes.get_xlim()
+    align = "right" if x > left + 0.7 * (right - left) else "left"
+    axes.text(x, 0.02 + 0.07 * line, f" {words} ", transform=axes.get_xaxis_transform(), ha=align)
+
+
+def _measured(point: dict, name: str) -> float:
+    """Return a metric; NaN for the precision of nothing found, which is a convention."""
+    nothing = name == "precision" and point["recall"] == 0 and point["precision"] in (0, 1)
+    return np.nan if nothing or point[name] is None else point[name]

@@ -394,7 +394,7 @@ def mask_origin(
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a ``history.csv`` without cells that are no numbers; none if unreadable."""
+    """Return the numbers in each row of a ``history.csv``; no rows if it cannot be read."""
 
     def numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
         for name, text in row.items():

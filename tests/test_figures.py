@@ -1,4 +1,7 @@
-"""Figures by matplotlib, read back as pictures."""
+"""Figures by matplotlib, read back as pictures; a report's charts as SVG."""
+
+import re
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
@@ -7,6 +10,8 @@ from matplotlib.image import imread
 
 from jointnet import figures
 from jointnet.figures import (
+    coverage_chart,
+    coverage_shares,
     displayable,
     draw_augmentations,
     draw_curves,
@@ -15,8 +20,12 @@ from jointnet.figures import (
     draw_grad_cam,
     draw_scene,
     error_map,
+    threshold_charts,
+    training_charts,
 )
 from jointnet.inspection import GradCam, Observation
+from jointnet.metrics import Counts
+from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.augmentation import STRONG, Augmentation, Change
 from preprocessing.errors import LabelError
 from preprocessing.image_operations import ERROR_COLOURS, FALSE, FOUND, MISSED
@@ -250,3 +259,73 @@ def test_grad_cam_is_drawn_where_there_is_imagery(tmp_path):
     probabilities[:, 5:9] = 0.75
     draw_grad_cam(image, valid, seen, cam, 0.5, "title", path)
     assert pixels_of(path, *outline, near=40) > 100
+
+
+def svg_of(chart: str) -> ET.Element:
+    """The drawing of a chart, whose colours are the page's and whose names stand nowhere else."""
+    (text,) = re.findall("<svg.*</svg>", chart, re.DOTALL)
+    assert not re.search(r"#0000|font-family|<style|xmlns|<!--|nan", text)
+    drawing = ET.fromstring(text)
+    names = [element.get("id") for element in drawing.iter() if element.get("id")]
+    used = {use.get("href")[1:] for use in drawing.iter("use")}
+    assert len(set(names)) == len(names) and used <= set(names)
+    assert not any(tag.get("id") for tag in drawing.iter("g"))
+    return drawing
+
+
+def test_coverage_counts_nothing_apart_and_upper_ends_in():
+    values = np.array([0, 1e-9, 0.1, 0.1 + 1e-6, 0.3, 1.0])
+    shares = coverage_shares(np.stack([values, np.zeros(6)], axis=1))
+    np.testing.assert_allclose(shares[:, 0] * 6, [1, 2, 1, 1, 0, 0, 0, 0, 0, 0, 1])
+    np.testing.assert_allclose(shares[:, 1], [1] + [0] * 10)
+
+
+def test_bars_say_their_heights_where_the_pointer_rests():
+    chart = coverage_chart(np.array([[0, 0.05], [0.1, 0.05], [0.3, 1.0], [0.3, 1.0]]))
+    titles = [title.text for title in svg_of(chart).iter("title")]
+    assert len(titles) == 22
+    assert {"truth, 0: 25", "truth, 30: 50", "prediction, 10: 50", "prediction, 100: 50"} < {
+        *titles
+    }
+    assert "4 windows" in chart and "17.5% target, 52.5% predicted" in chart
+    assert "var(--truth)" in chart and "var(--prediction)" in chart
+
+
+def test_curves_state_what_the_metrics_are():
+    histogram = ProbabilityHistogram()
+    histogram.add(np.array([[1, 0, 1, 0]]), np.array([[0.9, 0.2, 0.4, 0.45]]))
+    described = histogram.describe([(0.5, Counts(1, 0, 1, 2))])
+    over, precision, reliability = threshold_charts(described)
+    assert f"{described['best']['threshold']:.3f}" in over and "IoU 0.667" in over
+    assert "0.5 costs 0.167 (IoU 0.500)" in over
+    words = [text.text.strip() for text in svg_of(over).iter("text")]
+    assert {"IoU", "precision", "recall", "threshold", "0.5"} < {*words}
+    assert f"best {described['best']['threshold']:.2f}" in words
+    assert svg_of(precision).findall(".//path")
+    assert f"{described['calibration']['ece']:.3f}" in reliability
+    titles = [title.text for title in svg_of(reliability).iter("title")]
+    assert len(titles) == len(described["calibration"]["bins"])
+    assert titles[-1].startswith("probability 0.875 to 0.9375: mean 0.900, target 1.000, 1 px")
+
+
+def test_empty_truth_still_has_curves():
+    histogram = ProbabilityHistogram()
+    histogram.add(np.zeros((2, 2), np.uint8), np.full((2, 2), 0.3))
+    charts = threshold_charts(histogram.describe([(0.5, Counts(0, 0, 0, 4))]))
+    assert [svg_of(chart).tag for chart in charts] == ["svg"] * 3
+
+
+def test_a_chart_is_the_same_each_time():
+    coverage = np.array([[0.1, 0.2]])
+    assert coverage_chart(coverage) == coverage_chart(coverage)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_training_marks_the_epoch_that_was_kept(epochs):
+    history = [
+        {"epoch": epoch, "loss": 1 / epoch, "validation_loss": float("nan"), "validation_iou": 0.5}
+        for epoch in range(1, epochs + 1)
+    ]
+    charts = training_charts(history, epochs)
+    for chart in charts:
+        assert f"kept: {epochs}" in [text.text.strip() for text in svg_of(chart).iter("text")]

@@ -1,4 +1,4 @@
-"""The report command: the page's figures, what it says of its origin, and what is refused."""
+"""Reports: the page's metrics, its scenes, what it says of its origin, and what is refused."""
 
 import json
 import os
@@ -11,15 +11,29 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from experiments import evaluate, recipes, report
+from experiments import evaluate, recipes
 from experiments.report import main
-from jointnet.evaluation import OVERALL
-from preprocessing.errors import RasterError
+from jointnet import report
+from jointnet.evaluation import OVERALL, LabelledImage
+from jointnet.mask_evaluation import mask_scenes
+from jointnet.report import (
+    SceneWriter,
+    images_of,
+    mask_origin,
+    mask_strips,
+    predicted_strips,
+    read_history,
+    run_origin,
+)
+from jointnet.runs import WEIGHTS, Run
+from preprocessing.errors import DatasetError, RasterError
 from preprocessing.output_files import hash_file, write_json
+from preprocessing.pictures import TILE
+from preprocessing.raster_access import raster_info
 from preprocessing.scenes import Scene
-from tests.helpers import blotches, error, make_run, write_image
+from tests.helpers import CONFIG, blotches, error, make_run, write_image
 
-LAYERS = {"image", "truth", "prediction", "errors"}
+PICTURES = {"image", "truth", "prediction", "errors"}
 
 
 def make(*arguments: object) -> Result:
@@ -90,7 +104,7 @@ def check(folder: Path) -> None:
     assert "*" in (folder / ".gitignore").read_text().splitlines()
     for scene in scenes_of(folder):
         there = {path.name for path in (folder / scene["folder"]).iterdir() if path.is_dir()}
-        assert there == (LAYERS if scene["imagery"] else LAYERS - {"image"})
+        assert there == (PICTURES if scene["imagery"] else PICTURES - {"image"})
         assert len(list((folder / scene["folder"] / "errors").iterdir())) == scene["levels"]
 
 
@@ -160,7 +174,7 @@ def test_void_alone_is_said(tmp_path):
     write_image(labels / "b.tif", np.full((30, 40, 1), 9, np.uint8), nodata=9)
     assert make("--predictions", found, "--labels", labels, "--overwrite").exit_code == 0
     check(found / "report")
-    assert "Nothing is valid" in page(found / "report")
+    assert "All is void" in page(found / "report")
 
 
 def test_an_older_report_is_replaced_only_when_told_and_nothing_else_ever(tmp_path):
@@ -260,7 +274,7 @@ def test_a_run_gets_the_figures_of_evaluate_and_says_how_it_was_made(run):
     assert [scene["name"] for scene in scenes_of(out)] == ["ashby1", "borth1"]
 
 
-def test_the_layers_show_the_threshold_of_the_run(run):
+def test_the_pictures_show_the_threshold_of_the_run(run):
     config = json.loads((run / "config.json").read_text())
     write_json(run / "config.json", config | {"threshold": 0.0})
     assert make("--model", run, "--data", run.parent).exit_code == 0
@@ -271,3 +285,148 @@ def test_the_layers_show_the_threshold_of_the_run(run):
     tile = run / "report" / "scenes" / "1" / "prediction" / "0" / "0_0.png"
     assert (cv2.imread(str(tile), cv2.IMREAD_UNCHANGED)[..., 3] == 255).all()
     assert "threshold 0." in page(run / "report")
+
+
+def joined(strips) -> list[np.ndarray | None]:
+    parts = list(zip(*strips(), strict=True))
+    return [None if part[0] is None else np.concatenate(part) for part in parts]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    shape = (TILE + 9, 20)
+    random = np.random.default_rng(0)
+    for kind in ("found", "labels"):
+        (tmp_path / kind).mkdir()
+        mask = random.integers(0, 2, (*shape, 1), np.uint8) * 255
+        write_image(tmp_path / kind / "a1.tif", mask)
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a1.tif", blotches(*shape))
+    return tmp_path
+
+
+def test_files_come_in_strips_as_they_are(folders):
+    (scene,) = mask_scenes(folders / "found", folders / "labels")
+    image = folders / "images" / "a1.tif"
+    strips = mask_strips(scene, False, image)
+    assert [len(truth) for _, truth, _ in strips()] == [TILE, 9]
+    pixels, truth, prediction = joined(strips)
+    np.testing.assert_array_equal(pixels, blotches(TILE + 9, 20))
+    assert set(np.unique(truth)) == set(np.unique(prediction)) == {0, 1}
+    assert (truth != prediction).any()
+    assert joined(mask_strips(scene, False, None))[0] is None
+
+
+def test_deep_imagery_is_stretched_by_the_whole_scene(folders):
+    deep = np.zeros((TILE + 9, 20, 4), np.uint16)
+    deep[:TILE], deep[TILE:] = 1000, 3000
+    write_image(folders / "images" / "a1.tif", deep)
+    (scene,) = mask_scenes(folders / "found", folders / "labels")
+    image, _, _ = joined(mask_strips(scene, False, folders / "images" / "a1.tif"))
+    assert image.shape == (TILE + 9, 20, 3) and image.dtype == np.uint8
+    # One strip alone would be stretched to the same grey as the other.
+    assert image[:TILE].max() < image[TILE:].min()
+
+
+def test_a_prediction_is_cut_at_the_threshold_and_void_where_there_is_none():
+    probabilities = np.array([[0.2, 0.5, 0.9, np.nan]], np.float32)
+    label = np.array([[1, 0, 1, 255]], np.uint8)
+    scene = LabelledImage("a", "a", np.full((1, 4, 1), 7, np.uint8), label)
+    image, truth, prediction = joined(predicted_strips(scene, probabilities, 0.5))
+    np.testing.assert_array_equal(prediction, [[0, 1, 1, 255]])
+    np.testing.assert_array_equal(truth, label)
+    np.testing.assert_array_equal(image, np.full((1, 4, 3), 7))
+
+
+def test_scenes_keep_their_order_and_an_error_is_passed_on(folders, tmp_path):
+    (scene,) = mask_scenes(folders / "found", folders / "labels")
+    info = raster_info(scene.image)
+    with SceneWriter(tmp_path / "out") as writer:
+        for number in range(6):
+            writer.add(f"s{number}", info, mask_strips(scene, False, None))
+        scenes = writer.finish()
+    assert [one.name for one in scenes] == [f"s{number}" for number in range(6)]
+    assert [one.folder for one in scenes] == [f"scenes/{number}" for number in range(1, 7)]
+
+    def broken():
+        raise DatasetError("no")
+        yield
+
+    with pytest.raises(DatasetError, match="no"), SceneWriter(tmp_path / "two") as writer:
+        writer.add("a", info, broken)
+        writer.finish()
+
+
+def test_images_belong_by_stem(folders):
+    scenes = mask_scenes(folders / "found", folders / "labels")
+    assert images_of(scenes, None) == {}
+    assert images_of(scenes, folders / "images") == {"a1": folders / "images" / "a1.tif"}
+    (folders / "images" / "a1.tif").rename(folders / "images" / "a2.tif")
+    with pytest.raises(DatasetError, match="no image of 1 mask"):
+        images_of(scenes, folders / "images")
+
+
+def run_folder(folder: Path, **files: object) -> Run:
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    (folder / WEIGHTS).write_bytes(b"weights")
+    config = CONFIG | {"network": {"class": "JointNet"}, "parameters": 1234567}
+    return Run(folder, None, config)
+
+
+def test_a_run_says_all_that_it_wrote_down(tmp_path):
+    scenes = [
+        {"name": "a1", "split": "validation"},
+        {"name": "a2", "split": "train"},
+        {"name": "b2", "split": "train"},
+    ]
+    run = run_folder(
+        tmp_path,
+        data={
+            "scenes": scenes,
+            "manifest_sha256": "ab12",
+            "patches": {"train": 9, "validation": 2},
+        },
+        metrics={"best_epoch": {"epoch": 3}, "epochs": 5},
+        environment={
+            "command": "train_jointnet.py --recipe x",
+            "python": "3.11",
+            "commit": "c0ffee",
+        },
+    )
+    origin = run_origin(run, ["a1"], augment=True)
+    facts = dict(origin.facts)
+    assert facts["network"].startswith("JointNet, 1,234,567 parameters, 3 bands of uint8")
+    assert facts["weights"] == f"SHA-256 {hash_file(tmp_path / WEIGHTS)}"
+    assert facts["trained on"] == "2: a2, b2" and facts["scenes"] == "1: a1"
+    assert facts["patches"] == "9 to train, 2 to validate" and "ab12" in facts["patch store"]
+    assert facts["weights kept"].startswith("epoch 3 of 5,") and origin.best_epoch == 3
+    assert facts["training: command"] == "train_jointnet.py --recipe x"
+    assert facts["training: commit"] == "c0ffee"
+    assert "eight flips" in facts["prediction"] and "threshold 0.5" in facts["prediction"]
+    assert str(tmp_path) not in " ".join(facts.values())
+
+
+def test_what_a_run_did_not_write_down_is_left_out(tmp_path):
+    (tmp_path / "metrics.json").write_text("[1, 2")
+    facts = dict(run_origin(run_folder(tmp_path), ["a1"], augment=False).facts)
+    assert facts["training: machine"] == "not written down"
+    assert not {"weights kept", "trained on", "patch store", "training: command"} & facts.keys()
+    assert "report: software" in facts
+
+
+def test_masks_say_their_folders_by_their_last_names(tmp_path):
+    names = [f"s{number}" for number in range(45)]
+    origin = mask_origin(tmp_path / "found", tmp_path / "labels", names, ["s1: aligned"])
+    facts = dict(origin.facts)
+    assert origin.title == "found against labels" and origin.threshold is None
+    assert facts["masks"] == "folder found" and facts["note"] == "s1: aligned"
+    assert facts["scenes"].startswith("45: s0, ") and facts["scenes"].endswith(", s39, ...")
+    assert str(tmp_path) not in " ".join([origin.title, *facts.values()])
+
+
+def test_a_history_is_read_as_numbers(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,note\n1,0.5,x\n2,,y\n,3,z\n")
+    assert read_history(path) == [{"epoch": 1, "loss": 0.5}, {"epoch": 2}]
+    assert read_history(tmp_path / "none.csv") == []

@@ -176,7 +176,7 @@ def test_layers_are_chosen_on_both_sides(page):
     after = press(page, "Shift+Digit2", "3")
     assert page.locator("#left-name").inner_text() == "Truth"
     assert page.locator("#right-name").inner_text() == "Prediction"
-    assert page.locator("#left-layers input[value=truth]").is_checked()
+    assert page.locator("#left-picture input[value=truth]").is_checked()
     assert changed(before, after).min() > 0.2
     assert changed(after, press(page, "b")).min() > 0.2
 
@@ -199,7 +199,7 @@ def test_scenes_without_imagery_show_masks_alone(page, folder):
     page.goto((folder.parent / "plain" / "index.html").as_uri())
     before = picture(page)
     assert page.locator("#left-name").inner_text() == "Truth"
-    assert page.locator("#left-layers input[value=image]").is_disabled()
+    assert page.locator("#left-picture input[value=image]").is_disabled()
     np.testing.assert_array_equal(changed(before, press(page, "1", "b")), [0, 0])
     # Nothing was found in this scene: the right half empties.
     assert changed(before, press(page, "3"))[1] > 0.2

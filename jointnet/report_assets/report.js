@@ -3,7 +3,7 @@
 (function () {
   "use strict";
 
-  var LAYERS = [
+  var PICTURES = [
     ["image", "Image", ".jpg"],
     ["truth", "Truth", ".png"],
     ["prediction", "Prediction", ".png"],
@@ -29,7 +29,7 @@
     return made;
   }
 
-  function figure(value) {
+  function metric(value) {
     return value === null ? "\u2013" : value.toFixed(3);
   }
 
@@ -48,7 +48,7 @@
     var compare = ORDERS[element("order").value];
     state.order = scenes.map(function (_, number) { return number; });
     state.order.sort(function (a, b) {
-      /* Without a valid pixel a scene has no figures, and comes last in any order but by name. */
+      /* Without a valid pixel a scene has no metrics, and comes last in any order but by name. */
       if (element("order").value !== "name" && scenes[a].empty !== scenes[b].empty) {
         return scenes[a].empty ? 1 : -1;
       }
@@ -61,7 +61,7 @@
       var button = make("button", { type: "button", "data-scene": number });
       button.appendChild(make("img", { src: scene.folder + "/thumb.jpg", alt: "", loading: "lazy" }));
       button.appendChild(make("span", { "class": "name", title: scene.name }, scene.name));
-      button.appendChild(make("span", {}, scene.empty ? "\u2013" : figure(scene.iou)));
+      button.appendChild(make("span", {}, scene.empty ? "\u2013" : metric(scene.iou)));
       var meter = make("span", { "class": "meter", "aria-hidden": "true" });
       meter.appendChild(make("i", { style: "width:" + 100 * (scene.empty ? 0 : scene.iou) + "%" }));
       button.appendChild(meter);
@@ -94,7 +94,7 @@
 
   /* ---- a scene in the viewer ---- */
 
-  function source(scene, layer) {
+  function source(scene, picture) {
     var last = scene.levels - 1;
     return {
       width: scene.width,
@@ -104,18 +104,18 @@
       minLevel: 0,
       maxLevel: last,
       getTileUrl: function (level, column, row) {
-        return scene.folder + "/" + layer[0] + "/" + (last - level) + "/" + column + "_" + row + layer[2];
+        return scene.folder + "/" + picture[0] + "/" + (last - level) + "/" + column + "_" + row + picture[2];
       }
     };
   }
 
-  function layersOf(scene) {
-    return LAYERS.filter(function (layer) { return scene.imagery || layer[0] !== "image"; });
+  function picturesOf(scene) {
+    return PICTURES.filter(function (picture) { return scene.imagery || picture[0] !== "image"; });
   }
 
   function items(side) {
-    /* Those of the left lie below those of the right, in the order of the layers. */
-    var names = layersOf(scenes[state.scene]).map(function (layer) { return layer[0]; });
+    /* Those of the left lie below those of the right, in the order of the pictures. */
+    var names = picturesOf(scenes[state.scene]).map(function (picture) { return picture[0]; });
     var first = side === "left" ? 0 : names.length;
     var found = {};
     names.forEach(function (name, number) {
@@ -132,12 +132,12 @@
     element("scene-name").textContent = scene.name;
     describe(scene);
     mark();
-    SIDES.forEach(chooseLayer);
+    SIDES.forEach(choosePicture);
     if (!same && viewer) {
       var sources = [];
       SIDES.forEach(function () {
-        layersOf(scene).forEach(function (layer) {
-          sources.push({ tileSource: source(scene, layer), opacity: 0, x: 0, y: 0, width: 1 });
+        picturesOf(scene).forEach(function (picture) {
+          sources.push({ tileSource: source(scene, picture), opacity: 0, x: 0, y: 0, width: 1 });
         });
       });
       frame.dataset.ready = "";
@@ -151,20 +151,20 @@
   }
 
   function describe(scene) {
-    var figures = element("scene-figures");
-    figures.textContent = "";
+    var metrics = element("scene-metrics");
+    metrics.textContent = "";
     if (scene.empty) {
-      figures.textContent = "no valid pixel";
+      metrics.textContent = "no valid pixel";
     } else {
       [["IoU", "iou"], ["precision", "precision"], ["recall", "recall"]].forEach(function (pair) {
         var part = make("span", {}, pair[0] + " ");
-        part.appendChild(make("b", {}, figure(scene[pair[1]])));
-        figures.appendChild(part);
+        part.appendChild(make("b", {}, metric(scene[pair[1]])));
+        metrics.appendChild(part);
       });
     }
     var size = scene.height.toLocaleString("en") + " \u00d7 " + scene.width.toLocaleString("en") + " px";
     var ground = scene.gsd ? ", " + scene.gsd.toPrecision(3) + " m a pixel" : "";
-    figures.appendChild(make("span", {}, size + ground));
+    metrics.appendChild(make("span", {}, size + ground));
     element("scene-note").textContent = scene.note || "";
   }
 
@@ -176,35 +176,35 @@
     }
   }
 
-  /* ---- layers and the swipe ---- */
+  /* ---- pictures and the swipe ---- */
 
-  function buildLayers(side) {
-    LAYERS.forEach(function (layer, number) {
+  function buildPictures(side) {
+    PICTURES.forEach(function (picture, number) {
       var label = make("label", { title: (side === "left" ? "Shift + " : "") + (number + 1) });
-      var input = make("input", { type: "radio", name: side, value: layer[0] });
-      input.addEventListener("change", function () { choose(side, layer[0]); });
+      var input = make("input", { type: "radio", name: side, value: picture[0] });
+      input.addEventListener("change", function () { choose(side, picture[0]); });
       label.appendChild(input);
-      label.appendChild(make("span", {}, layer[1]));
-      element(side + "-layers").appendChild(label);
+      label.appendChild(make("span", {}, picture[1]));
+      element(side + "-picture").appendChild(label);
     });
   }
 
-  function chooseLayer(side) {
+  function choosePicture(side) {
     var scene = scenes[state.scene];
     var shown = state[side] === "image" && !scene.imagery ? "truth" : state[side];
-    element(side + "-layers").querySelectorAll("input").forEach(function (input) {
+    element(side + "-picture").querySelectorAll("input").forEach(function (input) {
       input.checked = input.value === shown;
       input.disabled = input.value === "image" && !scene.imagery;
     });
-    LAYERS.forEach(function (layer) {
-      if (layer[0] === shown) element(side + "-name").textContent = layer[1];
+    PICTURES.forEach(function (picture) {
+      if (picture[0] === shown) element(side + "-name").textContent = picture[1];
     });
     return shown;
   }
 
-  function choose(side, layer) {
-    if (layer === "image" && !scenes[state.scene].imagery) return;
-    state[side] = layer;
+  function choose(side, picture) {
+    if (picture === "image" && !scenes[state.scene].imagery) return;
+    state[side] = picture;
     draw();
   }
 
@@ -213,7 +213,7 @@
     var tint = Number(element("tint").value) / 100;
     var beneath = element("beneath").checked;
     SIDES.forEach(function (side) {
-      var shown = chooseLayer(side);
+      var shown = choosePicture(side);
       var own = items(side);
       var empty = clip(side, own);
       Object.keys(own).forEach(function (name) {
@@ -389,7 +389,7 @@
     /* By its place on the keyboard: what Shift makes of a digit differs between countries. */
     var digit = /^(?:Digit|Numpad)([1-4])$/.exec(event.code);
     var act = digit
-      ? function () { choose(event.shiftKey ? "left" : "right", LAYERS[digit[1] - 1][0]); }
+      ? function () { choose(event.shiftKey ? "left" : "right", PICTURES[digit[1] - 1][0]); }
       : KEYS[event.key] || KEYS[event.key.toLowerCase()];
     if (!act) return;
     event.preventDefault();
@@ -492,7 +492,7 @@
 
   element("theme").addEventListener("click", switchTheme);
   document.querySelectorAll("table.sortable").forEach(sortable);
-  SIDES.forEach(buildLayers);
+  SIDES.forEach(buildPictures);
   bind();
   if (scenes.length) {
     build();
