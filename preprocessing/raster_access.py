@@ -241,7 +241,7 @@ def read_window(
     """Read bands, or GDAL's masks of them (uint8, 0 is void), as ``(height, width, bands)``.
 
     Raises:
-        RasterError: unreadable; the message names the first block that cannot be read.
+        RasterError: unreadable; the message names the first block of a file that cannot be read.
         ValueError: the window reaches outside the raster.
     """
     if window.clipped(dataset.height, dataset.width) != window:
@@ -249,8 +249,11 @@ def read_window(
     try:
         return _read(dataset, window, bands, masks)
     except GDAL_ERRORS as error:
-        bad = _first_bad_block(dataset, window, bands, masks) or window
-        cause = "" if RasterName(dataset.name).url else "corrupt or truncated, "
+        bad, cause = window, ""
+        # A server that does not answer is not asked again.
+        if not RasterName(dataset.name).url:
+            bad = _first_bad_block(dataset, window, bands, masks) or window
+            cause = "corrupt or truncated, "
         raise RasterError(
             f"{dataset.name}: {cause}cannot read the window of {bad.height} x "
             f"{bad.width} pixels at row {bad.row}, column {bad.column}: {reason(error)}"

@@ -129,5 +129,5 @@ def test_a_server_that_takes_the_question_and_never_answers_is_given_up(served, 
     with open_raster(f"{served.address}/tile.tif") as dataset:
         served.freeze()
         with pytest.raises(RasterError, match=r"tile\.tif: cannot read the window of") as caught:
-            read_window(dataset, Window(1700, 0, 100, 60), [1, 2, 3])
+            read_window(dataset, Window(1799, 0, 1, 1), [1])
     assert "\n" not in str(caught.value)
