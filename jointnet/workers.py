@@ -124,17 +124,22 @@ class Workers(ExitStack):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         address = self.address
         if address is None:
-            # Set before the processes start, as libraries read it once; what the user has set wins.
-            with config.set({"distributed.nanny.pre-spawn-environ": _environment(self.count)}):
-                address = self.enter_context(
-                    LocalCluster(
-                        n_workers=self.count,
-                        threads_per_worker=1,
-                        memory_limit=0,
-                        dashboard_address="127.0.0.1:0",
-                        silence_logs=logging.CRITICAL,
-                    )
+            settings = {
+                # Set before the processes start, as libraries read it once; the user's own win.
+                "distributed.nanny.pre-spawn-environ": _environment(self.count),
+                # Else a process that died is given up where its successor takes 15 s to start.
+                "distributed.deploy.lost-worker-timeout": SECONDS_WITHOUT_WORKERS,
+            }
+            self.enter_context(config.set(settings))
+            address = self.enter_context(
+                LocalCluster(
+                    n_workers=self.count,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
                 )
+            )
         try:
             client = Client(address, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
         except (OSError, ValueError) as error:

@@ -3,43 +3,41 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import geopandas
+import psutil
 import pytest
 from geopandas.testing import assert_geodataframe_equal
 
 from jointnet.raster_job import MASK, features_ending
-from jointnet.runs import WEIGHTS
 from tests.helpers import blotches, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 # The filter stands in for a network, so that starting takes a second.
 SCRIPT = """
-import sys, time
+import sys
 from pathlib import Path
 from jointnet.raster_prediction import predict_raster
-from jointnet.runs import Run
-from tests.helpers import CONFIG, StandIn
+from tests.slow_workers import slow_run
 
-class Slow(StandIn):
-    def predict_on_batch(self, images):
-        time.sleep(0.03)
-        return super().predict_on_batch(images)
-
-run, image, output, target = sys.argv[1:]
-run = Run(Path(run), Slow(), CONFIG | {"target": target})
-predict_raster(run, image, output, probabilities=True, overwrite=True)
+run, image, output, target, workers = sys.argv[1:]
+run = slow_run(Path(run), target=target)
+predict_raster(run, image, output, probabilities=True, overwrite=True, workers=int(workers))
+# It takes half a second to import.
+assert workers != "1" or "distributed" not in sys.modules
 """
 
 
-def start(*words):
+def start(run, image, output, target="buildings", workers=1):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "numpy"}
+    environment["DASK_DISTRIBUTED__WORKER__PRELOAD"] = "tests.slow_workers"
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *map(str, words)],
+        [sys.executable, "-c", SCRIPT, *map(str, (run, image, output, target, workers))],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -56,17 +54,15 @@ def visible(folder):
 def test_killed_at_ten_random_moments(tmp_path):
     image = write_image(tmp_path / "a.tif", blotches(1600, 64))
     run = tmp_path / "run"
-    run.mkdir()
-    (run / WEIGHTS).write_bytes(b"these")
     began = time.monotonic()
-    assert start(run, image, tmp_path / "whole", "buildings").wait() == 0
+    assert start(run, image, tmp_path / "whole").wait() == 0
     seconds = time.monotonic() - began
     whole = visible(tmp_path / "whole")
     assert len(whole) == 5
     moments = random.Random(0)
     kept = []
     for _ in range(10):
-        process = start(run, image, tmp_path / "out", "buildings")
+        process = start(run, image, tmp_path / "out")
         time.sleep(moments.uniform(0.3, 1) * seconds)
         process.kill()
         process.wait()
@@ -75,7 +71,7 @@ def test_killed_at_ten_random_moments(tmp_path):
         kept.append(len(list((tmp_path / "out").glob(".a_*.swaths/swath_*.f32"))))
     # Some were killed on the way, with swaths to go on from.
     assert max(kept) > 0
-    assert start(run, image, tmp_path / "out", "buildings").wait() == 0
+    assert start(run, image, tmp_path / "out").wait() == 0
     assert visible(tmp_path / "out") == whole
     assert set(os.listdir(tmp_path / "out")) == set(whole)
 
@@ -86,8 +82,6 @@ def test_killed_while_the_outputs_are_made(tmp_path, target):
     """The swaths are there; wherever the process ends then, the features are the same."""
     image = write_image(tmp_path / "a.tif", blotches(1600, 64))
     run = tmp_path / "run"
-    run.mkdir()
-    (run / WEIGHTS).write_bytes(b"these")
     assert start(run, image, tmp_path / "whole", target).wait() == 0
     name = features_ending(target)
     whole = geopandas.read_file(tmp_path / "whole" / f"a{name}")
@@ -111,3 +105,31 @@ def test_killed_while_the_outputs_are_made(tmp_path, target):
         assert sorted(os.listdir(out)) == sorted(os.listdir(tmp_path / "whole"))
         shutil.rmtree(out)
     assert inside > 0
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_run_that_started_them_and_nothing_is_lost(tmp_path):
+    image, run = write_image(tmp_path / "a.tif", blotches(1600, 64)), tmp_path / "run"
+    assert start(run, image, tmp_path / "whole").wait() == 0
+    out = tmp_path / "out"
+    process = start(run, image, out, workers=2)
+    while process.poll() is None and not list(out.glob(".a_*.swaths/swath_*.f32")):
+        time.sleep(0.005)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert len(started) >= 2 and not psutil.wait_procs(started, timeout=30)[1]
+    assert len(list(out.glob(".a_*.swaths/swath_*.f32"))) > 0 and not visible(out)
+    # The same command goes on, and another one beside it is refused.
+    process = start(run, image, out)
+    (job,) = out.glob(".a_*.swaths")
+    while process.poll() is None and not any(
+        file.path == str(job / "lock") for file in psutil.Process(process.pid).open_files()
+    ):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    assert start(run, image, out).wait() == 1
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
+    assert visible(out) == visible(tmp_path / "whole")
+    assert set(os.listdir(out)) == set(visible(out))
