@@ -614,10 +614,14 @@ def test_no_pixel_and_no_ground_of_the_real_imagery_is_on_both_sides(real_data, 
         brightness = np.lib.stride_tricks.sliding_window_view(some_rows[..., 1], 24, axis=1)
         held_back.append(runs_of(some_rows, 24).ravel())
         textured.append((brightness.std(axis=2) > 4).ravel())
-    wanted = np.sort(np.concatenate(held_back)[np.concatenate(textured)])
+    wanted = np.unique(np.concatenate(held_back)[np.concatenate(textured)])
     assert len(wanted) > 100_000
+    ends = np.zeros(2**24, bool)
+    ends[wanted % len(ends)] = True
     for image in store.train.images:
         numbers = runs_of(np.asarray(image), 24).ravel()
+        # A look-up in a table leaves few to be searched for.
+        numbers = numbers[ends[numbers % len(ends)]]
         places = np.searchsorted(wanted, numbers).clip(max=len(wanted) - 1)
         assert not (wanted[places] == numbers).any()
 
