@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments import infer
-from jointnet.raster_job import PredictionOptions, RasterJob
+from jointnet.raster_job import RasterJob
 from jointnet.runs import load_run
 from preprocessing import raster_access
 from preprocessing.errors import RasterError
@@ -32,7 +32,7 @@ def served(tmp_path, monkeypatch, run):
     (tmp_path / "served").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    # Rows of windows lie 24 apart: nine bands.
+    # Rows of windows lie 24 apart: nine swaths.
     write_image(tmp_path / "served" / "tile.tif", blotches(1800, 60))
     with RangeServer(tmp_path / "served") as server:
         yield server
@@ -81,46 +81,35 @@ def test_a_server_that_goes_on_the_way_keeps_what_is_finished(served, monkeypatc
     write_image(served.folder / "b.tif", blotches(40, 40))
     predict, predicted = RasterJob.predict, []
 
-    def three_bands(job, band, *rest):
+    def three_swaths(job, swath, *rest):
         if len(predicted) == 3:
             served.stop()
-        predict(job, band, *rest)
-        predicted.append(band.number)
+        predict(job, swath, *rest)
+        predicted.append(swath.number)
 
-    monkeypatch.setattr(RasterJob, "predict", three_bands)
+    monkeypatch.setattr(RasterJob, "predict", three_swaths)
     name = f"/vsicurl/{served.address}/tile.tif"
     result = call(name, "--image", served.folder / "b.tif")
     served.start()
     assert result.exit_code == 2
     assert re.fullmatch(
-        rf"error: {name}: gone, in whole or in part, or not to be reached any more; [^\n]*\n",
+        rf"error: {name}: cannot read the window of [^\n]* 3 of 9 swaths are kept: [^\n]*\n",
         result.stderr,
     )
     assert "b_output.tif" in result.stdout
     (kept,) = [entry for entry in os.listdir("results") if entry.startswith(".")]
     assert not any(entry.startswith("tile") for entry in os.listdir("results"))
-    assert sum(entry.startswith("band_") for entry in os.listdir(f"results/{kept}")) == 3
+    assert sum(entry.startswith("swath_") for entry in os.listdir(f"results/{kept}")) == 3
     monkeypatch.setattr(RasterJob, "predict", predict)
     again = []
     monkeypatch.setattr(
         RasterJob,
         "predict",
-        lambda job, band, *rest: (again.append(band.number), predict(job, band, *rest)),
+        lambda job, swath, *rest: (again.append(swath.number), predict(job, swath, *rest)),
     )
     result = call(name)
     assert result.exit_code == 0 and result.stdout.startswith("results/tile_output.tif, ")
     assert again == [3, 4, 5, 6, 7, 8]
-
-
-def test_a_file_that_is_replaced_on_the_server_is_predicted_anew(served, run):
-    name = f"/vsicurl/{served.address}/tile.tif"
-    job = RasterJob(run, name, "out", PredictionOptions())
-    bands = job.begin()
-    job.predict(bands[0])
-    os.utime(served.folder / "tile.tif", (1e9, 1e9))
-    with pytest.raises(RasterError, match="changed while it was predicted"):
-        job.predict(bands[1])
-    assert RasterJob(run, name, "out", PredictionOptions()).key != job.key
 
 
 def test_a_server_that_takes_the_question_and_never_answers_is_given_up(served, monkeypatch):
