@@ -42,5 +42,5 @@ class _KerasFinder:
 
 
 # Keras, which imports TensorFlow, is loaded when a command needs it, and not for its --help.
-if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
     sys.meta_path.insert(0, _KerasFinder)

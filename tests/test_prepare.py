@@ -158,7 +158,7 @@ def test_features_are_filtered_and_lines_widened(vectors, tmp_path):
     store = open_store(tmp_path / "store")
     assert not (store.validation.masks[:] == 1).any() and (store.train.masks[:] == 1).any()
     done(
-        *arguments[:-5], tmp_path / "roads", *SMALL, "--where", "building IS NULL", "--buffer-m", 1
+        *arguments[:-3], tmp_path / "roads", *SMALL, "--where", "building IS NULL", "--buffer-m", 1
     )
     store = open_store(tmp_path / "roads")
     # 2 m of 12, in each of three scenes.

@@ -154,6 +154,23 @@ def test_help_names_the_recipes_and_the_options():
     assert len(main.params) == 12
 
 
+HELP = """
+from experiments import prepare, train_jointnet, train_resnet
+
+for command in (prepare, train_jointnet, train_resnet):
+    try:
+        command.main(["--help"])
+    except SystemExit as end:
+        assert end.code == 0
+"""
+
+
+def test_help_waits_for_no_engine():
+    done = run_python(HELP, blocked=("keras", "tensorflow", "rasterio", "cv2", "matplotlib"))
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.count("Usage:") == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -20,6 +20,7 @@ from jointnet.runs import WEIGHTS, load_run
 from preprocessing.errors import RunError
 from preprocessing.patch_store import PatchSettings
 from preprocessing.rasters import read_image
+from tests import shallow_resnet
 from tests.helpers import error
 from tests.training_fixtures import tiny_recipe, tiny_store, trained
 
@@ -101,6 +102,8 @@ def test_options_reach_the_recipe_and_the_network(here, monkeypatch):
     assert (found.variant, found.network) == ("ResNet101V2", {"weights": "w.h5"})
     assert found.training == replace(sample.training, epochs=3, precision="float32")
     assert found.patches == sample.patches
+    assert call("--recipe", "sample").exit_code == 0
+    assert (called[1][0].variant, called[1][0].network) == ("ResNet50", {"weights": None})
 
 
 @pytest.mark.parametrize("sizes", [{"crop_size": 16}, {"crop_size": 48}])
@@ -143,9 +146,11 @@ def test_a_run_of_one_network_is_not_resumed_with_the_other(tmp_path):
 @pytest.mark.slow
 def test_a_run_is_interrupted_resumed_and_predicts_a_raster(here, monkeypatch, eager):
     """By the command, all the way; what resumes has the statistics that were saved."""
+    shallow_resnet.add(monkeypatch)
     store = tiny_store(here, PATCHES)
     monkeypatch.setitem(recipes.RECIPES, "sample", recipe)
     arguments = ["--recipe", "sample", "--store", store.folder, "--run", "control"]
+    arguments += ["--set", f"variant={shallow_resnet.NAME}"]
     save, saved = Checkpoints.save, []
 
     def save_and_end(self, model, state):
@@ -173,7 +178,7 @@ def test_a_run_is_interrupted_resumed_and_predicts_a_raster(here, monkeypatch, e
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     described = config["network"]
     assert described["class"] == "ResNetUNet"
-    assert described["arguments"]["backbone"] == config["recipe"]["variant"] == "ResNet50"
+    assert described["arguments"]["backbone"] == config["recipe"]["variant"] == shallow_resnet.NAME
     assert described["arguments"]["initial_weights"] is None
     assert described["arguments"]["band_offset"] == store.manifest["band_mean"]
     assert (config["window"], config["overlap"]) == (32, 8)
