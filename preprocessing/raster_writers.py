@@ -82,12 +82,9 @@ def write_raster(
 class _Writer(ABC):
     """What the writers of masks and of probabilities share.
 
-    Windows go into a working GeoTIFF, of which a Cloud Optimized GeoTIFF is made at the end. That
-    is read back and compared with check sums of what was written before it gets its name.
-
-    A subclass says which dtype its pixels have, how large the working file and the final one may
-    become as a share of the pixels, the GeoTIFF options, how overviews are made, and how pixels
-    stand on disk.
+    Rows go into a working GeoTIFF, of which a Cloud Optimized GeoTIFF is made at the end. That is
+    read back and compared with check sums of what was written before it gets its name.
+    ``files_share`` is how large both may become together as a share of the pixels.
     """
 
     dtype: ClassVar[type]
@@ -143,15 +140,25 @@ class _Writer(ABC):
                     self._file.close()
 
     def write(self, window: Window, pixels: np.ndarray) -> None:
-        if window.clipped(self.height, self.width) != window:
-            raise ValueError(f"{window} reaches outside {self.height} x {self.width} pixels")
+        """Write the next rows.
+
+        Args:
+            window: as wide as the raster, below the window before it.
+            pixels: ``(height, width)`` of a mask, uint8 of 0 background, 1 target, 255 void; or of
+                probabilities, float32, 0 to 1, NaN where there is void.
+
+        Raises:
+            OutputError: disk full.
+            ValueError: another shape, dtype or value, or not the next rows.
+        """
+        row = self._next_row
+        if window != Window(row, 0, min(window.height, self.height - row), self.width):
+            raise ValueError(f"{window}: whole rows from row {row} on are needed")
         if pixels.shape != (window.height, window.width) or pixels.dtype != self.dtype:
             raise ValueError(
                 f"{pixels.dtype} pixels of shape {pixels.shape} for {window}: "
                 f"{np.dtype(self.dtype).name} of its height and width are needed"
             )
-        if (window.row, window.width) != (self._next_row, self.width):
-            raise ValueError(f"{window}: whole rows from row {self._next_row} on are needed")
         self._check(pixels)
         pixels, valid = self._encode(pixels)
         area = _area(window)
@@ -244,19 +251,6 @@ class MaskWriter(_Writer):
     # Buildings thinner than a pixel of the overview would come and go with "nearest".
     resampling = Resampling.mode
 
-    def write(self, window: Window, mask: np.ndarray) -> None:
-        """Write the next rows.
-
-        Args:
-            window: as wide as the raster, below the window before it.
-            mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void.
-
-        Raises:
-            OutputError: disk full.
-            ValueError: another shape, dtype or value, or not the next rows.
-        """
-        super().write(window, mask)
-
     def _check(self, pixels: np.ndarray) -> None:
         others = pixels[(pixels > 1) & (pixels != VOID)]
         if others.size:
@@ -279,19 +273,6 @@ class ProbabilityWriter(_Writer):
     options: ClassVar = {"nodata": float("nan")}
     predictor = "FLOATING_POINT"
     resampling = Resampling.average
-
-    def write(self, window: Window, probabilities: np.ndarray) -> None:
-        """Write the next rows.
-
-        Args:
-            window: as wide as the raster, below the window before it.
-            probabilities: ``(height, width)`` float32, 0 to 1, NaN where there is void.
-
-        Raises:
-            OutputError: disk full.
-            ValueError: another shape, dtype or value, or not the next rows.
-        """
-        super().write(window, probabilities)
 
     def _check(self, pixels: np.ndarray) -> None:
         if ((pixels < 0) | (pixels > 1)).any():

@@ -35,7 +35,19 @@ _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _PROBES, _PROBE = 8, 32
 
 
-class RasterReader(ClosedOnExit):
+class _Reader(ClosedOnExit):
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = RasterName(path)
+        self._dataset = open_raster(path)
+        self.info = describe(self._dataset)
+        self.height, self.width = self.info.height, self.info.width
+
+    def close(self) -> None:
+        """Close the file."""
+        self._dataset.close()
+
+
+class RasterReader(_Reader):
     """A reader of windows of the bands that a model takes; a context manager.
 
     Attributes: ``path``, ``height``, ``width``, ``bands`` (1-based, in the order fed),
@@ -59,29 +71,19 @@ class RasterReader(ClosedOnExit):
         bands: Sequence[int] | None = None,
         band_count: int = 3,
     ) -> None:
-        self.path = RasterName(path)
-        self._dataset = open_raster(path)
-        try:
-            self.info = info = describe(self._dataset)
-            if bands is not None:
-                self.bands = named_bands(bands, info.band_count, band_count, str(path))
-                self.validity = Validity(self._dataset, self.bands)
-                self.band_note = self.validity.note
-            else:
-                kinds = self._dataset.colorinterp
-                self.bands, self.band_note = choose_bands(kinds, band_count, str(path))
-                self.validity = Validity(self._dataset, self.bands)
-        except BaseException:
-            self._dataset.close()
-            raise
-        self.height, self.width = info.height, info.width
+        super().__init__(path)
+        info = self.info
+        if bands is not None:
+            self.bands = named_bands(bands, info.band_count, band_count, str(path))
+            self.validity = Validity(self._dataset, self.bands)
+            self.band_note = self.validity.note
+        else:
+            kinds = self._dataset.colorinterp
+            self.bands, self.band_note = choose_bands(kinds, band_count, str(path))
+            self.validity = Validity(self._dataset, self.bands)
         self.dtype = str(np.result_type(*(self._dataset.dtypes[b - 1] for b in self.bands)))
         self.crs, self.transform, self.gcps = info.crs, info.transform, info.gcps
         self.gsd, self.georeferenced = info.gsd, info.georeferenced
-
-    def close(self) -> None:
-        """Close the file."""
-        self._dataset.close()
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window.
@@ -112,20 +114,12 @@ class RasterReader(ClosedOnExit):
 def read_image(
     path: str | os.PathLike, bands: Sequence[int] | None = None, band_count: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read a whole raster; see ``RasterReader``.
-
-    Returns:
-        The image ``(height, width, bands)`` in the file's dtype, and where it is imagery,
-        ``(height, width)`` bool. All void is a case: ``valid`` is then False everywhere.
-
-    Raises:
-        RasterError: no such file, no raster, too few bands, or corrupt.
-    """
+    """Read a whole raster: image and validity, as ``RasterReader`` does."""
     with RasterReader(path, bands, band_count) as reader:
         return reader.read(Window(0, 0, reader.height, reader.width))
 
 
-class LabelReader(ClosedOnExit):
+class LabelReader(_Reader):
     """A reader of windows of a label's mask; a context manager.
 
     Attributes: ``path``, ``height``, ``width``, ``info`` (``RasterInfo``) and
@@ -146,26 +140,15 @@ class LabelReader(ClosedOnExit):
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = RasterName(path)
+        super().__init__(path)
         self.target_under_void = False
         self._seen: set[int] = set()
         self._colour: np.ndarray | None = None
-        self._dataset = open_raster(path)
-        try:
-            self.info = describe(self._dataset)
-            kinds = enumerate(self._dataset.colorinterp, start=1)
-            # Alpha alone is a band like any other.
-            self._bands = [band for band, kind in kinds if kind != ColorInterp.alpha] or [1]
-            self._validity = Validity(self._dataset, self._bands)
-            self._refuse_nodata_zero()
-        except BaseException:
-            self._dataset.close()
-            raise
-        self.height, self.width = self.info.height, self.info.width
-
-    def close(self) -> None:
-        """Close the file."""
-        self._dataset.close()
+        kinds = enumerate(self._dataset.colorinterp, start=1)
+        # Alpha alone is a band like any other.
+        self._bands = [band for band, kind in kinds if kind != ColorInterp.alpha] or [1]
+        self._validity = Validity(self._dataset, self._bands)
+        self._refuse_nodata_zero()
 
     def read(self, window: Window) -> np.ndarray:
         """Read the mask of one window.
@@ -252,8 +235,7 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     """Read a whole label, strip by strip; see ``LabelReader``.
 
     Returns:
-        ``(height, width)`` uint8: 0 background, 1 target, 255 void. All void and all background
-        are cases.
+        ``(height, width)`` uint8: 0 background, 1 target, 255 void.
 
     Raises:
         RasterError: no such file, no raster, or corrupt.
@@ -453,11 +435,7 @@ class GreyMaskReader(LabelReader):
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__(path)
         self._greys: set[int] = set()
-        try:
-            self._thresholded = self._has_greys()
-        except BaseException:
-            self.close()
-            raise
+        self._thresholded = self._has_greys()
 
     @property
     def note(self) -> str | None:

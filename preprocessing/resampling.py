@@ -54,7 +54,18 @@ def white_areas(image: np.ndarray) -> np.ndarray:
     return (opened[SIDE:-SIDE, SIDE:-SIDE] & white).astype(bool)
 
 
-class WhiteIsVoid(ClosedOnExit):
+class _Wrapped(ClosedOnExit):
+    """A reader that closes the reader that it is given."""
+
+    def __init__(self, reader: "RasterReader | WhiteIsVoid", height: int, width: int) -> None:
+        self._reader, self.height, self.width = reader, height, width
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+class WhiteIsVoid(_Wrapped):
     """A ``RasterReader`` whose white areas are void; it closes the reader that it is given.
 
     Args:
@@ -71,19 +82,16 @@ class WhiteIsVoid(ClosedOnExit):
                 f"{reader.path}: pixels are {reader.dtype}, white is known of uint8 only; "
                 "`gdal_translate -a_nodata VALUE IN OUT` says what is void"
             )
-        self._reader = reader
-        self.height, self.width = reader.height, reader.width
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
+        super().__init__(reader, reader.height, reader.width)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window, as ``RasterReader.read`` does.
 
         Whether a pixel is void does not depend on the window that it is read in.
         """
-        wide = _grown(window, SIDE, self.height, self.width)
+        height, width = window.height + 2 * SIDE, window.width + 2 * SIDE
+        wide = Window(window.row - SIDE, window.column - SIDE, height, width)
+        wide = wide.clipped(self.height, self.width)
         image, valid = self._reader.read(wide)
         top, left = window.row - wide.row, window.column - wide.column
         inside = np.s_[top : top + window.height, left : left + window.width]
@@ -102,7 +110,7 @@ def size_at(height: int, width: int, steps: tuple[float, float], wanted: float) 
     return max(1, round(height * steps[0] / wanted)), max(1, round(width * steps[1] / wanted))
 
 
-class ResampledReader(ClosedOnExit):
+class ResampledReader(_Wrapped):
     """A reader of a raster at another size; it closes the reader that it is given.
 
     Larger pixels are means of what they cover, smaller ones are interpolated bilinearly (GDAL's
@@ -113,14 +121,6 @@ class ResampledReader(ClosedOnExit):
         height: rows that it shall have.
         width: columns that it shall have.
     """
-
-    def __init__(self, reader: RasterReader | WhiteIsVoid, height: int, width: int) -> None:
-        self._reader = reader
-        self.height, self.width = height, width
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Read one window of the resampled raster.
@@ -176,14 +176,6 @@ def resampled_strips(
         yield first, np.where(share > 1e-6, means[..., 0], np.float32(np.nan))
 
 
-def _grown(window: Window, margin: int, height: int, width: int) -> Window:
-    """Return a window with a margin around it, clipped to a raster."""
-    top, left = window.row - margin, window.column - margin
-    return Window(top, left, window.height + 2 * margin, window.width + 2 * margin).clipped(
-        height, width
-    )
-
-
 def _source(window: Window, size: tuple[int, int], resampled: tuple[int, int]) -> Window:
     """Return the pixels of a raster that a window of the resampled one is made of."""
     spans = []
@@ -201,18 +193,18 @@ def _source(window: Window, size: tuple[int, int], resampled: tuple[int, int]) -
 def _means(
     image: np.ndarray, valid: np.ndarray, source: Window, window: Window, scale: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample the valid pixels of a window.
+    """Resample the valid pixels of a window of the raster to one of the resampled raster.
 
     Args:
-        image: ``(height, width, bands)`` of ``source``, numbers.
+        image: ``(height, width, bands)`` of ``source``.
         valid: ``(height, width)`` bool.
-        source: the window of the raster.
-        window: that of the resampled raster.
-        scale: rows and columns of the raster in one of the resampled raster.
+        source: what is there.
+        window: what is wanted.
+        scale: rows and columns of the raster for one of the resampled raster.
 
     Returns:
-        Means float32 ``(height, width, bands)``, and the share that is valid of what each pixel is
-        made of, float32 ``(height, width)``.
+        Means, float32 ``(height, width, bands)``, and the share that is valid of what each pixel
+        is made of, float32 ``(height, width)``.
     """
     bands = np.moveaxis(np.where(valid[..., None], image, 0), -1, 0)
     layers = np.concatenate([bands, valid[None]]).astype(np.float32)
