@@ -103,11 +103,7 @@ def given(name: str) -> bool:
 def parse_bands(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> list[int] | None:
-    """Turn ``"4,3,2"`` into numbers.
-
-    Raises:
-        click.BadParameter: not numbers from 1 with commas between them.
-    """
+    """Turn ``"4,3,2"`` into numbers."""
     parts = value.split(",") if value is not None else []
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} are no band numbers from 1; write them as in 4,3,2")
@@ -117,11 +113,7 @@ def parse_bands(
 def parse_gsd(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> float | str | None:
-    """Turn ``"0.3"`` into metres; ``"native"`` stays.
-
-    Raises:
-        click.BadParameter: neither that word nor a number above 0.
-    """
+    """Turn ``"0.3"`` into metres; ``"native"`` stays."""
     if value is None or value == "native":
         return value
     try:
@@ -136,11 +128,7 @@ def parse_gsd(
 def parse_validation(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> list[int | str] | float | None:
-    """Turn ``"1,2,austin7"`` into indices and names, and ``"0.2"`` into a share.
-
-    Raises:
-        click.BadParameter: nothing between the commas.
-    """
+    """Turn ``"1,2,austin7"`` into indices and names, and ``"0.2"`` into a share."""
     if value is None:
         return None
     if re.fullmatch(r"[0-9]*\.[0-9]+", value.strip()):
@@ -152,11 +140,7 @@ def parse_validation(
 
 
 def parse_model(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Path:
-    """Turn ``buildings`` or ``roads`` into the shipped run folder; another value is a path.
-
-    Raises:
-        click.BadParameter: several values.
-    """
+    """Turn ``buildings`` or ``roads`` into the shipped run folder; another value is a path."""
     if len(values) > 1:
         raise click.BadParameter(f"got {', '.join(values)}; give --model once")
     word = values[0] if values else "buildings"
@@ -245,11 +229,7 @@ class Also(NamedTuple):
 
 
 def parse_also(context: click.Context, option: click.Parameter, value: str | None) -> Also:
-    """Turn ``"objects,relaxed:5"`` into ``Also``; ``"relaxed"`` alone means 3 pixels.
-
-    Raises:
-        click.BadParameter: another word, or a buffer out of range.
-    """
+    """Turn ``"objects,relaxed:5"`` into ``Also``; ``"relaxed"`` alone means 3 pixels."""
     also = Also()
     for word in value.split(",") if value is not None else []:
         name, colon, pixels = word.strip().partition(":")
@@ -318,11 +298,7 @@ def check_evaluation_options(
     buffer_m: float | None,
     align: bool,
 ) -> None:
-    """Refuse options of the running command that do not go together.
-
-    Raises:
-        click.UsageError: options for finished masks without these, or the other way round.
-    """
+    """Refuse options for finished masks without these, and the other way round."""
     if (predictions is None) != (labels is None):
         raise click.UsageError("--predictions and --labels go together")
     if predictions is not None and any(map(given, ("model", "thresholds", "augment"))):

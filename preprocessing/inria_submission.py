@@ -128,9 +128,11 @@ def check_submission(path: str | os.PathLike, wanted: Sizes) -> SubmissionCheck:
         check.problems += _name_problems([entry.filename for entry in entries], wanted)
         known = [entry for entry in entries if entry.filename in wanted]
         for entry in tqdm(known, desc="checking", unit="mask", disable=None):
-            with check.noted():
+            name = entry.filename
+            member = f"/vsizip/{{{path.resolve()}}}/{name}"
+            with check.noted(member, name):
                 _read_through(archive, entry)
-                _check_mask(path, entry.filename, wanted[entry.filename], check)
+                _check_mask(member, name, wanted[name], check)
     return check
 
 
@@ -167,20 +169,18 @@ def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
         raise DatasetError(f"{entry.filename}: cannot be unpacked: {error}") from error
 
 
-def _check_mask(path: Path, name: str, size: tuple[int, int], check: SubmissionCheck) -> None:
+def _check_mask(member: str, name: str, size: tuple[int, int], check: SubmissionCheck) -> None:
     """Read a mask, add its pixels to the check's and its problems to those.
 
     Raises:
-        RasterError: it is no TIFF, or cannot be read whole.
+        RasterError: it is no TIFF, cannot be read whole, or has other values.
     """
-    member = f"/vsizip/{{{path.resolve()}}}/{name}"
     try:
         # Another format could name files outside of the zip file.
         with gdal_quiet():
             dataset = rasterio.open(member, driver="GTiff")
     except GDAL_ERRORS as error:
-        words = reason(error).replace(member, name)
-        raise RasterError(f"{name}: is no TIFF that can be read: {words}") from error
+        raise RasterError(f"{name}: is no TIFF that can be read: {reason(error)}") from error
     with dataset:
         problems = [f"{name}: {problem}" for problem in _format_problems(dataset, size)]
         check.problems += problems
@@ -189,10 +189,7 @@ def _check_mask(path: Path, name: str, size: tuple[int, int], check: SubmissionC
         target = 1 if _bits(dataset) == 1 else 255
         found = 0
         for window in strips(dataset.height, dataset.width, dataset.block_shapes[0][0]):
-            try:
-                pixels = read_window(dataset, window, [1])[..., 0]
-            except RasterError as error:
-                raise RasterError(str(error).replace(member, name)) from error
+            pixels = read_window(dataset, window, [1])[..., 0]
             wrong = (pixels != 0) & (pixels != target)
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]

@@ -245,12 +245,12 @@ class Problems:
     problems: list[str]
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Make an error in the block a problem."""
+    def noted(self, file: str = "", called: str = "") -> Iterator[None]:
+        """Make an error in the block a problem, in which a file is called otherwise."""
         try:
             yield
         except JointNetError as error:
-            self.problems.append(one_line(error))
+            self.problems.append(one_line(error).replace(file, called))
 
 
 @dataclass
