@@ -327,11 +327,7 @@ def simplify_polygons(
 
 
 def require_right_angles() -> None:
-    """Check that the library that makes right angles is installed.
-
-    Raises:
-        JointNetError: buildingregulariser is not installed.
-    """
+    """Raise a ``JointNetError`` if buildingregulariser is not installed."""
     if importlib.util.find_spec("buildingregulariser") is None:
         raise JointNetError("right angles need `pip install buildingregulariser`")
 

@@ -56,15 +56,7 @@ def folder_beside(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Refuse to begin where the disk may not have the room to finish.
-
-    Args:
-        folder: a folder on the disk in question.
-        size: bytes needed at the most.
-
-    Raises:
-        OSError: the disk has less free.
-    """
+    """Raise an ``OSError`` if the disk of a folder has less free than a number of bytes."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OSError(f"needs up to {size / 1e6:.1f} MB free, the disk has {free / 1e6:.1f}")
@@ -160,22 +152,14 @@ def hash_file(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, which appears only when complete.
-
-    Raises:
-        OutputError: the file cannot be written; an older one stays as it was.
-    """
+    """Write JSON, as ``replacing`` does."""
     text = json.dumps(content, indent=2) + "\n"
     with replacing(path, overwrite=True) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows of equal keys as CSV with a header, which appears only when complete.
-
-    Raises:
-        OutputError: the file cannot be written; an older one stays as it was.
-    """
+    """Write rows of equal keys as CSV with a header, as ``replacing`` does."""
     with (
         replacing(path, overwrite=True) as beside,
         beside.open("w", newline="", encoding="utf-8") as file,

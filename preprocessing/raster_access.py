@@ -196,11 +196,7 @@ def describe(dataset: rasterio.DatasetReader) -> RasterInfo:
 
 
 def raster_info(path: str | os.PathLike) -> RasterInfo:
-    """Describe a raster without reading its pixels.
-
-    Raises:
-        RasterError: no such file, a folder, or no raster.
-    """
+    """Describe a raster without reading its pixels; errors are those of ``open_raster``."""
     with open_raster(path) as dataset:
         return describe(dataset)
 
@@ -226,11 +222,7 @@ def raster_files(path: str | os.PathLike) -> list[str]:
 
 
 def raster_tags(path: str | os.PathLike) -> dict[str, str]:
-    """Return the tags of a raster's default domain.
-
-    Raises:
-        RasterError: no such file, a folder, or no raster.
-    """
+    """Return the tags of a raster's default domain; errors are those of ``open_raster``."""
     with open_raster(path) as dataset:
         return dataset.tags()
 

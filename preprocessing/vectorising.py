@@ -86,7 +86,7 @@ class MaskFeatures(ABC):
     Args:
         mask: path of a mask or label raster.
         probabilities: of the target, on the grid of the mask.
-        settings: what was chosen.
+        settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
 
     Raises:
         RasterError: no such file, no raster, or probabilities of another grid; on iterating too,
@@ -298,14 +298,7 @@ def features_of(
 ) -> MaskFeatures:
     """Return ``CentreLines`` for the target "roads", ``Footprints`` for anything else.
 
-    Args:
-        target: what is 1 in the mask.
-        mask: path of a mask or label raster.
-        probabilities: of the target, on the grid of the mask.
-        settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
-
-    Raises:
-        RasterError: see ``MaskFeatures``.
+    Args and errors are those of ``MaskFeatures``.
     """
     kind = CentreLines if target == "roads" else Footprints
     return kind(mask, probabilities, settings)
@@ -357,16 +350,8 @@ def sums_at_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add up, for each group of points, the pixels under them that are not NaN.
 
-    Args:
-        points: ``(n, 2)`` int of column and row.
-        group: the group of each, int ``(n,)`` from 0.
-        groups: how many groups there are.
-        height: rows of the raster.
-        width: columns of the raster.
-        read: as for ``sums_in_polygons``.
-
-    Returns:
-        Sums, float64 ``(groups,)``, and how many pixels were added, int64 ``(groups,)``.
+    Args are those of ``sums_in_polygons``, and ``points``, ``(n, 2)`` int of column and row, and
+    the ``group`` of each, int ``(n,)`` from 0 to below ``groups``. So are the results, by group.
     """
     sums, counts = np.zeros(groups), np.zeros(groups, np.int64)
     order = np.argsort(points[:, 1], kind="stable")
@@ -386,12 +371,7 @@ def sums_at_points(
 def holds_void(polygons: np.ndarray, mask: str | os.PathLike) -> np.ndarray:
     """Return which polygons hold void pixels of a mask, bool ``(n,)``.
 
-    Args:
-        polygons: object array ``(n,)``, in pixels; apart or one inside another.
-        mask: path of the mask.
-
-    Raises:
-        RasterError: corrupt.
+    Polygons, ``(n,)`` in pixels, lie apart or one inside another.
     """
     # The inner ones last, so that each void pixel counts for the smallest polygon around it.
     order = np.argsort(-shapely.area(polygons), kind="stable")
