@@ -13,12 +13,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from jointnet import JointNet
 from jointnet.batches import TrainingBatches
 from jointnet.distribution import Devices, choose_devices, join, joins_by_environment
 from jointnet.recipe import train_recipe
 from jointnet.training import train
 from jointnet.training_settings import TrainingSettings
+from layers import BandScaling, BilinearUpsampling, DenseAtrousBlock
 from preprocessing.patch_store import PatchStore, open_store
 from tests.training_fixtures import memory_store, small_network, tiny_recipe
 
@@ -35,10 +35,16 @@ def store() -> PatchStore:
 
 
 def network(kind: str) -> keras.Model:
-    """A tiny JointNet, one block, or one convolution and a batch normalisation."""
+    """All layers of JointNet in one level; one block; or a convolution and a batch norm."""
     keras.utils.set_random_seed(1)
-    if kind == "jointnet":
-        return JointNet(growth_rates=(8, 8, 8), bridge_filters=8)
+    if kind == "level":
+        inputs = keras.Input((None, None, 3))
+        x = BandScaling([127.5] * 3, [127.5] * 3)(inputs)
+        skip = DenseAtrousBlock(8)(x)
+        x = keras.layers.AveragePooling2D(1, 2)(skip)
+        x = BilinearUpsampling()(keras.layers.Conv2D(8, 1, activation="relu")(x))
+        x = keras.layers.Concatenate()([x, skip])
+        return keras.Model(inputs, keras.layers.Conv2D(1, 1, activation="sigmoid")(x))
     if kind == "block":
         return small_network(1)
     return keras.Sequential(
@@ -76,7 +82,7 @@ def run(job: dict, folder: Path, devices: Devices) -> None:
     values = {"crop_size": 32, "batch_size": 4, "epochs": 1, "steps_per_epoch": 20}
     kind = Sgd if job.get("sgd") else TrainingSettings
     settings = kind(**values | job.get("settings", {}))
-    model = network(job.get("network", "jointnet"))
+    model = network(job.get("network", "level"))
     start = model.get_weights()
     plain = TrainingBatches.__getitem__
     if "order" in job:

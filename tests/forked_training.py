@@ -23,7 +23,7 @@ from tests.training_fixtures import ROOT, memory_store
 
 LEARNING = {"crop_size": 16, "learning_rate": 0.01, "seed": 3}
 SETTINGS = {
-    # All that must be carried over: moments, schedule, averages, gradients added up over parts.
+    # All that is carried over: moments, schedule, averages, gradients of micro-batches.
     "everything": TrainingSettings(
         **LEARNING,
         batch_size=4,
@@ -37,7 +37,7 @@ SETTINGS = {
         loss="cross_entropy+dice",
         target_weight=0.5,
     ),
-    "long": TrainingSettings(**LEARNING, batch_size=2, epochs=8, steps_per_epoch=40),
+    "long": TrainingSettings(**LEARNING, batch_size=2, epochs=4, steps_per_epoch=40),
 }
 
 
@@ -115,7 +115,7 @@ def after_each_step(act: Callable[..., None]) -> None:
 
 
 def send_at(moment: str, number: int) -> None:
-    """Let the process signal itself: ``"step 2 3"`` in epoch 2, at part 3; ``"validation 2"``."""
+    """Let the process signal itself: ``"step 2 3"`` in epoch 2, at step 3; ``"validation 2"``."""
     what, *numbers = moment.split()
     wanted = [int(word) for word in numbers]
     if what == "step":

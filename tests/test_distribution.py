@@ -34,7 +34,7 @@ ADAM = {
     "network": "block",
     "settings": {"learning_rate": 1e-3, "weight_decay": 0.1, "weight_average": 0.9},
 }
-# The same in parts of the batch, which TensorFlow refuses on several devices.
+# The same in micro-batches, which TensorFlow refuses on several devices.
 PARTS = ADAM | {"name": "parts", "settings": {**ADAM["settings"], "micro_batch_size": 2}}
 SHORT = {"network": "block", "settings": {"epochs": 2, "steps_per_epoch": 3, "learning_rate": 0.01}}
 WHOLE = SHORT | {"name": "whole"}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import keras
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import jointnet
 from jointnet import JointNet
 from jointnet.model import VARIANTS
 from layers import GroupNormalization
 from losses import BinaryFocalLoss, DiceLoss, WeightedSumLoss
 from tests.gradients import gradient
+from tests.training_fixtures import run_python
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
 
@@ -30,6 +33,14 @@ def tiny(**arguments) -> JointNet:
 
 def random_pixels(*shape: int, dtype: str = "uint8") -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+
+def test_importing_the_package_prints_nothing_and_loads_no_engine():
+    done = run_python("import jointnet; print(jointnet.__version__)", blocked=("keras",))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (done.stdout, done.stderr) == (project["version"] + "\n", "")
+    with pytest.raises(AttributeError, match="no attribute 'UNet'"):
+        jointnet.UNet  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -338,6 +349,7 @@ def test_it_learns_one_small_patch():
 
 TRAIN_DOWNSAMPLING = """
 import keras, numpy as np
+import jointnet
 from jointnet import JointNet
 
 # The bridge of this variant is reached through the downsampling layers alone: 3, then 8 channels.

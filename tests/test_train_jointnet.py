@@ -265,7 +265,7 @@ def test_options_reach_the_recipe(here, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_sample_recipe_runs_from_nothing_to_a_picture(here, monkeypatch):
+def test_the_sample_recipe_runs_from_nothing_to_a_picture(here, monkeypatch, eager):
     """Cut short: smaller scenes, and one epoch of two steps at a quarter of the width."""
     write = sample_scenes.write_sample_scenes
     monkeypatch.setattr(

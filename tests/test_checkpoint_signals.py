@@ -39,6 +39,14 @@ def tensorflow(tmp_path_factory) -> Iterator[Trainings]:
     trainings.close()
 
 
+@pytest.fixture(scope="module")
+def whole(tensorflow, tmp_path_factory) -> Path:
+    """The run folder of a training that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert tensorflow.run("everything", folder) == 0, tensorflow.said()
+    return folder
+
+
 @pytest.fixture
 def jax(tmp_path) -> Iterator[Trainings]:
     pytest.importorskip("jax")
@@ -249,12 +257,11 @@ def interrupt(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_anywhere_equals_one_that_is_not(tensorflow, tmp_path):
-    """In the first step, between the parts of a batch, twice in an epoch, in the validation.
+def test_a_run_that_is_stopped_anywhere_equals_one_that_is_not(tensorflow, whole, tmp_path):
+    """In the first step, between micro-batches, twice in an epoch, in the validation.
 
-    Each epoch is 3 batches of 2 parts.
+    Each epoch is 3 batches of 2 micro-batches.
     """
-    assert tensorflow.run("everything", tmp_path / "whole") == 0, tensorflow.said()
     moments = [
         ("step 1 1", SIGTERM, "in epoch 1, after step 1 of 6"),
         ("step 2 3", SIGTERM, "in epoch 2, after step 3 of 6"),
@@ -263,8 +270,8 @@ def test_a_run_that_is_stopped_anywhere_equals_one_that_is_not(tensorflow, tmp_p
         ("validation 2", SIGINT, "in the validation after epoch 2"),
         ("step 3 6", SIGTERM, "in epoch 3, after step 6 of 6"),
     ]
-    interrupt(tensorflow, tmp_path / "parts", moments)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    interrupt(tensorflow, tmp_path / "stopped", moments)
+    assert_equal_runs(whole, tmp_path / "stopped")
 
 
 @pytest.mark.slow
@@ -278,15 +285,14 @@ def test_the_same_on_jax(jax, tmp_path):
         ("step 2 3", SIGTERM, "in epoch 2, after step 3 of 6"),
         ("validation 2", SIGTERM, "in the validation after epoch 2"),
     ]
-    interrupt(jax, tmp_path / "parts", moments, seconds=0)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    interrupt(jax, tmp_path / "stopped", moments, seconds=0)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.mark.slow
-def test_saving_in_the_middle_of_epochs_changes_nothing(tensorflow, tmp_path):
-    for folder, seconds in (("seldom", 600), ("often", 0)):
-        assert tensorflow.run("everything", tmp_path / folder, seconds=seconds) == 0
-    assert_equal_runs(tmp_path / "seldom", tmp_path / "often")
+def test_saving_in_the_middle_of_epochs_changes_nothing(tensorflow, whole, tmp_path):
+    assert tensorflow.run("everything", tmp_path / "often", seconds=0) == 0, tensorflow.said()
+    assert_equal_runs(whole, tmp_path / "often")
 
 
 # Killed
@@ -307,28 +313,34 @@ def saved(folder: Path, settings: TrainingSettings) -> tuple[int, int]:
 def test_killed_at_ten_random_moments(tensorflow, tmp_path):
     """What is there loads after each, and the run that ends at last is the one that was not.
 
-    It saves after each of its 320 steps, so that most are killed while they save.
+    It saves after each of its 160 steps, so that most are killed while they save.
     """
     settings = SETTINGS["long"]
+
+    def start(folder: str, touched: Path) -> int:
+        """Begin, and wait for the first step."""
+        process = tensorflow.start("long", tmp_path / folder, seconds=0, touch=str(touched))
+        while not touched.exists():
+            time.sleep(0.001)
+        return process
+
+    start("whole", tmp_path / "begun")
     begun = time.monotonic()
-    assert tensorflow.run("long", tmp_path / "whole", seconds=0) == 0, tensorflow.said()
+    assert tensorflow.end() == 0, tensorflow.said()
     seconds = time.monotonic() - begun
     random.seed(0)
     states, broken = [(0, 0)], 0
     for number in range(10):
-        touched = tmp_path / f"{number}"
-        process = tensorflow.start("long", tmp_path / "parts", seconds=0, touch=str(touched))
-        while not touched.exists():
-            time.sleep(0.001)
+        process = start("killed", tmp_path / f"{number}")
         time.sleep(random.uniform(0, seconds / 20))
         os.kill(process, signal.SIGKILL)
         assert tensorflow.end() == -signal.SIGKILL, tensorflow.said()
-        states.append(saved(tmp_path / "parts", settings))
-        broken += any((tmp_path / "parts" / "checkpoints").glob(".*"))
+        states.append(saved(tmp_path / "killed", settings))
+        broken += any((tmp_path / "killed" / "checkpoints").glob(".*"))
     assert states == sorted(states) and len(set(states)) > 5
     assert broken, "none was killed while it wrote"
-    assert tensorflow.run("long", tmp_path / "parts") == 0, tensorflow.said()
-    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    assert tensorflow.run("long", tmp_path / "killed") == 0, tensorflow.said()
+    assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
 
 
 # How Python ends
