@@ -5,19 +5,11 @@ from pathlib import Path
 import click
 
 from experiments.options import Command, model_option, overwrite_option
-from jointnet.export import (
-    FORMATS,
-    contract,
-    contract_beside,
-    greatest_difference,
-    require,
-    sample_patch,
-)
-from jointnet.network_input import read_patch
-from jointnet.runs import load_run
 from preprocessing.errors import OutputError
 from preprocessing.output_files import refuse_existing, refuse_existing_folder
 from preprocessing.tiling import fill_void
+
+FORMATS = ("onnx", "saved_model", "litert")
 
 # Other orders of addition change float32 by far less; a threshold notices only far more.
 TOLERANCE = 1e-3
@@ -39,7 +31,7 @@ Examples:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(list(FORMATS)),
+    type=click.Choice(FORMATS),
     multiple=True,
     show_default="all three",
     help="May be given several times.",
@@ -79,26 +71,29 @@ def main(
 
     Each is run beside Keras, and the greatest difference of a probability is printed.
     """  # noqa: D301 (click takes the control character itself)
-    formats = tuple(dict.fromkeys(formats)) or tuple(FORMATS)
+    from jointnet import export
+    from jointnet.network_input import read_patch
+    from jointnet.runs import load_run
+
     run = load_run(model)
     name = Path(model).resolve().name
     folder = output or model / "export"
-    paths = {key: folder / f"{name}{FORMATS[key].ending}" for key in formats}
+    paths = {key: folder / f"{name}{export.FORMATS[key].ending}" for key in formats or FORMATS}
     for key, path in paths.items():
-        require(key)
+        export.require(key)
         if key == "saved_model":
             refuse_existing_folder(path, overwrite, "saved_model.pb")
         else:
             refuse_existing(path, overwrite)
         if key == "litert":
-            refuse_existing(contract_beside(path), overwrite)
+            refuse_existing(export.contract_beside(path), overwrite)
     if image is None:
-        patch, shown = sample_patch(run), "a generated scene"
+        patch, shown = export.sample_patch(run), "a generated scene"
     else:
         pixels, valid, place = read_patch(run, image)
         patch = fill_void(pixels, valid)
         shown = f"{image} from column {place[0]}, row {place[1]}"
-    said = contract(run)
+    said = export.contract(run)
     click.echo(
         f"{said['dtype']} (batch, height, width, {said['bands']}) to float32 (batch, height, "
         f"width, 1), all free, height and width multiples of {said['multiple']}; "
@@ -107,11 +102,12 @@ def main(
         + f", threshold {said['threshold']:g}"
     )
     for key, path in paths.items():
-        FORMATS[key].export(run, path, overwrite)
-        difference = greatest_difference(run, key, path, patch)
+        form = export.FORMATS[key]
+        form.export(run, path, overwrite)
+        difference = export.greatest_difference(run, key, path, patch)
         click.echo(
-            f"{path}: {FORMATS[key].title}, {size_of(path) / 1e6:.1f} MB, at most "
-            f"{difference:.1g} from Keras on {shown}; these numbers are in {FORMATS[key].contract}"
+            f"{path}: {form.title}, {size_of(path) / 1e6:.1f} MB, at most {difference:.1g} from "
+            f"Keras on {shown}; these numbers are in {form.contract}"
         )
         if difference > TOLERANCE:
             raise OutputError(

@@ -6,17 +6,6 @@ from pathlib import Path
 import click
 
 from experiments.options import Command, model_option, overwrite_option, parse_gsd
-from jointnet.figures import draw_feature_maps, draw_filters, draw_grad_cam
-from jointnet.inspection import (
-    channels_of,
-    default_layer,
-    find_layer,
-    first_filters,
-    grad_cam,
-    observe,
-)
-from jointnet.network_input import read_patch
-from jointnet.runs import load_run
 from preprocessing.image_names import RasterName
 from preprocessing.output_files import refuse_existing, replacing
 from preprocessing.tiling import fill_void
@@ -112,8 +101,12 @@ def main(
     of the sum of the layer's channels, each weighted by the mean gradient of the target's logits
     with respect to it. Where nothing is found as target it explains all pixels.
     """  # noqa: D301 (click takes the control character itself)
+    from jointnet import figures, inspection
+    from jointnet.network_input import read_patch
+    from jointnet.runs import load_run
+
     if list_layers:
-        for name, channels in channels_of(load_run(model).model).items():
+        for name, channels in inspection.channels_of(load_run(model).model).items():
             click.echo(f"{name}  {channels}")
         return
     if image is None:
@@ -122,15 +115,15 @@ def main(
     for name in FIGURES:
         refuse_existing(folder / name, overwrite)
     run = load_run(model)
-    layer = layer or default_layer(run.model)
-    find_layer(run.model, layer)
+    layer = layer or inspection.default_layer(run.model)
+    inspection.find_layer(run.model, layer)
     patch, valid, (column, row) = read_patch(run, image, corner, gsd)
     fed = fill_void(patch, valid)
-    seen = observe(run.model, fed, layer)
+    seen = inspection.observe(run.model, fed, layer)
     found = valid & (seen.probabilities >= run.config["threshold"])
     explains_found = pixels == "target" and bool(found.any())
-    cam = grad_cam(run.model, fed, layer, found if explains_found else valid)
-    first, kernels = first_filters(run.model)
+    cam = inspection.grad_cam(run.model, fed, layer, found if explains_found else valid)
+    first, kernels = inspection.first_filters(run.model)
     place = f"{run.name}, {RasterName(image).stem} from column {column}, row {row}"
     channels = seen.activations.shape[-1]
     drawn = f"{CHANNELS} of {channels}" if channels > CHANNELS else channels
@@ -140,11 +133,11 @@ def main(
             stack.enter_context(replacing(folder / name, overwrite)) for name in FIGURES
         )
         title = f"{run.name}: kernels of {first}, with their largest weight"
-        draw_filters(kernels, title, filters)
+        figures.draw_filters(kernels, title, filters)
         title = f"{place}: {layer}, {drawn} channels by mean magnitude (number: mean)"
-        draw_feature_maps(seen.activations, title, maps, CHANNELS)
+        figures.draw_feature_maps(seen.activations, title, maps, CHANNELS)
         title = f"{place}: Grad-CAM of {layer}, for the logits of {score}"
-        draw_grad_cam(patch, valid, seen, cam, run.config["threshold"], title, heat)
+        figures.draw_grad_cam(patch, valid, seen, cam, run.config["threshold"], title, heat)
     files = ", ".join([str(folder / FIGURES[0]), *FIGURES[1:]])
     click.echo(f"{files}: {layer}, {channels} channels, for the logits of {score}")
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from experiments import export as command
 from experiments.options import SHIPPED
-from jointnet import ResNetUNet, export
+from jointnet import ResNetUNet, export, runs
 from jointnet.export import (
     FORMATS,
     PREDICTORS,
@@ -292,8 +292,8 @@ def quick(monkeypatch):
             name,
             type(form)(form.title, form.ending, form.packages, write, form.contract),
         )
-    monkeypatch.setattr(command, "greatest_difference", lambda *arguments: 2e-6)
-    monkeypatch.setattr(command, "load_run", load_once)
+    monkeypatch.setattr(export, "greatest_difference", lambda *arguments: 2e-6)
+    monkeypatch.setattr(runs, "load_run", load_once)
 
 
 def test_the_command_writes_all_three_and_says_what_they_are(run, quick, tmp_path):
@@ -310,6 +310,10 @@ def test_the_command_writes_all_three_and_says_what_they_are(run, quick, tmp_pat
         assert "1.5 MB, at most 2e-06 from Keras on a generated scene" in line
 
 
+def test_the_command_knows_every_format():
+    assert command.FORMATS == tuple(FORMATS)
+
+
 def test_by_default_it_goes_into_the_run_folder(run, quick, tmp_path):
     folder = shutil.copytree(run.folder, tmp_path / "mine")
     assert call("--model", folder, "--format", "onnx").exit_code == 0
@@ -317,7 +321,7 @@ def test_by_default_it_goes_into_the_run_folder(run, quick, tmp_path):
 
 
 def test_a_large_difference_fails(run, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "greatest_difference", lambda *arguments: 0.3)
+    monkeypatch.setattr(export, "greatest_difference", lambda *arguments: 0.3)
     result = call("--model", run.folder, "--output", tmp_path, "--format", "onnx")
     assert "differs from Keras by 0.3" in error(result)
 

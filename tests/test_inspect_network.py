@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from experiments import inspect_network
 from experiments.inspect_network import FIGURES
 from experiments.options import SHIPPED
+from jointnet import figures, runs
 from jointnet.inspection import default_layer, grad_cam, observe
 from jointnet.network_input import read_patch
 from jointnet.runs import load_run
@@ -32,7 +33,7 @@ load_once = functools.cache(load_run)
 def folder(tmp_path, monkeypatch):
     """The working directory, with an image in it; networks are built once."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inspect_network, "load_run", load_once)
+    monkeypatch.setattr(runs, "load_run", load_once)
     write_image(tmp_path / "a.tif", blotches(70, 90))
     return tmp_path
 
@@ -133,11 +134,11 @@ def test_where_nothing_is_found_all_pixels_are_explained(
     folder, run_folder, monkeypatch, threshold, explained
 ):
     for name in ("draw_filters", "draw_feature_maps"):
-        monkeypatch.setattr(inspect_network, name, lambda _, title, path, *__: path.touch())
-    monkeypatch.setattr(inspect_network, "draw_grad_cam", lambda *words: words[-1].touch())
+        monkeypatch.setattr(figures, name, lambda _, title, path, *__: path.touch())
+    monkeypatch.setattr(figures, "draw_grad_cam", lambda *words: words[-1].touch())
     run = load_once(run_folder)
     run = replace(run, config=run.config | {"threshold": threshold})
-    monkeypatch.setattr(inspect_network, "load_run", lambda folder: run)
+    monkeypatch.setattr(runs, "load_run", lambda folder: run)
     result = call("--image", "a.tif", "--output", "x")
     assert result.stdout.endswith(f"for the logits of {explained}\n")
 
