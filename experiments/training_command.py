@@ -290,7 +290,7 @@ def _change(
 
 
 def _choose_devices(recipe: Recipe, store: Path | None) -> "Devices":
-    from jointnet.distribution import choose_devices, join, joins_by_environment
+    from jointnet.distribution import choose_devices, join_processes, joins_by_environment
 
     if joins_by_environment():
         if store is None or not store.exists():
@@ -298,5 +298,5 @@ def _choose_devices(recipe: Recipe, store: Path | None) -> "Devices":
                 "several processes train from a store that exists: cut it with prepare.py "
                 "--output, and name it with --store"
             )
-        join()
+        join_processes()
     return choose_devices(recipe.training.samples_at_a_time)

@@ -95,7 +95,7 @@ class Devices:
                 jax.distributed.shutdown()
 
 
-def join() -> None:
+def join_processes() -> None:
     """Join the processes that train together; call it before anything is computed.
 
     Which they are, the variables of ``keras.distribution.initialize`` say:
@@ -118,12 +118,12 @@ def join() -> None:
 
 
 def joins_by_environment() -> bool:
-    """Return whether the variables that ``join`` reads ask for several processes."""
+    """Return whether the variables that ``join_processes`` reads ask for several processes."""
     return int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or 1) > 1
 
 
 def choose_devices(samples: int, wanted: int | None = None) -> Devices:
-    """Choose the devices to train on; after ``join``, if that is called at all.
+    """Choose the devices to train on; after ``join_processes``, if that is called at all.
 
     Args:
         samples: samples that are computed at a time; every device takes an equal share.
@@ -162,7 +162,7 @@ def choose_devices(samples: int, wanted: int | None = None) -> Devices:
 
 
 def _place() -> tuple[int, int]:
-    """Return the number of this process and of all, as ``join`` left them."""
+    """Return the number of this process and of all, as ``join_processes`` left them."""
     if keras.backend.backend() != "jax":
         return 0, 1
     import jax

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from jointnet.batches import TrainingBatches
-from jointnet.distribution import Devices, choose_devices, join, joins_by_environment
+from jointnet.distribution import Devices, choose_devices, join_processes, joins_by_environment
 from jointnet.recipe import train_recipe
 from jointnet.training import train
 from jointnet.training_settings import TrainingSettings
@@ -112,7 +112,7 @@ def main() -> None:
     folder, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     wanted = int(sys.argv[3]) or None
     if joins_by_environment():
-        join()
+        join_processes()
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

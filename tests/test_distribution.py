@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from experiments.train_jointnet import main
 from jointnet import distribution
 from jointnet.batches import TrainingBatches
-from jointnet.distribution import Devices, choose_devices, join
+from jointnet.distribution import Devices, choose_devices, join_processes
 from preprocessing.augmentation import Augmentation
 from preprocessing.errors import TrainingError
 from tests.helpers import error
@@ -331,7 +331,7 @@ def test_one_worker_is_no_cluster(monkeypatch, text):
 def test_processes_of_tensorflow_are_refused(monkeypatch):
     monkeypatch.setattr(distribution.keras.backend, "backend", lambda: "tensorflow")
     with pytest.raises(TrainingError, match="the backend is tensorflow .* KERAS_BACKEND=jax"):
-        join()
+        join_processes()
 
 
 def test_processes_train_from_a_store_that_exists(tmp_path, monkeypatch):
