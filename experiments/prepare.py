@@ -73,15 +73,10 @@ def _row(name: str, patches: PatchSet, scenes: list[dict]) -> str:
     )
 
 
-def draw_preview(store: PatchStore, seed: int = 0) -> Path:
+def draw_preview(store: PatchStore) -> Path:
     """Draw strong augmentation of the training patch that shows most of both classes.
 
-    Args:
-        store: an open store, into which the picture is written as PNG.
-        seed: seed of the changes that are drawn.
-
-    Returns:
-        The picture's path; one that exists is left as it is.
+    The picture is written into the store; one that exists is left as it is. Returns its path.
 
     Raises:
         OutputError: it cannot be written.
@@ -99,17 +94,12 @@ def draw_preview(store: PatchStore, seed: int = 0) -> Path:
     image = np.asarray(patches.images[number, :height, :width])
     mask = np.asarray(patches.masks[number, :height, :width])
     with replacing(path) as target:
-        draw_augmentations(image, mask, augmentation, target, seed)
+        draw_augmentations(image, mask, augmentation, target)
     return path
 
 
 def cut_store(output: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
-    """Cut scenes into a patch store that shows some target.
-
-    Args:
-        output: folder of the store; must not exist.
-        scenes: training and validation scenes.
-        settings: how to cut.
+    """Cut scenes into a patch store in the folder ``output``.
 
     Raises:
         DatasetError: no training pixel is target; and what ``patches.build_store`` raises.
@@ -150,14 +140,9 @@ def _scenes_and_settings(
         scenes = recipe.scenes(data, validation)
         return choose_features(scenes, where, buffer_m), recipe.patches, 0
     size, stride, window = options["patch_size"]
-    settings = PatchSettings(
-        patch_size=size,
-        stride=stride,
-        validation_size=window,
-        bands=3 if options["bands"] is None else len(options["bands"]),
-        target=options["target"],
-        band_numbers=options["bands"],
-    )
+    bands = options["bands"]
+    count = 3 if bands is None else len(bands)
+    settings = PatchSettings(size, stride, window, count, options["target"], bands)
     if source is None:
         if len(images) != len(labels):
             raise click.UsageError("--images and --labels go together, as often as each other")
@@ -181,10 +166,6 @@ def parse_patch_size(
     """Turn ``"384,256,256"`` into sides of patch, stride and window.
 
     The stride is two thirds of the patch and the window 256 pixels if they are left out.
-
-    Raises:
-        click.BadParameter: one to three whole numbers are wanted, the patch at least 16, stride
-            and window at most the patch, the window a multiple of 8.
     """
     words = value.split(",")
     if len(words) > 3 or not all(word.strip().isdecimal() for word in words):

@@ -23,8 +23,6 @@ from preprocessing.scenes import Scene
 if TYPE_CHECKING:
     from jointnet.runs import Run
 
-# The public implementation of JointNet chooses its loss by target.
-LOSS_OF_TARGET = {"buildings": "dice", "roads": "focal"}
 # Name of the recipe of stores, and of its run folders.
 STORED = "store"
 # Of open_buildings: what two CPU cores and 4 GB of memory can do.
@@ -36,8 +34,7 @@ def inria_buildings() -> Recipe:
 
     Source: the public Keras implementation of JointNet, which extends Zhang and Wang 2019 to
     Inria: full width, 512 px patches, Adam 1e-4, dice loss, flips and rotations, threshold 0.6.
-    The paper has no figure for Inria. Tiles 1 to 5 of every city are held back (the official
-    validation).
+    The paper has no figure for Inria. Tiles 1 to 5 of every city are held back.
     Data: ``<data>/AerialImageDataset/train/{images,gt}``, 180 tiles of 5000 x 5000 pixels;
     the patch store takes 19 GB of disk.
     Command: ``python experiments/train_jointnet.py --recipe inria_buildings``; on a GPU add
@@ -50,20 +47,7 @@ def inria_buildings() -> Recipe:
     def scenes(data: Path, validation: Validation) -> list[Scene]:
         return inria_scenes(data / "AerialImageDataset", validation or OFFICIAL_VALIDATION)
 
-    return Recipe(
-        name="inria_buildings",
-        scenes=scenes,
-        variant="jointnet",
-        patches=PatchSettings(patch_size=512, stride=512, validation_size=512),
-        training=TrainingSettings(
-            crop_size=512,
-            batch_size=4,
-            epochs=60,
-            learning_rate=1e-4,
-            loss=LOSS_OF_TARGET["buildings"],
-            early_stopping=10,
-        ),
-    )
+    return _published("inria_buildings", scenes, "buildings", epochs=60)
 
 
 def massachusetts_roads() -> Recipe:
@@ -106,6 +90,12 @@ def _massachusetts(target: str) -> Recipe:
             raise DatasetError(f"{name} holds back valid or test; got --validation {folders}")
         return massachusetts_scenes(data / name, folders[0])
 
+    return _published(name, scenes, target, epochs=100)
+
+
+def _published(
+    name: str, scenes: Callable[[Path, Validation], list[Scene]], target: str, epochs: int
+) -> Recipe:
     return Recipe(
         name=name,
         scenes=scenes,
@@ -114,9 +104,10 @@ def _massachusetts(target: str) -> Recipe:
         training=TrainingSettings(
             crop_size=512,
             batch_size=4,
-            epochs=100,
+            epochs=epochs,
             learning_rate=1e-4,
-            loss=LOSS_OF_TARGET[target],
+            # The public implementation chooses its loss by target.
+            loss={"buildings": "dice", "roads": "focal"}[target],
             early_stopping=10,
         ),
     )
