@@ -154,8 +154,10 @@ class SwathFiles:
                 pass
             yield
 
-    def begin(self, job: dict) -> None:
-        """Write what is predicted here, for ``job_in``, and remove what killed runs left undone.
+    def begin(self, job: dict) -> list[Swath]:
+        """Write down the job, for ``job_in``, and return the missing swaths.
+
+        What killed runs have left undone goes.
 
         Raises:
             OutputError: no right to write, or the disk has no room for the missing swaths.
@@ -171,6 +173,7 @@ class SwathFiles:
             draft = self.folder / "job.json-draft"
             draft.write_text(json.dumps(job), encoding="utf-8")
             draft.replace(self.folder / "job.json")
+        return self.missing()
 
     def missing(self) -> list[Swath]:
         """Return the missing swaths, top to bottom."""
@@ -342,15 +345,10 @@ class RasterJob:
         return SwathFiles(self.folder / name, self.grid, self.paths[MASK])
 
     def begin(self) -> list[Swath]:
-        """Prepare the folder of swaths, and return those that are missing.
-
-        Raises:
-            OutputError: it cannot be written, or the disk has no room.
-        """
+        """Prepare the folder of swaths, see ``SwathFiles.begin``."""
         place = {"run": os.path.abspath(self.run.folder), "path": absolute_name(self.image)}
         told = place | {"options": asdict(self.options), "key": self.key}
-        self.files.begin(self.described | told)
-        return self.files.missing()
+        return self.files.begin(self.described | told)
 
     def is_done(self) -> bool:
         """Return whether all outputs are there, made by this very job."""
@@ -394,14 +392,7 @@ class RasterJob:
                 self.files.save(swath, unchanged(strips))
 
     def strips(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the probabilities of all swaths on the raster's own grid.
-
-        First row and ``(rows, width)`` float32 of consecutive strips; NaN where void.
-
-        Raises:
-            OutputError: a swath is missing or damaged.
-            RasterError: the raster cannot be read.
-        """
+        """Yield what ``SwathFiles.strips`` yields, on the raster's own grid."""
         return self.input.on_own_grid(self.files.strips())
 
     def refuse_changed(self) -> None:

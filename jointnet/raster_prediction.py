@@ -118,16 +118,10 @@ def predict_raster(
     image: str | os.PathLike,
     folder: str | os.PathLike = "results",
     *,
-    bands: Sequence[int] | None = None,
-    threshold: float | None = None,
-    probabilities: bool = False,
     overwrite: bool = False,
-    batch_size: int | None = None,
-    augment: bool = False,
-    gsd: float | str | None = None,
-    void_white: bool = False,
     workers: int = 1,
     progress: bool = False,
+    **options: Any,
 ) -> RasterPrediction:
     """Predict a raster of any size in flat memory, and write what was found.
 
@@ -143,32 +137,23 @@ def predict_raster(
         run: the network, from ``jointnet.runs.load_run``.
         image: anything GDAL reads, of any size, in the dtype that the network was trained on.
         folder: where the outputs go; made where it is missing.
-        bands: as all up to ``void_white`` but ``overwrite``, see ``PredictionOptions``.
-        threshold: probability from which a pixel is target, 0..1; None for the run's own.
-        probabilities: write ``<stem>_probabilities.tif`` too.
         overwrite: replace outputs that exist.
-        batch_size: windows predicted at once.
-        augment: take the mean over eight flips and rotations.
-        gsd: ground metres per pixel, or ``"native"``.
-        void_white: white areas are void.
-        workers: processes that share the work; each takes the memory of one. In a script, call it
-            below ``if __name__ == "__main__":`` where there are several.
+        workers: processes that share the work; each takes the memory of one. In a script, a call
+            with several belongs below ``if __name__ == "__main__":``.
         progress: show a bar while predicting, if standard error is a terminal.
+        options: ``threshold``, ``probabilities``, ``bands`` and so on, see ``PredictionOptions``.
 
     Returns:
-        What was written, and figures about it.
+        What was written, and numbers about it.
 
     Raises:
         RasterError: the raster cannot be read or fed, see ``NetworkInput``.
         OutputError: outputs exist or cannot be written, or another process is at work on them.
         RunError: the run cannot predict rasters.
     """
-    options = PredictionOptions(
-        bands, threshold, probabilities, batch_size, augment, gsd, void_white
-    )
-    job = RasterJob(run, image, Path(folder), options)
+    job = RasterJob(run, image, Path(folder), PredictionOptions(**options))
     overwrite = overwrite or job.files.publishing
-    check_outputs([job.image], folder, probabilities, overwrite, job.target)
+    check_outputs([job.image], folder, job.options.probabilities, overwrite, job.target)
     with Workers(workers) as shared:
         return _predict(job, shared, overwrite, progress)
 
@@ -339,10 +324,7 @@ def _write_rasters(
 
 
 class ProbabilitySpool:
-    """Rows of float32 in a file without a format, four bytes a pixel.
-
-    Features are complete in another order than rows are, and a long one needs rows of long ago.
-    The file has them without the memory, and without the time that a GeoTIFF takes.
+    """Rows of float32 in a plain file, as features need rows of long before.
 
     Args:
         path: the file; made with the first rows.
@@ -353,11 +335,7 @@ class ProbabilitySpool:
         self.path, self.width = path, width
 
     def write(self, rows: np.ndarray) -> None:
-        """Append rows, ``(n, width)`` float32.
-
-        Raises:
-            OSError: disk full.
-        """
+        """Append rows, ``(n, width)`` float32."""
         with open(self.path, "ab") as file:
             file.write(np.ascontiguousarray(rows, np.float32).data)
 
