@@ -17,6 +17,8 @@ from preprocessing.tiling import Window
 from preprocessing.vectorising import FeatureSettings, MaskFeatures, features_of
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 5_000_000)
+ROTATED = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 5_000_000)
 
 
 def describe(shape, transform=UTM, crs="EPSG:32633", gcps=()) -> RasterInfo:

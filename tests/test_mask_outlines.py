@@ -24,11 +24,9 @@ from preprocessing.mask_outlines import (
     with_numbered,
 )
 from preprocessing.raster_access import gdal_quiet, raster_info
-from tests.mask_files import UTM, burn, place_of, write
+from tests.mask_files import ROTATED, SOUTH_UP, UTM, burn, place_of, write
 
 SQUARE = UTM.identity()
-SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 5_000_000)
-ROTATED = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 5_000_000)
 
 
 @settings(max_examples=60, deadline=None)

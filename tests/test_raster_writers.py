@@ -369,11 +369,6 @@ MASK = np.array([[0, 0, 1, 1, 1, 255]], np.uint8)
 VALUES = [[0, 1, 2, 3, 255, 255]]
 
 
-def info(height: int, width: int, **place: object) -> RasterInfo:
-    place = {"crs": None, "transform": Affine.identity(), "georeferenced": False} | place
-    return RasterInfo(height, width, 1, "uint8", gsd=None, **place)
-
-
 def test_a_plain_raster_may_be_repeated_downwards(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 999, (7, 5, 2), np.uint16)
     place = {"crs": CRS.from_epsg(32633), "transform": ROTATED}
@@ -393,25 +388,21 @@ def test_values_by_hand():
 
 
 def test_a_map_is_read_back_with_its_colours_and_place(tmp_path):
-    place = {
-        "crs": rasterio.crs.CRS.from_epsg(32633),
-        "transform": Affine(0.3, 0.1, 5e5, 0.1, -0.3, 5e6),
-    }
     values = np.random.default_rng(1).choice([0, 1, 2, 3, 255], (600, 300)).astype(np.uint8)
-    with ErrorMapWriter(tmp_path / "a.tif", info(600, 300, **place)) as writer:
+    with ErrorMapWriter(tmp_path / "a.tif", like(600, 300, ROTATED)) as writer:
         for row in range(0, 600, 256):
             rows = min(256, 600 - row)
             writer.write(Window(row, 0, rows, 300), values[row : row + rows])
     with rasterio.open(tmp_path / "a.tif") as file:
         np.testing.assert_array_equal(file.read(1), values)
-        assert (file.crs, file.transform, file.nodata) == (*place.values(), None)
+        assert (file.crs, file.transform, file.nodata) == (CRS.from_epsg(32633), ROTATED, None)
         palette = file.colormap(1)
     assert {value: palette[value][:3] for value in ERROR_COLOURS} == ERROR_COLOURS
 
 
 def test_ground_control_points_stay(tmp_path):
     points = (GroundControlPoint(0, 0, 5, 6), GroundControlPoint(1, 0, 5, 7))
-    with ErrorMapWriter(tmp_path / "a.tif", info(1, 6, gcps=points)) as writer:
+    with ErrorMapWriter(tmp_path / "a.tif", like(1, 6, Affine.identity(), None, points)) as writer:
         writer.write(Window(0, 0, 1, 6), error_classes(TRUTH, MASK))
     with gdal_quiet(), rasterio.open(tmp_path / "a.tif") as file:
         assert [(p.x, p.y) for p in file.gcps[0]] == [(5, 6), (5, 7)]
@@ -420,4 +411,4 @@ def test_ground_control_points_stay(tmp_path):
 
 def test_no_place_to_write_is_one_line(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
-        ErrorMapWriter(tmp_path / "none" / "a.tif", info(1, 6))
+        ErrorMapWriter(tmp_path / "none" / "a.tif", like(1, 6))

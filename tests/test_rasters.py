@@ -11,12 +11,11 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp
 from rasterio.enums import ColorInterp as C
 from rasterio.rpc import RPC
 
 from preprocessing.errors import LabelError, RasterError
-from preprocessing.raster_access import gdal_quiet, open_raster, raster_info
+from preprocessing.raster_access import open_raster, raster_info
 from preprocessing.rasters import (
     GreyMaskReader,
     LabelReader,
@@ -80,7 +79,7 @@ def one_line(error):
 
 def test_bands_are_put_into_the_order_red_green_blue(tmp_path):
     bgr = ramp()
-    colours = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    colours = [C.blue, C.green, C.red]
     path = save(tmp_path / "a.tif", bgr, colours=colours, photometric="minisblack")
     with RasterReader(path) as reader:
         assert (reader.bands, reader.band_note) == ((3, 2, 1), "")
@@ -414,7 +413,7 @@ def test_alpha_of_any_dtype_is_void_in_labels(tmp_path):
 
 
 def test_a_label_whose_only_band_is_tagged_alpha(tmp_path):
-    path = save(tmp_path / "a.tif", np.array([[[0, 1, 1]]], np.uint8), colours=[ColorInterp.alpha])
+    path = save(tmp_path / "a.tif", np.array([[[0, 1, 1]]], np.uint8), colours=[C.alpha])
     np.testing.assert_array_equal(read_label(path), [[0, 1, 1]])
 
 
@@ -524,12 +523,22 @@ RGB = (C.red, C.green, C.blue)
     ("kinds", "count", "bands", "said"),
     [
         (RGB, 3, (1, 2, 3), False),
-        ((C.blue, C.green, C.red, C.undefined), 3, (3, 2, 1), False),
+        (
+            (C.blue, C.green, C.red, C.undefined),
+            3,
+            (3, 2, 1),
+            False,
+        ),
         ((C.alpha, *RGB), 3, (2, 3, 4), False),
         ((*RGB, C.undefined, C.alpha), 4, (1, 2, 3, 4), True),
         ((C.undefined, *RGB), 4, (2, 3, 4, 1), True),
         ((C.gray, C.undefined, C.undefined), 3, (1, 2, 3), True),
-        ((C.gray, C.alpha, C.undefined, C.undefined), 3, (1, 3, 4), True),
+        (
+            (C.gray, C.alpha, C.undefined, C.undefined),
+            3,
+            (1, 3, 4),
+            True,
+        ),
         # A file that marks only some of the colours is taken in its own order.
         ((C.green, C.red, C.undefined), 3, (1, 2, 3), True),
         ((C.gray,), 1, (1,), True),
@@ -546,8 +555,14 @@ def test_colours_come_first_and_alpha_never(kinds, count, bands, said):
     ("kinds", "words"),
     [
         ((C.gray,), ["has 1 band,", "takes 3", "--bands 1,1,1"]),
-        ((C.alpha, C.gray), ["has 1 band beside alpha", "takes 3", "--bands 2,2,2"]),
-        ((C.gray, C.undefined), ["has 2 bands,", "takes 3", "use another raster"]),
+        (
+            (C.alpha, C.gray),
+            ["has 1 band beside alpha", "takes 3", "--bands 2,2,2"],
+        ),
+        (
+            (C.gray, C.undefined),
+            ["has 2 bands,", "takes 3", "use another raster"],
+        ),
         ((*RGB[:2], C.alpha), ["has 2 bands beside alpha", "takes 3", "`--bands 1,2,3`"]),
         ((C.alpha,), ["has 0 bands beside alpha", "takes 3"]),
         ((C.palette,), ["palette", "takes 3", "-expand rgb"]),
@@ -566,7 +581,11 @@ def test_too_few_bands_say_how_many_and_what_works(kinds, words):
     [
         ((*RGB, C.alpha), 4, "1,2,3,4"),
         ((*RGB[::-1], C.alpha), 4, "3,2,1,4"),
-        ((C.alpha, C.gray, C.undefined, C.undefined), 4, "2,3,4,1"),
+        (
+            (C.alpha, C.gray, C.undefined, C.undefined),
+            4,
+            "2,3,4,1",
+        ),
         ((*RGB, C.alpha), 5, None),
         ((*RGB, C.undefined), 5, None),
     ],
@@ -605,21 +624,10 @@ WHOLE = Window(0, 0, 2, 3)
 
 def write(path, pixels, alpha=None, mask=None, **profile):
     """Write ``(bands, 2, 3)``, the band ``alpha`` (from 1) tagged so, with an internal mask."""
-    count, height, width = pixels.shape
-    options = {"driver": "GTiff", "height": height, "width": width, "dtype": pixels.dtype}
-    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        warnings.simplefilter("ignore")
-        with rasterio.open(
-            path, "w", count=count, photometric="MINISBLACK", **options, **profile
-        ) as file:
-            kinds = [*RGB, *[C.undefined] * count][:count]
-            if alpha is not None:
-                kinds[alpha - 1] = C.alpha
-            file.colorinterp = kinds
-            file.write(pixels)
-            if mask is not None:
-                file.write_mask(np.asarray(mask, bool))
-    return path
+    kinds = [*RGB, *[C.undefined] * len(pixels)][: len(pixels)]
+    if alpha is not None:
+        kinds[alpha - 1] = C.alpha
+    return save(path, pixels, mask, kinds, photometric="MINISBLACK", **profile)
 
 
 def valid(path, fed=(1, 2, 3)):
@@ -766,15 +774,10 @@ def test_near_infrared_tagged_alpha_is_told_from_alpha(tmp_path):
             assert Validity(dataset, [1, 2, 3, 4]).imagery_tagged_alpha() is None
 
 
-def grey_masks_write(path: Path, pixels: np.ndarray, **profile: object) -> Path:
+def write_grey(path: Path, pixels: np.ndarray, **profile: object) -> Path:
     """Write ``(height, width)`` or ``(height, width, bands)``, of a driver by its suffix."""
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    height, width, count = pixels.shape
     driver = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG"}[path.suffix]
-    profile |= {"driver": driver, "height": height, "width": width, "count": count}
-    with gdal_quiet(), rasterio.open(path, "w", dtype=pixels.dtype, **profile) as file:
-        file.write(np.moveaxis(pixels, -1, 0))
-    return path
+    return save(path, np.moveaxis(np.atleast_3d(pixels), -1, 0), driver=driver, **profile)
 
 
 def read(path: Path) -> tuple[np.ndarray, str | None]:
@@ -789,7 +792,7 @@ MASK = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 
 @pytest.mark.parametrize("target", [1, 255])
 def test_a_label_is_read_as_a_label(tmp_path, target):
-    path = grey_masks_write(tmp_path / "a.png", MASK * np.uint8(target))
+    path = write_grey(tmp_path / "a.png", MASK * np.uint8(target))
     mask, note = read(path)
     np.testing.assert_array_equal(mask, read_label(path))
     np.testing.assert_array_equal(mask, MASK)
@@ -798,7 +801,7 @@ def test_a_label_is_read_as_a_label(tmp_path, target):
 
 def test_greys_are_target_from_128_on(tmp_path):
     greys = np.array([[0, 127, 128], [3, 250, 255]], np.uint8)
-    mask, note = read(grey_masks_write(tmp_path / "a.png", greys))
+    mask, note = read(write_grey(tmp_path / "a.png", greys))
     assert mask.tolist() == [[0, 0, 1], [0, 1, 1]]
     assert note == "thresholded at 128 (grey values such as 3, 127, 128)"
 
@@ -806,7 +809,7 @@ def test_greys_are_target_from_128_on(tmp_path):
 def test_a_jpeg_is_the_mask_it_was_made_of(tmp_path):
     mask = np.zeros((64, 64), np.uint8)
     mask[10:30, 20:50] = 1
-    path = grey_masks_write(tmp_path / "a.jpg", mask * np.uint8(255), quality=75)
+    path = write_grey(tmp_path / "a.jpg", mask * np.uint8(255), quality=75)
     with pytest.raises(LabelError, match="JPEG alters values"):
         read_label(path)
     found, note = read(path)
@@ -815,23 +818,21 @@ def test_a_jpeg_is_the_mask_it_was_made_of(tmp_path):
 
 
 def test_a_one_in_a_jpeg_is_noise(tmp_path):
-    path = grey_masks_write(tmp_path / "a.jpg", np.ones((16, 16), np.uint8), quality=100)
+    path = write_grey(tmp_path / "a.jpg", np.ones((16, 16), np.uint8), quality=100)
     assert not read(path)[0].any()
 
 
 def test_grey_in_three_bands(tmp_path):
     greys = np.repeat(np.array([[0, 90, 200]], np.uint8)[..., None], 3, axis=2)
-    assert read(grey_masks_write(tmp_path / "a.png", greys))[0].tolist() == [[0, 0, 1]]
+    assert read(write_grey(tmp_path / "a.png", greys))[0].tolist() == [[0, 0, 1]]
 
 
 def test_values_that_are_void_do_not_decide(tmp_path):
     pixels = np.array([[0, 1, 255]], np.uint8)
-    mask, note = read(grey_masks_write(tmp_path / "a.tif", pixels, nodata=255))
+    mask, note = read(write_grey(tmp_path / "a.tif", pixels, nodata=255))
     assert mask.tolist() == [[0, 1, 255]]
     assert note is None
-    mask, note = read(
-        grey_masks_write(tmp_path / "b.tif", np.array([[0, 77, 255]], np.uint8), nodata=77)
-    )
+    mask, note = read(write_grey(tmp_path / "b.tif", np.array([[0, 77, 255]], np.uint8), nodata=77))
     assert mask.tolist() == [[0, 255, 1]]
     assert note is None
 
@@ -842,17 +843,16 @@ def test_values_that_are_void_do_not_decide(tmp_path):
 )
 def test_classes_and_doubtful_void_are_refused(tmp_path, values, words):
     with pytest.raises(LabelError, match=words):
-        read(grey_masks_write(tmp_path / "a.png", np.array([values], np.uint8)))
+        read(write_grey(tmp_path / "a.png", np.array([values], np.uint8)))
 
 
 def test_deeper_greys_are_refused_as_of_a_label(tmp_path):
     with pytest.raises(LabelError, match="300"):
-        read(grey_masks_write(tmp_path / "a.tif", np.array([[0, 300]], np.uint16)))
+        read(write_grey(tmp_path / "a.tif", np.array([[0, 300]], np.uint16)))
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_all_of_one_kind(tmp_path, value):
     assert (
-        read(grey_masks_write(tmp_path / "a.png", np.full((3, 4), value, np.uint8)))[0]
-        == value / 255
+        read(write_grey(tmp_path / "a.png", np.full((3, 4), value, np.uint8)))[0] == value / 255
     ).all()

@@ -25,6 +25,8 @@ from preprocessing.tiling import Window, strips
 from preprocessing.vector_writers import write_layers
 from preprocessing.vectorising import fill_holes, holds_void, sums_at_points, sums_in_polygons
 from tests.mask_files import (
+    ROTATED,
+    SOUTH_UP,
     UTM,
     burn,
     centre_line_layer,
@@ -34,8 +36,6 @@ from tests.mask_files import (
 )
 
 METRES = UTM @ Affine.scale(2)
-SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 5_000_000)
-ROTATED = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 5_000_000)
 
 
 def town(size=60):
