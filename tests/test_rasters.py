@@ -523,22 +523,12 @@ RGB = (C.red, C.green, C.blue)
     ("kinds", "count", "bands", "said"),
     [
         (RGB, 3, (1, 2, 3), False),
-        (
-            (C.blue, C.green, C.red, C.undefined),
-            3,
-            (3, 2, 1),
-            False,
-        ),
+        ((C.blue, C.green, C.red, C.undefined), 3, (3, 2, 1), False),
         ((C.alpha, *RGB), 3, (2, 3, 4), False),
         ((*RGB, C.undefined, C.alpha), 4, (1, 2, 3, 4), True),
         ((C.undefined, *RGB), 4, (2, 3, 4, 1), True),
         ((C.gray, C.undefined, C.undefined), 3, (1, 2, 3), True),
-        (
-            (C.gray, C.alpha, C.undefined, C.undefined),
-            3,
-            (1, 3, 4),
-            True,
-        ),
+        ((C.gray, C.alpha, C.undefined, C.undefined), 3, (1, 3, 4), True),
         # A file that marks only some of the colours is taken in its own order.
         ((C.green, C.red, C.undefined), 3, (1, 2, 3), True),
         ((C.gray,), 1, (1,), True),
