@@ -42,12 +42,7 @@ COVERAGE_STEPS = 10
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
-    """Draw loss and validation metrics over the epochs as PNG; replace an older file.
-
-    Args:
-        history: records per epoch, see ``jointnet.checkpoints.TrainingState``.
-        path: the file to write.
-    """
+    """Draw loss and validation metrics over the epochs, records of ``TrainingState``, as PNG."""
     epochs = [record["epoch"] for record in history]
     figure = _figure(10, 3.6)
     losses, scores = figure.subplots(1, 2)
@@ -101,12 +96,8 @@ def draw_scene(
 ) -> None:
     """Draw a scene, its truth, its prediction and the errors side by side as PNG.
 
-    Args:
-        image: ``(height, width, bands)`` raw pixels.
-        truth: ``(height, width)`` uint8 of 0, 1 and 255 (void, drawn grey).
-        prediction: the same.
-        title: line above the panels.
-        path: the file to write; missing folders are made.
+    The image is ``(height, width, bands)`` raw pixels; truth and prediction are ``(height,
+    width)`` uint8 of 0, 1 and 255 (void, drawn grey). Missing folders are made.
     """
     step = -(-max(truth.shape) // _SCENE_SIDE)
     image, truth, prediction = (a[::step, ::step] for a in (image, truth, prediction))
@@ -205,16 +196,11 @@ def _black_and_white(mask: np.ndarray) -> np.ndarray:
 
 
 def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
-    """Draw the kernels of a layer as PNG.
+    """Draw the kernels of a layer, ``(rows, columns, bands, filters)`` float32, as PNG.
 
     The weights of the first three bands are red, green and blue, those of a single band (or of
     two) grey. Grey of 50 % is 0. Each kernel is scaled by its own largest weight, which stands
     above it.
-
-    Args:
-        kernels: ``(rows, columns, bands, filters)`` float32.
-        title: line above the panels.
-        path: the file to write.
     """
     pictures = kernels[:, :, :3] if kernels.shape[2] >= 3 else kernels[:, :, [0, 0, 0]]
     rows, columns = _grid(kernels.shape[3], 8)
@@ -228,15 +214,10 @@ def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
 
 
 def draw_feature_maps(activations: np.ndarray, title: str, path: Path, most: int) -> None:
-    """Draw the channels of a layer as PNG, those with the largest mean magnitude first.
+    """Draw the channels of a layer, ``(height, width, channels)`` float32, as PNG.
 
-    Each is scaled from its own least to its own largest value; number and mean stand above it.
-
-    Args:
-        activations: ``(height, width, channels)`` float32.
-        title: line above the panels.
-        path: the file to write.
-        most: channels drawn.
+    Those with the largest mean magnitude come first, ``most`` of them. Each is scaled from its own
+    least to its own largest value; number and mean stand above it.
     """
     order = np.argsort(-np.abs(activations).mean(axis=(0, 1)), kind="stable")[:most]
     rows, columns = _grid(len(order), 8)

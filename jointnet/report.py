@@ -57,18 +57,10 @@ def report_run(
     objects: bool = False,
     overwrite: bool = False,
 ) -> dict:
-    """Predict scenes with a trained network, measure them and make a report.
+    """Predict scenes with a trained network, measure them and make a report in a folder.
 
-    Thresholds are 0.5 and that of the run, which is the one that the pictures show.
-
-    Args:
-        run: the trained network.
-        scenes: see ``jointnet.evaluation.evaluate_run``, as the next three.
-        folder: where the report goes.
-        relaxed_buffer: in pixels.
-        augment: mean over the eight symmetries.
-        objects: count objects too.
-        overwrite: replace an older report.
+    It counts at 0.5 and at the run's own threshold, which the pictures show. The other arguments
+    are those of ``jointnet.evaluation.evaluate_run``; ``overwrite`` replaces an older report.
 
     Returns:
         The content of ``evaluation.json``.
@@ -83,16 +75,8 @@ def report_run(
         def watch(scene: LabelledImage, probabilities: np.ndarray) -> None:
             writer.add(scene.name, scene.info, predicted_strips(scene, probabilities, shown))
 
-        records = evaluate_run(
-            run,
-            scenes,
-            sorted({0.5, shown}),
-            relaxed_buffer,
-            augment,
-            histogram,
-            objects,
-            watch,
-        )
+        at = sorted({0.5, shown})
+        records = evaluate_run(run, scenes, at, relaxed_buffer, augment, histogram, objects, watch)
         names = list(dict.fromkeys(record.name for record in records))
         return _complete(made, writer, records, histogram, run_origin(run, names, augment))
 
@@ -107,17 +91,11 @@ def report_masks(
     measures: MaskMeasures | None = None,
     overwrite: bool = False,
 ) -> dict:
-    """Measure finished masks and make a report.
+    """Measure finished masks and make a report in a folder.
 
-    Args:
-        predictions: see ``jointnet.mask_evaluation.evaluate_masks``, as all that is not said here.
-        labels: see there.
-        folder: where the report goes.
-        images: folder of the images that the masks were made of; None for no imagery.
-        where: see there.
-        buffer_m: see there.
-        measures: see there.
-        overwrite: replace an older report.
+    With ``images``, a folder of the images that the masks were made of, these lie beneath them.
+    The other arguments are those of ``jointnet.mask_evaluation.evaluate_masks``; ``overwrite``
+    replaces an older report.
 
     Returns:
         The content of ``evaluation.json``.
@@ -215,13 +193,7 @@ class SceneWriter:
 
 
 def predicted_strips(scene: LabelledImage, probabilities: np.ndarray, threshold: float) -> Strips:
-    """Return the strips of a scene in memory.
-
-    Args:
-        scene: its label is void where it has no imagery.
-        probabilities: ``(height, width)`` float32.
-        threshold: probability from which a pixel is target.
-    """
+    """Return the strips of a scene in memory, whose label is void where it has no imagery."""
     from preprocessing.pictures import TILE
 
     prediction = threshold_mask(probabilities, threshold)
@@ -375,11 +347,7 @@ def mask_origin(
 ) -> Origin:
     """Return the origin of a report on finished masks, of which only the files are known.
 
-    Args:
-        predictions: folder of the masks.
-        labels: folder or file of their labels.
-        scenes: names of the scenes.
-        notes: see ``jointnet.evaluation.evaluation_notes``.
+    The scenes are names, the notes those of ``jointnet.evaluation.evaluation_notes``.
     """
     masks, truth = predictions.resolve().name, labels.resolve().name
     facts = [("masks", f"folder {masks}"), ("labels", truth), ("scenes", _named(scenes))]
