@@ -67,11 +67,7 @@ class LocalNetwork:
 def inference(size: int, variant: str, precision: str, window: int) -> dict[str, Any]:
     """Time ``predict_raster`` on a generated tile, and the bare network on as many windows.
 
-    Args:
-        size: side of the tile in pixels.
-        variant: one of ``jointnet.model.VARIANTS``.
-        precision: dtype policy.
-        window: side of a window in pixels; windows overlap by a quarter.
+    The tile has ``size`` pixels a side; windows overlap by a quarter.
 
     Returns:
         Seconds end to end; those in the network during that run; those of the bare network: the
@@ -122,10 +118,7 @@ def planned_hours(pixels_per_second: float) -> dict[str, float]:
 def memory(rows: int, width: int, window: int) -> dict[str, Any]:
     """Measure the memory of ``predict_raster`` with all outputs and a stand-in network.
 
-    Args:
-        rows: of a generated raster, which repeats itself every ``width`` rows.
-        width: columns of it.
-        window: side of a window in pixels; windows overlap by a quarter.
+    The raster is generated and repeats itself every ``width`` rows; windows overlap by a quarter.
 
     Returns:
         Megabytes that the process held before, and the most that it came to hold beyond them
@@ -171,7 +164,7 @@ def windows(
         precision: dtype policy.
         window: side of a window in pixels.
         overlap: pixels that neighbours share.
-        augment: take the mean over the eight flips and rotations of every window.
+        augment: take the mean over the eight symmetries of every window.
         shift: predict a second time on windows that lie half a stride further right and down,
             and compare where both see the same image.
 
@@ -301,10 +294,7 @@ def _joined(tiles: list[np.ndarray]) -> np.ndarray:
 def evaluation(size: int, objects: bool, tiles: int) -> dict[str, Any]:
     """Time ``evaluate_masks`` on generated labels and, as predictions, the same moved by a pixel.
 
-    Args:
-        size: side of a tile in pixels.
-        objects: count objects too.
-        tiles: how many, of the five cities in turn; all tiles of a city are one file.
+    The tiles, ``size`` pixels a side, are of the five cities in turn; all of a city are one file.
 
     Returns:
         Seconds, reading included, and processor seconds, which other work on the machine does not

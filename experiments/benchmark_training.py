@@ -34,7 +34,6 @@ NETWORKS = {
 
 def plain_jointnet(
     side: int,
-    batch: int | None = None,
     growth_rates: tuple[int, int, int] = (32, 64, 128),
     bridge_filters: int = 256,
     dtype: str = "float32",
@@ -42,15 +41,8 @@ def plain_jointnet(
     """Build ``jointnet.JointNet`` with its defaults from nothing but ``keras.layers``.
 
     Its weights are those of ``JointNet``; convolutions and normalisations each come in the same
-    order. The size is fixed because bilinear ``keras.layers.UpSampling2D`` takes no free one in
-    graph mode.
-
-    Args:
-        side: height and width of the input in pixels, a multiple of 8.
-        batch: samples, or None for any number.
-        growth_rates: growth rate of each encoder block; the first is also the decoder block's.
-        bridge_filters: channels of the bridge.
-        dtype: dtype policy.
+    order. The size is fixed, ``side`` a multiple of 8, because bilinear
+    ``keras.layers.UpSampling2D`` takes no free one in graph mode.
 
     Returns:
         A network from ``(batch, side, side, 3)`` pixels, 0..255, to ``(batch, side, side, 1)``
@@ -70,7 +62,7 @@ def plain_jointnet(
             x = keras.layers.Concatenate(**policy)([x, y])
         return convolution(x, 4 * growth_rate)
 
-    inputs = keras.Input((side, side, 3), batch)
+    inputs = keras.Input((side, side, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1, dtype="float32")(inputs)
     skips = []
     for growth in growth_rates:
@@ -104,7 +96,7 @@ def training(
         network: one of ``NETWORKS``.
         precision: dtype policy.
         crop: side of a patch in pixels.
-        repeats: steps that are timed, after the first; none where 0.
+        repeats: steps that are timed after the first; may be 0.
         batch: patches in a batch.
         micro_batch: patches in memory at a time; None for the batch.
         rematerialise: see ``TrainingSettings``.
@@ -153,7 +145,7 @@ def step_cost(
 
     Args:
         step: runs one step.
-        repeats: steps that are timed, after the first.
+        repeats: steps that are timed after the first; may be 0.
         batch: patches in a batch.
         crop: side of a patch in pixels.
         operations: of the convolutions of one forward pass, per pixel.
@@ -196,12 +188,7 @@ def step_cost(
 def convolution_operations(model: keras.Model, side: int) -> float:
     """Return the operations of the convolutions of a forward pass per pixel of the input.
 
-    Args:
-        model: a network that takes ``(1, side, side, 3)`` pixels.
-        side: height and width to count with.
-
-    Returns:
-        Two operations for each multiplication.
+    The model takes ``(1, side, side, 3)`` pixels; a multiplication counts as two operations.
     """
     counted = []
     plain = keras.layers.Conv2D.call
@@ -217,12 +204,7 @@ def convolution_operations(model: keras.Model, side: int) -> float:
 
 
 def matrix_product(precision: str, side: int = 4096) -> float:
-    """Return the operations per second of a product of two square matrices, the median of seven.
-
-    Args:
-        precision: dtype policy, whose compute dtype the matrices have.
-        side: rows and columns.
-    """
+    """Return the operations per second of a product of two square matrices, the median of seven."""
     dtype = keras.dtype_policies.get(precision).compute_dtype
     matrix = keras.random.normal((side, side), dtype=dtype)
 
@@ -288,12 +270,7 @@ class StepTimes(keras.callbacks.Callback):
 def input_cost(crop: int, batch: int, precision: str, repeats: int, rounds: int) -> dict[str, Any]:
     """Time steps of full-width JointNet in ``fit``, by where their batches come from.
 
-    Args:
-        crop: side of a sample in pixels.
-        batch: samples in a batch.
-        precision: dtype policy.
-        repeats: steps that are timed of each source, in each round.
-        rounds: how often the sources take turns.
+    ``repeats`` steps of each source are timed in each of ``rounds`` rounds.
 
     Returns:
         Median seconds of a step on a constant batch, on crops of a store in memory maps as the
@@ -329,13 +306,7 @@ def input_cost(crop: int, batch: int, precision: str, repeats: int, rounds: int)
 
 
 def stored_patches(folder: Path, side: int, number: int = 32) -> PatchSet:
-    """Write generated patches and return them in memory maps, as a patch store holds them.
-
-    Args:
-        folder: where to write them.
-        side: of the patches in pixels.
-        number: of patches.
-    """
+    """Write generated patches and return them in memory maps, as a patch store holds them."""
     images, masks = generated_batch(number, side)
     np.save(folder / "images.npy", images)
     np.save(folder / "masks.npy", masks[..., 0])

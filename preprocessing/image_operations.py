@@ -75,12 +75,7 @@ def _affine_colours(
 
 
 def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Convert float32 values to the nearest that ``dtype`` holds.
-
-    Args:
-        values: float32 of any shape; overwritten unless ``dtype`` is float32.
-        dtype: uint8, uint16, int16 or float32.
-    """
+    """Convert float32 values, which may be overwritten, to the nearest that ``dtype`` holds."""
     if dtype != np.float32:
         limits = np.iinfo(dtype)
         np.rint(values, out=values)
@@ -404,16 +399,7 @@ def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map ``low`` to ``high`` to 0..255, and clip.
-
-    Args:
-        values: any shape and numeric dtype.
-        low: what becomes 0.
-        high: what becomes 255.
-
-    Returns:
-        float32 of the same shape.
-    """
+    """Map ``low`` to ``high`` to 0..255, and clip; float32 of the same shape."""
     return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)
 
 
@@ -435,13 +421,8 @@ From the palette of Okabe and Ito (2008), which colour-blind readers can tell ap
 def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return for each pixel whether a prediction is right.
 
-    Args:
-        truth: uint8 mask of 0, 1 and 255 (void), any shape.
-        prediction: mask of the same shape.
-
-    Returns:
-        uint8 of that shape: 0 background in both, 1 missed, 2 false alarm, 3 found, 255 void in
-        either.
+    Both masks are uint8 of 0, 1 and 255 (void) and of one shape, any; so is the result, of
+    ``BACKGROUND``, ``MISSED``, ``FALSE``, ``FOUND``, and void where either is.
     """
     classes = (truth == 1).view(np.uint8) + 2 * (prediction == 1).view(np.uint8)
     classes[(truth == VOID) | (prediction == VOID)] = VOID

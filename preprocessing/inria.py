@@ -96,10 +96,7 @@ def inria_scenes(
 
 
 def test_images(root: Path | str) -> list[Path]:
-    """List the images of the official test folder, which has no labels, sorted by name.
-
-    Args:
-        root: the folder that holds ``test/images``, or ``AerialImageDataset``.
+    """List the images in ``test/images`` of ``root`` or of its ``AerialImageDataset``, by name.
 
     Raises:
         DatasetError: there is no such folder, or no image in it.
@@ -116,10 +113,7 @@ def test_images(root: Path | str) -> list[Path]:
 
 
 def train_folder(root: Path | str) -> Path:
-    """Find the folder that holds ``images`` and ``gt``.
-
-    Args:
-        root: that folder, or the one that holds ``train``, or ``AerialImageDataset``.
+    """Find the folder that holds ``images`` and ``gt``: ``root``, or below it as in Inria.
 
     Raises:
         DatasetError: there is none.

@@ -250,20 +250,16 @@ def _tiles(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
 
 
 def _by_name(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
-    return [(scene.source or "", _tile(scene.name)) for scene in scenes]
+    matches = [(scene, STEM.fullmatch(scene.name)) for scene in scenes]
+    return [(s.source or "", match["tile"] if match else s.name) for s, match in matches]
 
 
 def _by_row_and_column(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
-    return [
-        (source, match["tile"] if match and tile == scene.name else tile)
-        for scene, (source, tile) in zip(scenes, _by_name(scenes), strict=True)
-        for match in [_CUT.fullmatch(scene.name)]
-    ]
-
-
-def _tile(name: str) -> str:
-    match = STEM.fullmatch(name)
-    return match["tile"] if match else name
+    tiles = []
+    for scene, (source, tile) in zip(scenes, _by_name(scenes), strict=True):
+        match = _CUT.fullmatch(scene.name)
+        tiles.append((source, match["tile"] if match and tile == scene.name else tile))
+    return tiles
 
 
 def _spread(tiles: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
