@@ -160,7 +160,9 @@ def _curves(content: dict, scenes: Sequence[ReportScene], origin: Origin) -> str
     charts, missing = [], []
     if "thresholds" in content:
         overall = [row for row in content["summary"] if row["place"] == OVERALL]
-        charts += threshold_charts(content["thresholds"], overall)
+        # Finished masks have no threshold that could be marked.
+        named = [row for row in overall if row["threshold"] is not None]
+        charts += threshold_charts(content["thresholds"], named)
     else:
         missing.append(
             "Curves over the threshold and calibration need probabilities, which finished masks "

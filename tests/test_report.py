@@ -143,6 +143,19 @@ def test_masks_alone_make_a_report_without_imagery(tmp_path):
     assert scenes_of(found / "report")[0]["imagery"] is False
 
 
+def test_probabilities_beside_the_masks_give_curves(tmp_path):
+    found, labels, _ = masks(tmp_path, "a", "b")
+    for name in "ab":
+        probable = np.full((30, 40, 1), 0.25, np.float32)
+        probable[5:20, 5:25] = 0.75
+        write_image(found / f"{name}_probabilities.tif", probable)
+    assert make("--predictions", found, "--labels", labels).exit_code == 0
+    check(found / "report")
+    text = page(found / "report")
+    assert "Over the threshold" in text and "Reliability" in text
+    assert "need probabilities" not in text and "finished masks" in text
+
+
 def test_names_are_escaped(tmp_path):
     name = "<i>&\"'<!--"
     found, labels, images = masks(tmp_path, name)
