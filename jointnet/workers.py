@@ -185,10 +185,12 @@ def _error_of(future: "Future") -> JointNetError | None:
     from distributed import KilledWorker
 
     if future.status == "finished":
-        return future.result()
+        return None
     error = future.exception()
     if isinstance(error, KilledWorker):
         return RunError("worker processes died over one swath; was there memory for all of them?")
+    if isinstance(error, JointNetError):
+        return error
     return RunError(f"a swath was lost: {one_line(error)}")
 
 
@@ -208,8 +210,9 @@ def _environment(workers: int) -> dict[str, str]:
     }
 
 
-def _predict(number: int, folder: str) -> JointNetError | None:
-    """Predict one swath into the folder that all share, on a worker; return what went wrong."""
+def _predict(number: int, folder: str) -> None:
+    """Predict one swath into the folder that all share: the task of a worker."""
+    failed = None
     with _ONE_AT_A_TIME:
         try:
             job = _job(folder)
@@ -217,9 +220,10 @@ def _predict(number: int, folder: str) -> JointNetError | None:
             if swath in job.files.missing():
                 job.predict(swath)
         except JointNetError as error:
-            # A copy, as what has caused it may not be sent.
-            return type(error)(str(error))
-    return None
+            # A copy, as what has caused it cannot be sent.
+            failed = type(error)(str(error))
+    if failed:
+        raise failed
 
 
 @lru_cache(maxsize=1)

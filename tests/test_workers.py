@@ -153,8 +153,7 @@ class StubClient:
 
     def submit(self, task, number, folder, pure):
         class Future:
-            expected = isinstance(self.error(number), JointNetError | None)
-            status = "finished" if expected else "error"
+            status = "error" if self.error(number) else "finished"
 
             def done(self):
                 return True
@@ -162,10 +161,8 @@ class StubClient:
             def cancelled(self):
                 return False
 
-            def result(future):
+            def exception(future):
                 return self.error(number)
-
-            exception = result
 
         return Future()
 
