@@ -18,7 +18,7 @@ PIXELS = ("frequency_noise", "gaussian_noise", "salt_and_pepper", "dropout", "co
 # The order in which they are drawn, which is part of every seed: another order, or one more in
 # between, gives other patches.
 CHANGES = (*COLOURS, *MOVES, *FILTERS, "grayscale", *PIXELS)
-_DTYPES = ("uint8", "uint16", "int16", "float32")
+DTYPES = ("uint8", "uint16", "int16", "float32")
 # What strength 1 means where it is no fraction: pixels, and factors of what is added.
 BLUR_SIGMA, SHARPEN_AMOUNT, EMBOSS_AMOUNT = 3.0, 4.0, 2.0
 
@@ -289,8 +289,8 @@ class Augmentation:
         Raises:
             RasterError: another dtype, or float32 without ``value_range``.
         """
-        if dtype.name not in _DTYPES:
-            raise RasterError(f"cannot augment {dtype} images: give one of {', '.join(_DTYPES)}")
+        if dtype.name not in DTYPES:
+            raise RasterError(f"cannot augment {dtype} images: give one of {', '.join(DTYPES)}")
         if self.value_range is not None:
             return self.value_range
         if dtype != np.float32:
