@@ -14,6 +14,7 @@ import numpy as np
 import shapely
 from tqdm import tqdm
 
+from preprocessing.augmentation import DTYPES
 from preprocessing.errors import DatasetError, JointNetError, RasterError, one_line
 from preprocessing.ground import geographic_bounds, geographic_corners, grid_difference
 from preprocessing.inria import (
@@ -31,9 +32,6 @@ from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.rasters import LabelReader, RasterReader
 from preprocessing.scenes import Scene, images_in
 from preprocessing.tiling import VOID, Window
-
-DTYPES = ("uint8", "uint16", "int16", "float32")
-"""Of the pixels that can be trained on; float32, in which they are scaled, holds all of them."""
 
 SHARED_GROUND = 0.02
 """Scenes that overlap by more of the smaller one's width are no mere neighbours.

@@ -15,9 +15,11 @@ from click.testing import CliRunner, Result
 from experiments import recipes
 from experiments.evaluate import main
 from jointnet.evaluation import PROTOCOLS, evaluate_run
+from jointnet.runs import load_run
+from preprocessing.errors import RunError
 from preprocessing.output_files import hash_file, write_json
 from preprocessing.patches import load_pair
-from tests.helpers import error, make_run, stand_in_run, write_image
+from tests.helpers import error, stand_in_run, write_image
 from tests.training_fixtures import trained
 
 pytestmark = pytest.mark.usefixtures("plain_graphs")
@@ -282,9 +284,9 @@ def test_real_road_tiles_are_one_place_without_their_white_margin(tmp_path, real
     assert record.counts.pixels == valid.sum()
     assert record.relaxed.true_total == (label[valid] == 1).sum() > 0
     assert record.relaxed_buffer_px == 3
-    figures = record.metrics()
-    assert figures["completeness"] > figures["recall"] > 0
-    assert figures["correctness"] > figures["precision"] > 0
+    metrics = record.metrics()
+    assert metrics["completeness"] > metrics["recall"] > 0
+    assert metrics["correctness"] > metrics["precision"] > 0
 
 
 def test_a_buffer_of_0_gives_the_strict_measures_again(run):
@@ -308,54 +310,53 @@ def test_a_white_border_is_void_where_it_was_in_training_and_its_roads_still_mat
     described = json.loads((run / "data.json").read_text())
     (scene,) = [scene for scene in described["scenes"] if scene["name"] == "ashby1"]
     scene |= {f"{kind}_sha256": hash_file(path) for kind, path in files.items()}
-    options = ("--threshold", "0", "--also", "relaxed", "--overwrite")
-    figures = {}
+    loaded, metrics = load_run(run), {}
     for white_border in (None, False, True):
         scene.pop("white_border", None)
         if white_border is not None:
             scene["white_border"] = white_border
         write_json(run / "data.json", described)
-        result = evaluate("--model", run, "--data", data, *options)
-        assert result.exit_code == 0, result.output
-        scenes = json.loads((run / "evaluation.json").read_text())["scenes"]
-        figures[white_border] = scenes[[s["name"] for s in scenes].index("ashby1")]
+        records = evaluate_run(loaded, recipes.scenes_of(loaded, data), (0.0,), 3)
+        (metrics[white_border],) = [r.metrics() for r in records if r.name == "ashby1"]
     # All pixels are target from a probability of 0; an older run does not say what is void.
-    assert figures[None] == figures[False]
-    assert figures[False]["true_positive"] == 40 * 17 and figures[False]["recall"] == 1
-    assert figures[False]["predicted_total"] == 40 * 25
-    assert figures[True]["true_positive"] == figures[True]["true_total"] == 0
-    assert figures[True]["predicted_total"] == 40 * 8
-    assert figures[True]["predicted_right"] == 40 * 3
+    assert metrics[None] == metrics[False]
+    assert metrics[False]["true_positive"] == 40 * 17 and metrics[False]["recall"] == 1
+    assert metrics[False]["predicted_total"] == 40 * 25
+    assert metrics[True]["true_positive"] == metrics[True]["true_total"] == 0
+    assert metrics[True]["predicted_total"] == 40 * 8
+    assert metrics[True]["predicted_right"] == 40 * 3
 
 
 def test_bands_that_were_named_in_training_are_read(run, monkeypatch):
     read = []
     spy = "preprocessing.patches.load_pair"
     monkeypatch.setattr(spy, lambda *a: read.append(a[1:]) or load_pair(*a))
-    recipe = json.loads((run / "config.json").read_text())["recipe"]
+    loaded = load_run(run)
+    scenes, recipe = recipes.scenes_of(loaded, trained().data), loaded.config["recipe"]
     for numbers in (None, [3, 2, 1]):
-        change_config(run, recipe=recipe | {"patches": {"band_numbers": numbers}})
-        result = evaluate("--model", run, "--data", trained().data, "--overwrite")
-        assert result.exit_code == 0, result.output
+        named = {"recipe": recipe | {"patches": {"band_numbers": numbers}}}
+        evaluate_run(replace(loaded, config=loaded.config | named), scenes, (0.5,))
     assert read == [(3, None)] * 2 + [(3, [3, 2, 1])] * 2
 
 
-def test_what_is_wrong_with_a_run_is_one_line_and_nothing_is_written(run, tmp_path, monkeypatch):
-    data = trained().data
-    bare = make_run(tmp_path / "bare")
-    assert "unknown recipe 'untrained'" in error(evaluate("--model", bare, "--data", data))
+def test_what_is_wrong_with_a_run_is_said_and_nothing_is_written(run, tmp_path):
+    data, loaded = trained().data, load_run(run)
     assert "is not a run folder" in error(evaluate("--model", tmp_path, "--data", data))
-    assert "no data set of the Inria layout" in error(
-        evaluate("--model", run, "--data", tmp_path / "nowhere")
-    )
+    message = error(evaluate("--model", run, "--data", tmp_path / "nowhere"))
+    assert "no data set of the Inria layout" in message
+    assert not list(tmp_path.rglob("evaluation.*"))
+    for name, words in (("untrained", "unknown recipe 'untrained'"), ("store", "a patch store")):
+        other = replace(loaded, config=loaded.config | {"recipe": {"name": name}})
+        with pytest.raises(RunError, match=words):
+            recipes.scenes_of(other, data)
     described = json.loads((run / "data.json").read_text())
     described["scenes"][0]["name"] = "elsewhere1"
     write_json(run / "data.json", described)
-    message = error(evaluate("--model", run, "--data", data))
-    assert "1 validation scene(s)" in message and "elsewhere1" in message
+    with pytest.raises(RunError, match=r"1 validation scene\(s\) .* elsewhere1"):
+        recipes.scenes_of(loaded, data)
     (run / "data.json").unlink()
-    assert "has no readable data.json" in error(evaluate("--model", run, "--data", data))
-    assert not list(tmp_path.rglob("evaluation.*"))
+    with pytest.raises(RunError, match="has no readable data.json"):
+        recipes.scenes_of(loaded, data)
 
 
 def test_scenes_that_are_no_longer_those_held_back_are_refused(run, tmp_path):
@@ -363,4 +364,5 @@ def test_scenes_that_are_no_longer_those_held_back_are_refused(run, tmp_path):
     data = shutil.copytree(trained().data, tmp_path / "data")
     image = np.zeros((40, 25, 3), np.uint8)
     write_image(data / "images" / "ashby1.tif", image, transform=Affine(1, 0, 0, 0, -1, 0))
-    assert "ashby1" in error(evaluate("--model", run, "--data", data))
+    with pytest.raises(RunError, match="ashby1.tif is not the image that"):
+        recipes.scenes_of(load_run(run), data)

@@ -21,7 +21,7 @@ BINS = 32
 
 
 @pytest.mark.slow
-def test_the_network_overfits_four_patches():
+def test_the_network_overfits_four_patches(eager):
     image, _, mask = render_scene(size=128, seed=3)
     images = np.stack([image[:64, :64], image[:64, 64:], image[64:, :64], image[64:, 64:]])
     masks = np.stack([mask[:64, :64], mask[:64, 64:], mask[64:, :64], mask[64:, 64:]])
@@ -84,13 +84,13 @@ def test_the_stated_figures_are_those_of_their_scenes_and_beat_colour(real_data)
 
 @pytest.mark.slow
 def test_the_shipped_weights_give_the_figures_that_are_stated(real_data):
-    """On a tenth of all pixels, of three places; the table adds up what is stated of each scene."""
+    """On three places; the table adds up what is stated of each scene."""
     run = load_run(SHIPPED["buildings"])
     held_back = recipes.scenes_of(run, real_data)
     of_chicago = [scene for scene in held_back if scene.place == "chicago"]
     part = [scene for scene in held_back if scene.place in ("nepal", "philippines")]
     assert len(part) == 2 and len(of_chicago) == 20
-    part += of_chicago[:2]
+    part += of_chicago[:1]
     records = evaluate_run(run, part)
     figures = {(scene["threshold"], scene["name"]): scene for scene in stated()["scenes"]}
     assert len(records) == 2 * len(part)
