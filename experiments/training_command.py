@@ -261,7 +261,7 @@ def train_by_options(
     )
     for line in describe_polygons(patches):
         click.echo(line)
-    if line := devices.line(recipe.training.samples_at_a_time):
+    if line := devices.describe(recipe.training.samples_at_a_time):
         click.echo(line)
     train_recipe(recipe, patches, folder, resume, network, devices)
 

@@ -52,13 +52,13 @@ class Devices:
     processes: int = 1
     note: str = ""
 
-    def describe(self) -> dict[str, list[str] | int]:
+    def record(self) -> dict[str, list[str] | int]:
         """Return what ``environment.json`` says of them; nothing of one device."""
         if len(self.names) < 2:
             return {}
         return {"trained_on": list(self.names), "processes": self.processes}
 
-    def line(self, samples: int) -> str:
+    def describe(self, samples: int) -> str:
         """Tell the user how ``samples`` are shared, in a line; empty for one device."""
         if len(self.names) < 2:
             return self.note

@@ -227,7 +227,7 @@ def _train(
     if devices.process == 0:
         write_json(folder / "config.json", config)
         if not resume:
-            said = environment() | {"xla": uses_xla(model)} | devices.describe()
+            said = environment() | {"xla": uses_xla(model)} | devices.record()
             write_json(folder / "environment.json", said)
         write_json(folder / "data.json", describe_data(store))
     # A run that was killed before its first checkpoint starts again.

@@ -118,7 +118,7 @@ def main() -> None:
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     devices = choose_devices(2 if jobs == "recipe" else 4, wanted)
-    print(devices.line(4), flush=True)
+    print(devices.describe(4), flush=True)
     if jobs == "recipe":
         run_recipe(folder, devices)
         return

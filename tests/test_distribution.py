@@ -276,7 +276,7 @@ def test_shares_of_a_batch_make_the_batch(sizes):
 
 def test_one_device_is_left_to_the_engine(tmp_path):
     chosen = choose_devices(4)
-    assert chosen == Devices() and chosen.line(4) == "" and chosen.describe() == {}
+    assert chosen == Devices() and chosen.describe(4) == "" and chosen.record() == {}
     with chosen.scope():
         assert distribution.share() == (0, 1) and distribution.replicas() == 1
     network = object()
@@ -301,7 +301,7 @@ def test_all_accelerators_share_a_batch_if_they_can(four):
     assert choose_devices(8, 2).names == tuple(four[:2])
     one = choose_devices(6)
     assert one.names == ()
-    assert "1 of 4 devices" in one.line(6) and "a batch size of 8 can" in one.line(6)
+    assert "1 of 4 devices" in one.describe(6) and "a batch size of 8 can" in one.describe(6)
 
 
 def test_devices_that_do_not_divide_the_batch_are_refused(four):

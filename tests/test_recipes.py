@@ -44,7 +44,7 @@ def test_all_recipes_of_the_module_can_be_named():
         for name, value in inspect.getmembers(recipes, inspect.isfunction)
         if value.__module__.endswith("recipes") and not name.startswith("_")
     }
-    assert functions == set(RECIPES)
+    assert functions == {*RECIPES, "stored_recipe", "scenes_of"}
     assert {"sample", "inria_buildings", "polygons", "open_buildings"} <= functions
 
 
