@@ -192,18 +192,11 @@ def evaluate_run(
     objects: bool = False,
     watch: Watch | None = None,
 ) -> list[SceneCounts]:
-    """Predict scenes with a trained network and count.
+    """Predict scenes with a trained network and count, see ``evaluate_scenes``.
 
-    Args:
-        run: the trained network.
-        scenes: such as ``experiments.recipes.scenes_of(run, data)``.
-        thresholds: as in ``evaluate_scenes``, and so are ``histogram``, ``objects``, ``watch``.
-        relaxed_buffer: pixels within which the relaxed metrics match; None for 3 where the target
-            is roads, and for no relaxed metrics elsewhere.
-        augment: take the mean over the eight flips and rotations of every window.
-        histogram: see there.
-        objects: see there.
-        watch: see there.
+    Scenes are such as ``experiments.recipes.scenes_of(run, data)`` finds. A ``relaxed_buffer`` of
+    None is 3 pixels where the target is roads, and elsewhere there are no relaxed metrics.
+    ``augment`` takes the mean over the eight flips and rotations of every window.
 
     Raises:
         JointNetError: of the kind that says what is wrong.
@@ -368,7 +361,9 @@ def describe_evaluation(
 def _describe_scene(record: SceneCounts) -> dict:
     patches, objects = record.patches, record.objects
     described = {
-        **{"name": record.name, "place": record.place, "threshold": record.threshold},
+        "name": record.name,
+        "place": record.place,
+        "threshold": record.threshold,
         **record.metrics(),
         "polygons": record.polygons,
         "aligned": record.aligned,
@@ -510,7 +505,7 @@ def object_text(rows: Sequence[dict]) -> str:
 
 
 def evaluation_text(content: dict) -> str:
-    """Return all that a command prints of ``describe_evaluation``; the pooled table comes first."""
+    """Return all that a command prints of ``describe_evaluation``, the pooled table first."""
     parts = [summary_text(content["summary"]), protocol_text(content["protocols"])]
     if "thresholds" in content:
         parts.append(threshold_lines(content["thresholds"]))

@@ -270,17 +270,13 @@ class PatchCounts(_Added):
 
 
 def weights(length: int, patch: int = PATCH) -> np.ndarray:
-    """Return how often each pixel of one axis counts in each patch.
+    """Return how often each pixel of one axis counts in each patch: int64 of 0, 1 and 2.
 
     An axis longer than a patch is padded to whole patches by its mirror image on both sides (by
     one pixel more at the end, where the padding is odd); a shorter one is one patch as it is.
 
-    Args:
-        length: pixels of the axis, 1 or more.
-        patch: pixels of a patch.
-
     Returns:
-        ``(patches, length)`` int64 of 0, 1 and 2.
+        ``(patches, length)``.
     """
     padding = -length % patch if length > patch else 0
     # Up to 511 pixels on an axis of 513 or more: mirrored once is enough.
@@ -292,13 +288,7 @@ def weights(length: int, patch: int = PATCH) -> np.ndarray:
 
 
 class PatchGrid:
-    """Adds up the confusion matrix of every patch of a scene that is read in strips of rows.
-
-    Args:
-        height: rows of the scene.
-        width: columns of the scene.
-        patch: side of a patch in pixels.
-    """
+    """Adds up the confusion matrix of every patch of a scene that is read in strips of rows."""
 
     def __init__(self, height: int, width: int, patch: int = PATCH):
         self._rows, self._columns = weights(height, patch), weights(width, patch)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from preprocessing.errors import DatasetError, OutputError, RasterError, listed
 from preprocessing.inria import TEST_CITIES, TILE_SIZE, TILES_PER_CITY
-from preprocessing.output_files import refuse_existing, replacing
+from preprocessing.output_files import cannot_write, refuse_existing, replacing
 from preprocessing.raster_access import (
     GDAL_ERRORS,
     RasterInfo,
@@ -156,11 +156,7 @@ def _name_problems(names: list[str], wanted: Collection[str]) -> list[str]:
 
 
 def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Compare an entry with its checksum.
-
-    Raises:
-        DatasetError: damaged, encrypted, or packed in a way that is not known.
-    """
+    """Compare an entry with its checksum."""
     try:
         with archive.open(entry) as file:
             while file.read(1 << 20):
@@ -170,11 +166,7 @@ def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 
 def _check_mask(member: str, name: str, size: tuple[int, int], check: SubmissionCheck) -> None:
-    """Read a mask, add its pixels to the check's and its problems to those.
-
-    Raises:
-        RasterError: it is no TIFF, cannot be read whole, or has other values.
-    """
+    """Read a mask, and add its pixels and its problems to those of the check."""
     try:
         # Another format could name files outside of the zip file.
         with gdal_quiet():
@@ -311,4 +303,4 @@ def _write_plain(source: Path, path: Path, options: dict) -> None:
                     area = Area(window.column, window.row, window.width, window.height)
                     file.write(pixels, 1, window=area)
         except GDAL_ERRORS as error:
-            raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
+            raise cannot_write(path, error) from error

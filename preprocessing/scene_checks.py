@@ -388,11 +388,7 @@ def _rows(height: int, width: int) -> Iterator[Window]:
 
 
 def _read_image(path: Path, official: bool) -> Iterator[str]:
-    """Read an image whole, and yield what is wrong with it.
-
-    Raises:
-        RasterError: it cannot be read.
-    """
+    """Read an image whole, and yield what is wrong with it."""
     info = raster_info(path)
     with RasterReader(path, range(1, info.band_count + 1), info.band_count) as reader:
         strips = (reader.read(window)[0] for window in _rows(reader.height, reader.width))
@@ -413,11 +409,7 @@ def _read_image(path: Path, official: bool) -> Iterator[str]:
 
 
 def _read_label(path: Path, place: str, check: InriaCheck) -> None:
-    """Read a label whole, and count its target.
-
-    Raises:
-        RasterError, LabelError: it cannot be read, or holds other values than a label.
-    """
+    """Read a label whole, and count its target."""
     target = valid = 0
     coverage = np.zeros_like(check.coverage)
     with LabelReader(path) as reader:
