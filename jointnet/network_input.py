@@ -63,8 +63,6 @@ class NetworkInput:
         gsd: float | str | None = None,
         void_white: bool = False,
     ) -> None:
-        from preprocessing.resampling import size_at
-
         self.image, self.bands = RasterName(image), bands or run.config.get("band_numbers")
         self._band_count, self._void_white = run.config["bands"], void_white
         with self.open() as reader:
@@ -75,6 +73,8 @@ class NetworkInput:
             self.imagery().close()
         self.own_size = self.size = (self.info.height, self.info.width)
         if (steps := fed_steps(run, self.info.steps, gsd)) is not None:
+            from preprocessing.resampling import size_at
+
             self.size = size_at(*self.own_size, steps, run.config["gsd"])
 
     def open(self) -> "RasterReader":
@@ -85,16 +85,18 @@ class NetworkInput:
 
     def imagery(self) -> "RasterReader | WhiteIsVoid":
         """Open the raster at its own size, with white areas as void where that was chosen."""
+        if not self._void_white:
+            return self.open()
         from preprocessing.resampling import WhiteIsVoid
 
-        return WhiteIsVoid(self.open()) if self._void_white else self.open()
+        return WhiteIsVoid(self.open())
 
     def fed(self) -> "RasterReader | ResampledReader | WhiteIsVoid":
         """Open the raster at the size that the network sees."""
-        from preprocessing.resampling import ResampledReader
-
         if self.size == self.own_size:
             return self.imagery()
+        from preprocessing.resampling import ResampledReader
+
         return ResampledReader(self.imagery(), *self.size)
 
     def on_own_grid(
@@ -112,11 +114,11 @@ class NetworkInput:
         Raises:
             RasterError: the raster cannot be read.
         """
-        from preprocessing.resampling import resampled_strips
-
         if self.size == self.own_size:
             yield from strips
             return
+        from preprocessing.resampling import resampled_strips
+
         with self.imagery() as reader:
             for first, strip in resampled_strips(strips, self.size, self.own_size):
                 _, valid = reader.read(Window(first, 0, *strip.shape))

@@ -3,15 +3,17 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from jointnet.metrics import threshold_mask
+from jointnet.prediction import Swath
 from jointnet.raster_job import (
     KEY_TAG,
     MASK,
@@ -23,7 +25,7 @@ from jointnet.raster_job import (
     output_paths,
 )
 from jointnet.runs import Run
-from jointnet.workers import Failures, Workers
+from jointnet.workers import Workers
 from preprocessing.errors import JointNetError, OutputError, RasterError, listed, one_line
 from preprocessing.image_names import RasterName
 from preprocessing.output_files import publish_all, refuse_existing
@@ -154,8 +156,8 @@ def predict_raster(
     job = RasterJob(run, image, Path(folder), PredictionOptions(**options))
     overwrite = overwrite or job.files.publishing
     check_outputs([job.image], folder, job.options.probabilities, overwrite, job.target)
-    with Workers(workers) as shared:
-        return _predict(job, shared, overwrite, progress)
+    with _shared(workers, None) as others:
+        return _predict(job, others, overwrite, progress)
 
 
 def predict_rasters(
@@ -188,10 +190,10 @@ def predict_rasters(
         for note in job.input.notes:
             say(f"{job.image.name}: {note}")
     failures = []
-    with Workers(workers, cluster) as shared:
+    with _shared(workers, cluster) as others:
         for job in jobs:
             try:
-                done = _predict(job, shared, overwrite or job.files.publishing, progress=True)
+                done = _predict(job, others, overwrite or job.files.publishing, progress=True)
             except JointNetError as error:
                 failures.append(one_line(error))
             else:
@@ -199,14 +201,19 @@ def predict_rasters(
     return failures
 
 
-def _predict(job: RasterJob, workers: Workers, overwrite: bool, progress: bool) -> RasterPrediction:
+def _shared(workers: int, cluster: str | None) -> AbstractContextManager[Workers | None]:
+    """Return the processes that share the work; None for this one alone."""
+    return Workers(workers, cluster) if cluster or workers > 1 else nullcontext()
+
+
+def _predict(
+    job: RasterJob, others: Workers | None, overwrite: bool, progress: bool
+) -> RasterPrediction:
     """Predict what is missing of a job, and make its outputs."""
     began = time.perf_counter()
     with job.files.locked():
         try:
-            missing = job.begin()
-            if failures := workers.predict(job, missing, progress):
-                raise RasterError(_lost(job, failures))
+            predict_swaths(job, job.begin(), others, progress)
             counts = finish(job, overwrite)
         except BaseException:
             if job.resumable:
@@ -226,7 +233,60 @@ def _predict(job: RasterJob, workers: Workers, overwrite: bool, progress: bool) 
     )
 
 
-def _lost(job: RasterJob, failures: Failures) -> str:
+def predict_swaths(
+    job: RasterJob,
+    swaths: Sequence[Swath],
+    others: Workers | None = None,
+    progress: bool = False,
+) -> None:
+    """Predict swaths; one that cannot be read does not stop the others.
+
+    Args:
+        job: what to predict, begun.
+        swaths: some of ``job.files.swaths``.
+        others: processes that share them; None for this one alone.
+        progress: show a bar, if standard error is a terminal.
+
+    Raises:
+        RasterError: swaths cannot be read; those that were finished stay for another start.
+        RunError, OutputError: at once; what was finished stays.
+    """
+    if others is not None and not others.address and len(swaths) == 1:
+        others = None
+    windows = sum(len(swath.tops) for swath in swaths) * len(job.grid.starts(job.grid.width))
+    bar = tqdm(
+        total=windows if others is None else len(swaths),
+        desc=job.image.name,
+        unit="window" if others is None else "swath",
+        leave=False,
+        # None: only on a terminal.
+        disable=None if progress else True,
+    )
+    predict = _predict_here if others is None else others.predict
+    failures = []
+    with bar, closing(predict(job, swaths, bar.update)) as failing:
+        for swath, error in failing:
+            if not isinstance(error, RasterError):
+                raise error
+            # Of a raster that has changed, nothing that follows is of use.
+            job.refuse_changed()
+            failures.append((swath, error))
+    if failures:
+        raise RasterError(_lost(job, sorted(failures, key=lambda failure: failure[0].number)))
+
+
+def _predict_here(
+    job: RasterJob, swaths: Sequence[Swath], advance: Callable[[], Any]
+) -> Iterator[tuple[Swath, JointNetError]]:
+    """Predict swaths in this process; yield those that failed."""
+    for swath in swaths:
+        try:
+            job.predict(swath, advance)
+        except JointNetError as error:
+            yield swath, error
+
+
+def _lost(job: RasterJob, failures: list[tuple[Swath, RasterError]]) -> str:
     """Say in one line what could not be read, and what is kept."""
     swaths, line = len(job.files.swaths), str(failures[0][1])
     if swaths == 1:

@@ -1,6 +1,6 @@
-"""Who predicts the swaths of a raster: this process, others of this machine, or a Dask cluster.
+"""Other processes that predict swaths: some of this machine, or those of a Dask cluster.
 
-Others predict into the folder of ``raster_job.SwathFiles``, one swath at a time; each loads the
+They predict into the folder of ``raster_job.SwathFiles``, one swath at a time; each loads the
 network once. A swath of a process that dies goes to another. The workers of a cluster must see
 raster, run and outputs under the same paths as this process, and be able to import the project.
 """
@@ -9,18 +9,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from jointnet.prediction import Swath
 from jointnet.raster_job import RasterJob, job_in
 from jointnet.runs import Run, load_run
-from preprocessing.errors import JointNetError, RasterError, RunError, one_line
+from preprocessing.errors import JointNetError, RunError, one_line
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -31,66 +29,37 @@ _SECONDS_TO_CONNECT, _POLL_SECONDS = 10, 0.2
 # A network uses all threads of its process, so a worker with several predicts one swath at a time.
 _ONE_AT_A_TIME = threading.Lock()
 
-Failures = list[tuple[Swath, RasterError]]
-
 
 class Workers(ExitStack):
-    """Predicts swaths; processes of its own start when the first raster has work for them.
+    """Processes that share the swaths of a raster; they start with the first raster.
 
     A context manager, which ends these processes and the connection to a cluster.
 
     Args:
-        count: processes of this machine; 1 for this one. Each has its share of the cores.
+        count: processes of this machine. Each has its share of the cores.
         address: scheduler of a Dask cluster to use in their place, such as ``tcp://node1:8786``.
     """
 
-    def __init__(self, count: int = 1, address: str | None = None) -> None:
+    def __init__(self, count: int, address: str | None = None) -> None:
         super().__init__()
         self.count, self.address = count, address
 
-    def predict(self, job: RasterJob, swaths: Sequence[Swath], progress: bool = False) -> Failures:
-        """Predict swaths; one that cannot be read does not stop the others.
+    def predict(
+        self, job: RasterJob, swaths: Sequence[Swath], advance: Callable[[], Any]
+    ) -> Iterator[tuple[Swath, JointNetError]]:
+        """Predict swaths; close the generator to leave the rest.
 
         Args:
             job: what to predict, begun.
             swaths: some of ``job.files.swaths``.
-            progress: show a bar, if standard error is a terminal.
+            advance: called after each swath.
 
-        Returns:
-            The swaths that cannot be read, each with the error.
+        Yields:
+            The swaths that failed, each with the error.
 
         Raises:
-            RasterError: the raster has changed.
-            RunError: the network gives what is not finite; or there is no cluster, it has no
-                workers, or they die.
-            OutputError: a swath cannot be written.
+            RunError: there is no cluster, or it has no workers any more.
         """
-        shared = self.address or (self.count > 1 and len(swaths) > 1)
-        windows = sum(len(swath.tops) for swath in swaths) * len(job.grid.starts(job.grid.width))
-        bar = tqdm(
-            total=len(swaths) if shared else windows,
-            desc=job.image.name,
-            unit="swath" if shared else "window",
-            leave=False,
-            # None: only on a terminal.
-            disable=None if progress else True,
-        )
-        results = self._shared(job, swaths, bar) if shared else _alone(job, swaths, bar)
-        failures = []
-        # Closed where an error ends it, so that no task is left behind.
-        with bar, closing(results):
-            for swath, error in results:
-                if not isinstance(error, RasterError):
-                    raise error
-                # Of a raster that has changed, nothing that follows is of use.
-                job.refuse_changed()
-                failures.append((swath, error))
-        return sorted(failures, key=lambda failure: failure[0].number)
-
-    def _shared(
-        self, job: RasterJob, swaths: Sequence[Swath], bar: tqdm
-    ) -> Iterator[tuple[Swath, JointNetError]]:
-        """Let other processes predict swaths; yield those that failed."""
         client = self._client
         folder = os.path.abspath(job.files.folder)
         # Impure: what a task leaves is a file, so it must be run, not remembered.
@@ -100,7 +69,7 @@ class Workers(ExitStack):
         failed, reason = set(), f"swaths were lost; do all workers see {folder}?"
         try:
             for future in _finished(client, set(futures)):
-                bar.update()
+                advance()
                 if error := _error_of(future):
                     failed.add(futures[future])
                     yield futures[future], error
@@ -167,17 +136,6 @@ def _finished(client: "Client", pending: set["Future"]) -> Iterator["Future"]:
             raise _ClusterError(f"no workers for {SECONDS_WITHOUT_WORKERS:g} s")
         if pending:
             time.sleep(_POLL_SECONDS)
-
-
-def _alone(
-    job: RasterJob, swaths: Sequence[Swath], bar: tqdm
-) -> Iterator[tuple[Swath, JointNetError]]:
-    """Predict each swath in this process; yield those that failed."""
-    for swath in swaths:
-        try:
-            job.predict(swath, bar.update)
-        except JointNetError as error:
-            yield swath, error
 
 
 def _error_of(future: "Future") -> JointNetError | None:

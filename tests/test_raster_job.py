@@ -26,9 +26,8 @@ from jointnet.raster_job import (
     job_in,
     raster_of,
 )
-from jointnet.raster_prediction import finish, predict_raster
+from jointnet.raster_prediction import finish, predict_raster, predict_swaths
 from jointnet.runs import load_run
-from jointnet.workers import Workers
 from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.image_names import RasterName
 from preprocessing.rasters import RasterReader, read_label
@@ -147,7 +146,7 @@ def test_pixels_that_are_not_square_are_fed_as_square_ones(run, tmp_path, rows, 
     fed = job(run, path, tmp_path / "b")
     assert fed.input.size == square.input.size == (90, 70)
     for begun in (fed, square):
-        Workers().predict(begun, begun.begin())
+        predict_swaths(begun, begun.begin())
     ours, theirs = (
         np.concatenate([strip for _, strip in begun.files.strips()]) for begun in (fed, square)
     )
@@ -181,7 +180,7 @@ def test_a_real_image_in_degrees(run, real_data, tmp_path):
 def test_a_second_start_predicts_only_what_is_missing(run, image, tmp_path, monkeypatch):
     whole = predict_raster(run, image, tmp_path / "whole", probabilities=True)
     begun = job(run, image, tmp_path / "out", probabilities=True)
-    Workers().predict(begun, begun.begin()[:2])
+    predict_swaths(begun, begun.begin()[:2])
     read = []
     predict = RasterJob.predict
     monkeypatch.setattr(
@@ -224,7 +223,7 @@ def test_a_block_that_cannot_be_read_fails_its_swath_and_no_other(run, tmp_path)
 def test_a_raster_that_changes_on_the_way_is_refused(run, image, tmp_path):
     begun = job(run, image, tmp_path / "out")
     swaths = begun.begin()
-    Workers().predict(begun, swaths[:1])
+    predict_swaths(begun, swaths[:1])
     os.utime(image, ns=(1, 1))
     read = []
     with pytest.raises(RasterError, match="changed while it was predicted; start again") as caught:
@@ -326,7 +325,7 @@ def test_what_was_written_when_the_disk_filled_up_goes_with_its_reading_thread(
 
 def test_a_raster_that_vanishes_on_the_way_is_refused(run, image, tmp_path):
     begun = job(run, image, tmp_path / "out")
-    Workers().predict(begun, begun.begin())
+    predict_swaths(begun, begun.begin())
     image.unlink()
     with pytest.raises(RasterError, match="no such file"):
         finish(begun)

@@ -16,7 +16,7 @@ from distributed import KilledWorker, LocalCluster
 
 from jointnet import workers
 from jointnet.raster_job import PredictionOptions, RasterJob
-from jointnet.raster_prediction import predict_raster, predict_rasters
+from jointnet.raster_prediction import predict_raster, predict_rasters, predict_swaths
 from jointnet.runs import load_run
 from jointnet.workers import SECONDS_WITHOUT_WORKERS, Workers
 from preprocessing.errors import JointNetError, OutputError, RasterError, RunError
@@ -182,7 +182,7 @@ def test_what_a_worker_fails_with_is_one_line(run, image, tmp_path, monkeypatch,
     client = StubClient(lambda number: error if number else None)
     monkeypatch.setattr(Workers, "_client", client)
     with pytest.raises(JointNetError, match=words) as caught:
-        Workers(2).predict(begun, swaths)
+        predict_swaths(begun, swaths, Workers(2))
     assert "\n" not in str(caught.value)
 
 
@@ -191,7 +191,7 @@ def test_swaths_that_only_the_workers_see_are_missed(run, image, tmp_path, monke
     client = StubClient(lambda number: None)
     monkeypatch.setattr(Workers, "_client", client)
     with pytest.raises(RunError, match="a.tif: swaths were lost; do all .*; 8 of 8 swaths are m"):
-        Workers(2).predict(begun, begun.begin())
+        predict_swaths(begun, begun.begin(), Workers(2))
 
 
 # Schedulers of others
@@ -246,8 +246,8 @@ def test_a_scheduler_that_ends_on_the_way_is_one_line(image, tmp_path, monkeypat
 
         monkeypatch.setattr(workers, "_finished", once_it_has_ended)
         begun = job(stand_in_run(), image, tmp_path / "out")
-        with Workers(address=address) as shared, pytest.raises(RunError) as caught:
-            shared.predict(begun, begun.begin())
+        with Workers(1, address) as shared, pytest.raises(RunError) as caught:
+            predict_swaths(begun, begun.begin(), shared)
     assert str(caught.value) == (
         f"{address}: the Dask scheduler no longer answers; 8 of 8 swaths are missing, the same "
         "command goes on from the others"
@@ -259,8 +259,8 @@ def test_a_scheduler_that_does_not_answer_is_one_line(image, tmp_path, monkeypat
     begun = job(stand_in_run(), image, tmp_path / "out")
     for address in (f"tcp://127.0.0.1:{free_port()}", "nonsense://x"):
         with (
-            Workers(address=address) as shared,
+            Workers(1, address) as shared,
             pytest.raises(RunError, match=f"{address}: no Dask scheduler answers there") as caught,
         ):
-            shared.predict(begun, begun.begin())
+            predict_swaths(begun, begun.begin(), shared)
         assert "\n" not in str(caught.value)
