@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from preprocessing.ground import (
     fit_control_points,
     geodesic_areas,
     geographic_corners,
+    grid_difference,
     ground_sample_distance,
     ground_steps,
     metres_apart,
 )
 from tests.mask_files import UTM as HALF_METRES
-from tests.mask_files import place_of
+from tests.mask_files import describe, place_of
 
 A = 6378137.0
 E2 = 0.00669437999014
@@ -366,3 +368,26 @@ def test_an_affine_is_applied_as_affines_are():
     points = np.array([[0, 0], [3, 4], [-2, 9]])
     expected = [affine @ tuple(point) for point in points.tolist()]
     np.testing.assert_allclose(apply_affine(affine, points), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("shape", "transform", "crs", "words"),
+    [
+        ((40, 50), HALF_METRES, "EPSG:32633", None),
+        ((40, 50), HALF_METRES @ Affine.translation(0.9, 0), "EPSG:32633", None),
+        ((40, 50), Affine.identity(), None, None),
+        ((40, 51), HALF_METRES, "EPSG:32633", "has 51 x 40 pixels, b.tif 50 x 40"),
+        (
+            (40, 50),
+            HALF_METRES @ Affine.translation(0, -1),
+            "EPSG:32633",
+            "corners are up to 0.5 m apart",
+        ),
+        ((40, 50), HALF_METRES, "EPSG:32634", "lies elsewhere than b.tif: by CRS and affine"),
+    ],
+)
+def test_two_rasters_on_one_grid_are_less_than_a_pixel_apart(shape, transform, crs, words):
+    one, other = describe(shape, transform, crs), describe((40, 50), HALF_METRES)
+    one, other = (replace(i, gsd=0.5 if i.georeferenced else None) for i in (one, other))
+    found = grid_difference(one, other, "b.tif")
+    assert found is None if words is None else words in found
