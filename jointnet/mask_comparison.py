@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from jointnet.evaluation import OVERALL, refuse_tables, text_table, write_tables
-from jointnet.mask_evaluation import MASK, masks_in, on_grid
+from jointnet.mask_evaluation import MASK_ENDING, masks_in, on_grid
 from jointnet.metrics import METRICS, Counts
 from jointnet.run_comparison import NAMES, difference_rows, differences_text
-from preprocessing.errors import DatasetError, LabelError, OutputError, listed
+from preprocessing.errors import DatasetError, LabelError, listed
 from preprocessing.layouts import place_of
-from preprocessing.output_files import folder_beside, publish, refuse_existing
+from preprocessing.output_files import cannot_write, folder_beside, publish, refuse_existing
 from preprocessing.scenes import RASTER_SUFFIXES, short_names
 from preprocessing.tiling import VOID, Window
 
@@ -85,7 +85,7 @@ def mask_sets(paths: Sequence[Path], truth: Path | None) -> list[MaskSet]:
     ]
     if lacks:
         raise DatasetError(
-            f"masks pair by file name without suffix and {MASK}; {'; '.join(lacks)}"
+            f"masks pair by file name without suffix and {MASK_ENDING}; {'; '.join(lacks)}"
         )
     return [
         MaskSet(name, path, dict(sorted(masks.items())))
@@ -103,7 +103,7 @@ def _masks_of(path: Path) -> dict[str, Path]:
                 f"{path} is no mask: known are {', '.join(sorted(RASTER_SUFFIXES))}; evaluate.py "
                 "--labels takes polygons"
             )
-        return {path.stem.removesuffix(MASK): path}
+        return {path.stem.removesuffix(MASK_ENDING): path}
     files = masks_in(path)
     if not files:
         raise DatasetError(f"{path} holds no masks ({', '.join(sorted(RASTER_SUFFIXES))})")
@@ -290,7 +290,7 @@ def compare_masks(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 publish(hidden[key], place, overwrite)
             except OSError as error:
-                raise OutputError(f"{place}: cannot be written: {error}") from error
+                raise cannot_write(place, error) from error
     # All tables under each other, told apart by the first column.
     kinds = ("metrics", "agreement", "differences")
     rows = [{"table": kind, **row} for kind in kinds for row in content.get(kind, [])]

@@ -32,9 +32,9 @@ from jointnet.prediction import (
     swaths_of,
 )
 from jointnet.runs import WEIGHTS, Run
-from preprocessing.errors import OutputError, RasterError, RunError, one_line
+from preprocessing.errors import OutputError, RasterError, RunError
 from preprocessing.image_names import RasterName
-from preprocessing.output_files import hash_file, require_space
+from preprocessing.output_files import cannot_write, hash_file, require_space
 from preprocessing.tiling import Window
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        words = error.strerror or one_line(error)
-        raise OutputError(f"{path}: cannot be written: {words}") from error
+        raise cannot_write(path, error) from error
 
 
 class SwathFiles:

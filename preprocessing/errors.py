@@ -47,9 +47,7 @@ class TrainingError(JointNetError):
 class Interrupted(Exception):
     """A run that a signal stopped and that can go on; commands exit with 128 + the signal's number.
 
-    Args:
-        signal: number of the signal.
-        where: how far the run has come.
+    ``where`` says how far the run has come.
     """
 
     def __init__(self, signal: int, where: str):
@@ -68,11 +66,6 @@ def first_line(error: Exception) -> str:
 
 
 def listed(names: Iterable[object], shown: int = 5) -> str:
-    """Return names with commas between them, and ", ..." in place of those after the first few.
-
-    Args:
-        names: what is listed; each is written as ``str`` writes it.
-        shown: how many are written out.
-    """
+    """Return names with commas between them, and ", ..." in place of those after the first few."""
     names = [str(name) for name in names]
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

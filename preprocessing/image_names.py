@@ -84,17 +84,14 @@ def find_images(
 ) -> list[RasterName]:
     """Find the rasters that ``--image`` names.
 
-    Args:
-        values: files; folders, whose rasters are taken, without those of inner folders; glob
-            patterns, ``**`` for folders in folders; lists (see ``read_list``); what else GDAL
-            opens (see ``RasterName``). A bare name or pattern that is not in the working directory
-            is looked up among the Inria test images.
-        data: folder of the data sets.
-        outputs_of: the files that a prediction of an image writes beside it.
+    A value is a file; a folder, without its inner folders; a glob pattern, ``**`` for folders in
+    folders; a list (see ``read_list``); or what else GDAL opens (see ``RasterName``). A bare name
+    or pattern that is not in the working directory is looked up among the Inria test images in
+    ``data``.
 
     Returns:
-        Each raster once, in the order named; those of a folder or pattern sorted by name, and
-        without outputs of earlier predictions.
+        Each raster once, in the order named; those of a folder or pattern sorted by name, without
+        what ``outputs_of`` says a prediction of one of them writes beside it.
 
     Raises:
         RasterError: there is nothing of that name; of a list, the line is named.

@@ -97,11 +97,8 @@ def replacing(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path
 def refuse_existing_folder(path: str | os.PathLike, overwrite: bool, holds: str) -> None:
     """Refuse an output folder that must not be written, before any work is done.
 
-    Args:
-        path: the folder; an empty one is as good as none.
-        overwrite: replace an existing one.
-        holds: what a folder must hold so that it may be replaced: a slip of the keyboard should
-            not cost a folder of another kind.
+    An empty folder is as good as none. Only a folder that holds a file named ``holds`` may be
+    replaced: a slip of the keyboard should not cost a folder of another kind.
 
     Raises:
         OutputError: the folder is not empty and ``overwrite`` is off, or it is of another kind;
@@ -172,11 +169,8 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def publish_all(moves: Sequence[tuple[Path, Path]], aside: Path, overwrite: bool = False) -> None:
     """Rename finished files to their places: all of them, or none.
 
-    Args:
-        moves: each finished file and its place.
-        aside: an empty folder on the same disk, for files that are replaced; they come back on
-            failure.
-        overwrite: replace files that exist, with their side files (statistics, masks).
+    Files that are replaced, and their side files (statistics, masks), go to ``aside``, an empty
+    folder on the same disk, and come back on failure.
 
     Raises:
         OutputError: something has been written to a place in the meantime.

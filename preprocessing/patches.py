@@ -15,7 +15,7 @@ from preprocessing.band_statistics import BandStatistics
 from preprocessing.errors import DatasetError, LabelError, OutputError
 from preprocessing.ground import grid_difference
 from preprocessing.massachusetts import white_border
-from preprocessing.output_files import folder_beside, require_space
+from preprocessing.output_files import replacing_folder, require_space
 from preprocessing.patch_store import FORMAT, PatchSettings, PatchStore, open_store
 from preprocessing.polygons import rasterise, scene_polygons
 from preprocessing.scene_checks import check_scenes, describe_scenes
@@ -138,19 +138,12 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     if folder.exists():
         raise OutputError(f"{folder} exists; delete it or name another folder")
     infos = check_scenes(scenes, settings)
-    try:
-        # Before the hashing of gigabytes: a folder that cannot be written is found first.
-        with folder_beside(folder) as beside:
-            _check_polygons(scenes, infos)
-            described = describe_scenes(scenes, infos)
-            # Not the folder beside itself, which only its owner may enter.
-            made = beside / folder.name
-            made.mkdir()
-            manifest = _write(made, scenes, described, settings)
-            (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            made.rename(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    # Before the hashing of gigabytes: a folder that cannot be written is found first.
+    with replacing_folder(folder) as made:
+        _check_polygons(scenes, infos)
+        described = describe_scenes(scenes, infos)
+        manifest = _write(made, scenes, described, settings)
+        (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return open_store(folder)
 
 

@@ -18,11 +18,7 @@ _STRIP_PIXELS = 1 << 22
 class Window:
     """A rectangle of pixels of a raster: rows ``row`` to ``row + height - 1``, columns alike.
 
-    Attributes:
-        row: first row; negative where the window begins above the raster.
-        column: first column; negative where it begins left of the raster.
-        height: number of rows, at least 1.
-        width: number of columns, at least 1.
+    The first row or column is negative where the window begins above or left of the raster.
     """
 
     row: int
@@ -72,17 +68,10 @@ def starts(length: int, size: int, stride: int) -> list[int]:
 
 
 def cover(height: int, width: int, size: int, stride: int | None = None) -> list[Window]:
-    """Return square windows that together hold every pixel of a raster, row by row.
+    """Return windows of ``size`` x ``size`` that hold every pixel of a raster, row by row.
 
-    Args:
-        height: rows of the raster.
-        width: columns of the raster.
-        size: side of a window.
-        stride: distance between windows; ``size`` by default, so that only those at the far edges
-            overlap.
-
-    Returns:
-        Windows of ``size`` x ``size``; they reach outside only of a raster smaller than that.
+    They lie ``stride`` pixels apart, by default ``size``, so that only those at the far edges
+    overlap. They reach outside only of a raster that is smaller than a window.
     """
     stride = size if stride is None else stride
     return [
@@ -105,14 +94,10 @@ def mirror(indices: np.ndarray, length: int) -> np.ndarray:
 
 
 def cut(array: np.ndarray, window: Window) -> np.ndarray:
-    """Cut a window out of an image, mirrored where it reaches outside.
+    """Cut a window out of an image, mirrored where it reaches outside, by any distance.
 
-    Args:
-        array: ``(height, width)`` or ``(height, width, bands)``, any dtype.
-        window: may reach outside by any distance.
-
-    Returns:
-        A copy ``(window.height, window.width, ...)``, of the array's dtype.
+    From ``(height, width)`` or ``(height, width, bands)`` of any dtype, it makes a copy
+    ``(window.height, window.width, ...)``.
     """
     rows = mirror(np.arange(window.row, window.row + window.height), array.shape[0])
     columns = mirror(np.arange(window.column, window.column + window.width), array.shape[1])
@@ -120,14 +105,10 @@ def cut(array: np.ndarray, window: Window) -> np.ndarray:
 
 
 def cut_mask(mask: np.ndarray, window: Window) -> np.ndarray:
-    """Cut a window out of a mask, void (255) where it reaches outside.
+    """Cut a window out of a uint8 mask; it is void (255) where it reaches outside.
 
-    Args:
-        mask: ``(height, width)`` uint8 of 0, 1 and 255.
-        window: holds at least one pixel of the mask.
-
-    Returns:
-        A new ``(window.height, window.width)`` uint8 array.
+    Raises:
+        ValueError: no pixel of the window lies inside.
     """
     patch = np.full((window.height, window.width), VOID, np.uint8)
     inside = window.clipped(*mask.shape)
@@ -144,10 +125,7 @@ def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
     Args:
         image: ``(height, width, bands)``, any dtype; its void pixels may hold anything.
-        valid: ``(height, width)`` bool, where there is imagery.
-
-    Returns:
-        Same shape and dtype; the image itself where all of it is valid or none.
+        valid: ``(height, width)`` bool. If all or none of it is, the image itself is returned.
     """
     if valid.all() or not valid.any():
         return image
@@ -160,10 +138,7 @@ def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def strips(height: int, width: int, rows: int = 512) -> Iterator[Window]:
     """Yield full-width windows from top to bottom, each of about four million pixels at most.
 
-    Args:
-        height: rows of the raster.
-        width: columns of the raster.
-        rows: height of the raster's blocks; strips hold whole ones where that is not too much.
+    They hold whole blocks of ``rows`` rows where that is not too much.
     """
     step = max(1, _STRIP_PIXELS // width)
     if step > rows:
