@@ -162,11 +162,11 @@ def cast_shadows(height: np.ndarray, sun: Sun, pixel: float) -> np.ndarray:
 def light(canvas: Canvas, sun: Sun) -> np.ndarray:
     """Return the canvas in the light of sun and sky; level sunlit ground keeps its albedo."""
     pixel = GSD / DETAIL
-    slope_x = cv2.Sobel(canvas.height, cv2.CV_32F, 1, 0, ksize=3) / np.float32(8 * pixel)
-    slope_y = cv2.Sobel(canvas.height, cv2.CV_32F, 0, 1, ksize=3) / np.float32(8 * pixel)
     # Walls are seen from above, as a line: without a limit they would be black or burnt out.
-    np.clip(slope_x, -1.5, 1.5, out=slope_x)
-    np.clip(slope_y, -1.5, 1.5, out=slope_y)
+    slope_x, slope_y = (
+        np.clip(cv2.Sobel(canvas.height, cv2.CV_32F, *axis, ksize=3) / (8 * pixel), -1.5, 1.5)
+        for axis in ((1, 0), (0, 1))
+    )
     east, south = sun.towards
     level = np.float32(np.tan(sun.elevation))
     facing = (level - east * slope_x - south * slope_y) / level
