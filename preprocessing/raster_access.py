@@ -49,8 +49,6 @@ class RasterInfo:
     """Everything about a raster but its pixels.
 
     Attributes:
-        height: rows.
-        width: columns.
         band_count: bands in the file, alpha included.
         dtype: numpy's name of the pixel type, "uint8" for most imagery.
         crs: ``rasterio.crs.CRS``, that of the ground control points where the file has nothing
@@ -64,8 +62,8 @@ class RasterInfo:
         rpcs: rational polynomial coefficients, GDAL's names and values, of a raster with neither
             affine nor control points. Its masks keep them; nothing uses them, as that takes a
             terrain model.
-        steps: metres of ground from a row to the next and from a column to the next, of which
-            ``gsd`` is the geometric mean; None where that is None.
+        steps: metres of ground from a row to the next and from a column to the next; ``gsd`` is
+            their geometric mean.
     """
 
     height: int
@@ -85,11 +83,9 @@ class ClosedOnExit:
     """A context manager that gives itself and calls its ``close`` at the end."""
 
     def __enter__(self) -> Self:
-        """Return the object itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close it."""
         self.close()
 
 
@@ -129,10 +125,7 @@ def reason(error: BaseException) -> str:
 
 
 def open_raster(path: str | os.PathLike) -> rasterio.DatasetReader:
-    """Open a raster of any format GDAL reads.
-
-    Args:
-        path: any name that ``image_names.RasterName`` takes.
+    """Open a raster of any format GDAL reads, by any name that ``RasterName`` takes.
 
     Raises:
         RasterError: no such file, a folder, or no raster.
@@ -204,14 +197,9 @@ def raster_info(path: str | os.PathLike) -> RasterInfo:
 def raster_files(path: str | os.PathLike) -> list[str]:
     """Return the files that a raster's pixels and place come from, such as the sources of a VRT.
 
-    Overviews (``.ovr``) and ``.aux.xml`` are left out: the former change no pixel, and all that
-    counts of the latter is in ``RasterInfo`` and ``rasters.Validity.marks``.
-
-    Returns:
-        GDAL's names: the raster's own first, the others sorted.
-
-    Raises:
-        RasterError: no such file, a folder, or no raster.
+    The raster's own name comes first, the others are sorted. Overviews (``.ovr``) and ``.aux.xml``
+    are left out: the former change no pixel, and all that counts of the latter is in ``RasterInfo``
+    and ``rasters.Validity.marks``. Errors are those of ``open_raster``.
     """
     with open_raster(path) as dataset:
         own, beside = dataset.files[:1], dataset.files[1:]

@@ -43,7 +43,6 @@ class _Reader(ClosedOnExit):
         self.height, self.width = self.info.height, self.info.width
 
     def close(self) -> None:
-        """Close the file."""
         self._dataset.close()
 
 
@@ -57,8 +56,8 @@ class RasterReader(_Reader):
 
     Args:
         path: anything GDAL reads.
-        bands: 1-based bands; repetition is allowed. A band that is named is imagery: zeros in near
-            infrared that is tagged alpha are then not void.
+        bands: 1-based, repetition is allowed; by default see ``choose_bands``. A band that is named
+            is imagery: zeros in near infrared that is tagged alpha are then not void.
         band_count: bands needed.
 
     Raises:
@@ -72,15 +71,13 @@ class RasterReader(_Reader):
         band_count: int = 3,
     ) -> None:
         super().__init__(path)
-        info = self.info
-        if bands is not None:
-            self.bands = named_bands(bands, info.band_count, band_count, str(path))
-            self.validity = Validity(self._dataset, self.bands)
-            self.band_note = self.validity.note
+        info, note = self.info, ""
+        if bands is None:
+            self.bands, note = choose_bands(self._dataset.colorinterp, band_count, str(path))
         else:
-            kinds = self._dataset.colorinterp
-            self.bands, self.band_note = choose_bands(kinds, band_count, str(path))
-            self.validity = Validity(self._dataset, self.bands)
+            self.bands = named_bands(bands, info.band_count, band_count, str(path))
+        self.validity = Validity(self._dataset, self.bands)
+        self.band_note = note or self.validity.note
         self.dtype = str(np.result_type(*(self._dataset.dtypes[b - 1] for b in self.bands)))
         self.crs, self.transform, self.gcps = info.crs, info.transform, info.gcps
         self.gsd, self.georeferenced = info.gsd, info.georeferenced
@@ -90,9 +87,6 @@ class RasterReader(_Reader):
 
         A pixel is valid where mask, nodata and alpha say so (see ``Validity``) and all bands are
         finite. Void pixels of a float image are 0 in all bands, whatever the file has there.
-
-        Args:
-            window: inside the raster.
 
         Returns:
             The image ``(height, width, bands)`` in the file's dtype, and where it is imagery,
@@ -131,9 +125,6 @@ class LabelReader(_Reader):
     everywhere, as in a grey picture saved as RGB, or the target has one colour on black, as the
     red buildings of Massachusetts maps. To pick a band of a map of many colours would be a guess.
 
-    Args:
-        path: anything GDAL reads.
-
     Raises:
         RasterError: no such file, no raster.
         LabelError: the file declares 0 as nodata, which would turn its background into void.
@@ -151,13 +142,7 @@ class LabelReader(_Reader):
         self._refuse_nodata_zero()
 
     def read(self, window: Window) -> np.ndarray:
-        """Read the mask of one window.
-
-        Args:
-            window: inside the raster.
-
-        Returns:
-            ``(height, width)`` uint8: 0 background, 1 target, 255 void.
+        """Read one window: ``(height, width)`` uint8 of 0 background, 1 target, 255 void.
 
         Raises:
             LabelError: values other than {0, 1} or {0, 255} where the label is not void, over
@@ -232,14 +217,9 @@ class LabelReader(_Reader):
 
 
 def read_label(path: str | os.PathLike) -> np.ndarray:
-    """Read a whole label, strip by strip; see ``LabelReader``.
+    """Read a whole label: ``(height, width)`` uint8 of 0 background, 1 target, 255 void.
 
-    Returns:
-        ``(height, width)`` uint8: 0 background, 1 target, 255 void.
-
-    Raises:
-        RasterError: no such file, no raster, or corrupt.
-        LabelError: values other than {0, 1} or {0, 255}, bands that differ, nodata 0.
+    Errors are those of ``LabelReader`` and its ``read``.
     """
     with LabelReader(path) as reader:
         mask = np.empty((reader.height, reader.width), np.uint8)
@@ -256,12 +236,7 @@ def choose_bands(
     Red, green and blue come first, in this order wherever they stand in the file, then the
     others in the file's order. Where they are not all marked, or fewer than three bands are
     wanted, the file's order counts. An alpha band is never taken. Some writers tag any fourth band
-    as alpha, near infrared too: that must be named.
-
-    Args:
-        interpretations: of the file's bands, in the file's order.
-        band_count: bands needed, at least 1.
-        name: the file, for the message.
+    as alpha, near infrared too: that must be named. Errors begin with ``name``, the file's.
 
     Returns:
         1-based bands and one sentence about the choice, empty where it is plain red, green and
@@ -304,13 +279,7 @@ def choose_bands(
 def named_bands(
     bands: Sequence[int], available: int, band_count: int, name: str
 ) -> tuple[int, ...]:
-    """Check bands that the user names against the file and the model.
-
-    Args:
-        bands: 1-based, repetition allowed.
-        available: bands in the file.
-        band_count: bands needed.
-        name: the file, for the message.
+    """Check bands that the user names against the ``available`` ones and the model's number.
 
     Raises:
         RasterError: another number of bands than needed, or one that is not there.
@@ -342,10 +311,6 @@ class Validity:
     Attributes:
         alpha: bands, from 1, whose zeros are void.
         note: one sentence where a band tagged alpha is fed, else empty.
-
-    Args:
-        dataset: an open raster.
-        fed: bands, from 1, that are taken as imagery.
     """
 
     def __init__(self, dataset: rasterio.DatasetReader, fed: Sequence[int]) -> None:
@@ -375,12 +340,7 @@ class Validity:
         return [*self.alpha, None, *self._masked, None, *self._dataset.nodatavals]
 
     def read(self, window: Window) -> np.ndarray:
-        """Return where there is imagery, ``(height, width)`` bool.
-
-        Raises:
-            RasterError: the file is corrupt there; the message names the block.
-            ValueError: the window reaches outside the raster.
-        """
+        """Return where there is imagery, ``(height, width)`` bool; errors as ``read_window``."""
         valid = np.ones((window.height, window.width), bool)
         if self._masked:
             valid = read_window(self._dataset, window, self._masked, masks=True).any(axis=-1)
@@ -390,15 +350,10 @@ class Validity:
         return valid
 
     def imagery_tagged_alpha(self) -> int | None:
-        """Guess, from 64 places of the raster, whether a band read as alpha is imagery.
+        """Return a band, from 1, that is read as alpha and seems to be imagery; None if none does.
 
-        An alpha is opaque over most of what it does not hide; near infrared varies.
-
-        Returns:
-            The band, from 1, or None.
-
-        Raises:
-            RasterError: the file is corrupt there.
+        An alpha is opaque over most of what it does not hide; near infrared varies. 64 places of
+        the raster are looked at; one that cannot be read raises a ``RasterError``.
         """
         size = (self._dataset.height, self._dataset.width)
         rows, columns = (
@@ -421,15 +376,8 @@ class GreyMaskReader(LabelReader):
     """A ``LabelReader`` that also takes grey values.
 
     A mask of uint8 with values above 1 where it is not void is target from 128 on, in every band.
-    Opening it looks for such a value, strip by strip. A JPEG is always thresholded: a 1 in it is
-    noise.
-
-    Args:
-        path: anything GDAL reads.
-
-    Raises:
-        RasterError: no such file, no raster, or corrupt.
-        LabelError: the file declares 0 as nodata.
+    Opening it looks for such a value, strip by strip, and finds a corrupt file. A JPEG is always
+    thresholded: a 1 in it is noise.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:

@@ -40,11 +40,8 @@ _ANY_CRS = "EPSG:3857"
 def white_areas(image: np.ndarray) -> np.ndarray:
     """Return where an image is white over areas in which a square of ``SIDE`` pixels fits.
 
-    Args:
-        image: ``(height, width, bands)`` uint8. What lies outside of it counts as white.
-
-    Returns:
-        ``(height, width)`` bool.
+    From ``(height, width, bands)`` uint8, whose surroundings count as white, it makes
+    ``(height, width)`` bool.
     """
     import cv2
 
@@ -61,18 +58,14 @@ class _Wrapped(ClosedOnExit):
         self._reader, self.height, self.width = reader, height, width
 
     def close(self) -> None:
-        """Close the file."""
         self._reader.close()
 
 
 class WhiteIsVoid(_Wrapped):
     """A ``RasterReader`` whose white areas are void; it closes the reader that it is given.
 
-    Args:
-        reader: the raster, of uint8.
-
     Raises:
-        RasterError: another dtype, in which no value is white for certain.
+        RasterError: a dtype other than uint8, in which no value is white for certain.
     """
 
     def __init__(self, reader: RasterReader) -> None:
@@ -101,36 +94,23 @@ class WhiteIsVoid(_Wrapped):
 def size_at(height: int, width: int, steps: tuple[float, float], wanted: float) -> tuple[int, int]:
     """Return the rows and columns, one at least, of a raster at another ground resolution.
 
-    Args:
-        height: rows.
-        width: columns.
-        steps: metres of ground from a row to the next, and from a column to the next.
-        wanted: what both shall be.
+    Its ``steps`` are metres of ground from a row to the next and from a column to the next; both
+    become ``wanted``.
     """
     return max(1, round(height * steps[0] / wanted)), max(1, round(width * steps[1] / wanted))
 
 
 class ResampledReader(_Wrapped):
-    """A reader of a raster at another size; it closes the reader that it is given.
+    """A reader of a raster at another height and width; it closes the reader that it is given.
 
     Larger pixels are means of what they cover, smaller ones are interpolated bilinearly (GDAL's
     "average" and "bilinear"). Void takes no part in either.
-
-    Args:
-        reader: the raster.
-        height: rows that it shall have.
-        width: columns that it shall have.
     """
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Read one window of the resampled raster.
+        """Read one window of the resampled raster, as ``RasterReader.read`` does.
 
-        Returns:
-            The image ``(height, width, bands)`` in the file's dtype, and where it is imagery,
-            ``(height, width)`` bool: where at least half of what a pixel covers is.
-
-        Raises:
-            RasterError: the file is corrupt there.
+        A pixel is imagery where at least half of what it covers is.
         """
         size = self._reader.height, self._reader.width
         source = _source(window, size, (self.height, self.width))
@@ -159,7 +139,7 @@ def resampled_strips(
         rows: height of the strips that are yielded.
 
     Yields:
-        First row and ``(rows, width)`` float32; NaN where all that a pixel is made of is void.
+        The same of the resampled raster; NaN where all that a pixel is made of is void.
     """
     remaining = iter(strips)
     held, top = np.empty((0, size[1]), np.float32), 0
@@ -193,14 +173,9 @@ def _source(window: Window, size: tuple[int, int], resampled: tuple[int, int]) -
 def _means(
     image: np.ndarray, valid: np.ndarray, source: Window, window: Window, scale: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample the valid pixels of a window of the raster to one of the resampled raster.
+    """Resample the valid pixels of the window ``source`` to a window of the resampled raster.
 
-    Args:
-        image: ``(height, width, bands)`` of ``source``.
-        valid: ``(height, width)`` bool.
-        source: what is there.
-        window: what is wanted.
-        scale: rows and columns of the raster for one of the resampled raster.
+    ``scale`` is how many rows and columns of the raster make one of the resampled raster.
 
     Returns:
         Means, float32 ``(height, width, bands)``, and the share that is valid of what each pixel
@@ -231,18 +206,11 @@ def aligned(path: str | os.PathLike, onto: RasterInfo) -> Iterator[Path]:
 
     Each pixel gets the value of the pixel that its centre lies in, to an eighth of a pixel; values
     are never mixed. What the source does not cover, and what is void in it, is void. Nothing is
-    read before it is asked for.
-
-    Args:
-        path: a raster that has a CRS and an affine.
-        onto: the other raster, which has both too.
-
-    Yields:
-        The path of the VRT, which is deleted when the block ends.
+    read before it is asked for, and the VRT is deleted when the block ends.
 
     Raises:
-        RasterError: no such file, no raster, one of the two has no place on the ground, or there
-            is no way from one CRS to the other.
+        RasterError: no such file, no raster, one of the two has no CRS or no affine, or there is
+            no way from one CRS to the other.
     """
     with open_raster(path) as source, tempfile.TemporaryDirectory() as folder, gdal_quiet():
         if source.crs is None or source.transform.is_identity or not onto.georeferenced:
