@@ -47,11 +47,8 @@ def ground_steps(
 
     Both are measured at the raster's centre as geodesics of the WGS 84 ellipsoid. So a "metre" of
     EPSG:3857, which shrinks with latitude, or a degree of EPSG:4326 ends as metres of ground, and
-    a rotation changes nothing.
-
-    Returns:
-        The two steps, or None where the raster cannot be placed on Earth: no CRS, a CRS without a
-        way to longitude and latitude, or a centre outside the CRS's domain.
+    a rotation changes nothing. None where the raster cannot be placed on Earth: no CRS, a CRS
+    without a way to longitude and latitude, or a centre outside the CRS's domain.
     """
     transformer = to_longitude_latitude(crs)
     if transformer is None:
@@ -95,11 +92,10 @@ def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> l
 def geographic_corners(
     crs: Any, transform: Affine, height: int, width: int
 ) -> list[list[float]] | None:
-    """Return longitude and latitude of a raster's four corners in degrees (EPSG:4326).
+    """Return [longitude, latitude] of a raster's four corners in degrees (EPSG:4326).
 
-    Returns:
-        Upper left, upper right, lower right and lower left as the raster's rows and columns go,
-        each [longitude, latitude]; or None where the raster cannot be placed on Earth.
+    In the raster's rows and columns they are upper left, upper right, lower right, lower left.
+    None where the raster cannot be placed on Earth.
     """
     transformer = to_longitude_latitude(crs)
     if transformer is None:
@@ -110,12 +106,7 @@ def geographic_corners(
 
 
 def metres_apart(one: Sequence, other: Sequence) -> float:
-    """Return the largest distance between corners of two rasters, geodesic metres.
-
-    Args:
-        one: corners as ``geographic_corners`` gives them.
-        other: the same of the other raster, in the same order.
-    """
+    """Return the largest distance between two rasters' ``geographic_corners``, geodesic metres."""
     (longitude, latitude), (east, north) = np.array(one).T, np.array(other).T
     return float(np.max(_GEOD.inv(longitude, latitude, east, north)[2]))
 
@@ -124,15 +115,9 @@ def grid_difference(one: "RasterInfo", other: "RasterInfo", named: str) -> str |
     """Say how a raster differs in size or place from another; None where both lie on one grid.
 
     Place is compared where both have a CRS and an affine that lead to longitude and latitude.
-    Corners that lie less than a pixel apart count as one place.
-
-    Args:
-        one: the raster that the words are about.
-        other: the raster it is compared with; its pixel is the tolerance.
-        named: what to call the other, such as "its image a.tif".
-
-    Returns:
-        The end of a sentence that begins with the name of the first raster.
+    Corners less than a pixel of the other apart count as one place. The words end a sentence that
+    begins with the name of the first raster; ``named`` is what they call the other, such as "its
+    image a.tif".
     """
     if (one.height, one.width) != (other.height, other.width):
         return f"has {one.width} x {one.height} pixels, {named} {other.width} x {other.height}"
@@ -204,14 +189,8 @@ def fit_control_points(
 
     Least squares, of order 2 where that predicts points left out better than an affine does, as
     it may for a swath or a tilted photograph; with few points, or bad ones, it does not.
-    Points are counted as GDAL counts them, from the upper left corner of the upper left pixel.
-    Their heights are not used.
-
-    Args:
-        gcps: ``rasterio.control.GroundControlPoint``, or what has ``row``, ``col``, ``x``, ``y``.
-        crs: of the points.
-        height: rows of the raster.
-        width: columns of the raster.
+    Points (``rasterio.control.GroundControlPoint``) are counted as GDAL counts them, from the upper
+    left corner of the upper left pixel. Their heights are not used.
 
     Returns:
         The fit, or None where the points give no place: fewer than three, in one line, in no
@@ -308,7 +287,6 @@ class Placement:
             pixels are then the only coordinates, and nothing is known in metres.
         note: one sentence on how good control points are, or on why there is no ground; else
             empty.
-        info: the raster.
         fit: what control points give in place of an affine, else None.
     """
 
@@ -318,13 +296,9 @@ class Placement:
     fit: ControlPointFit | None = None
 
     def coordinates(self, pixels: np.ndarray) -> np.ndarray:
-        """Return coordinates in the CRS, or pixels as they are where there is none.
+        """Return x and y in the CRS, or pixels as they are where there is none.
 
-        Args:
-            pixels: ``(n, 2)`` of column and row.
-
-        Returns:
-            ``(n, 2)`` float64 of x and y.
+        From ``(n, 2)`` of column and row it makes ``(n, 2)`` float64.
         """
         if self.crs is None:
             return np.asarray(pixels, float)
@@ -333,10 +307,9 @@ class Placement:
         return apply_affine(self.info.transform, pixels)
 
     def outlines(self, polygons: np.ndarray) -> np.ndarray:
-        """Return polygons in the CRS, with more vertices where control points bend the ground.
+        """Return polygons ``(n,)`` in the CRS from those in pixels.
 
-        Args:
-            polygons: object array ``(n,)``, in pixels.
+        They have more vertices where control points bend the ground.
         """
         if self.fit is not None:
             polygons = shapely.segmentize(polygons, _STRAIGHT)
@@ -372,10 +345,8 @@ class Placement:
     @cached_property
     def _to_metres(self) -> pyproj.Transformer:
         centre = np.array([[self.info.width / 2, self.info.height / 2]])
-        longitude, latitude = self._to_degrees.transform(*self.coordinates(centre)[0])
-        return pyproj.Transformer.from_crs(
-            self.crs, local_metres(longitude, latitude), always_xy=True
-        )
+        metres = local_metres(*self._to_degrees.transform(*self.coordinates(centre)[0]))
+        return pyproj.Transformer.from_crs(self.crs, metres, always_xy=True)
 
 
 def placement(info: "RasterInfo") -> Placement:
@@ -418,13 +389,9 @@ def apply_affine(affine: Affine, points: np.ndarray) -> np.ndarray:
 
 
 def geodesic_areas(polygons: np.ndarray) -> np.ndarray:
-    """Return areas on the WGS 84 ellipsoid, between the vertices, holes subtracted.
+    """Return areas on the WGS 84 ellipsoid in square metres, float64 ``(n,)``, without holes.
 
-    Args:
-        polygons: object array ``(n,)`` of polygons in EPSG:4326, rings in any orientation.
-
-    Returns:
-        Square metres, float64 ``(n,)``.
+    Polygons are an object array ``(n,)`` in EPSG:4326, with rings in any orientation.
     """
     rings, owner = shapely.get_rings(polygons, return_index=True)
     areas = np.array([abs(_GEOD.geometry_area_perimeter(ring)[0]) for ring in rings], float)

@@ -16,7 +16,7 @@ from preprocessing.ground import local_metres, to_longitude_latitude
 from preprocessing.raster_access import RasterInfo
 from preprocessing.scenes import Scene
 from preprocessing.spacenet import are_chips
-from preprocessing.vectors import LINE, POLYGON, VectorFeatures, explode, read_features
+from preprocessing.vectors import LINE, POLYGON, VectorFeatures, read_features
 
 # An outline of so many segments bends as the raster does in another CRS. Where a segment is so
 # many times longer than most, the outline is torn, as at the antimeridian.
@@ -35,12 +35,7 @@ def nearby(
     """Find which parts may meet a raster, and whether the raster lies among all of them.
 
     Boxes are compared in the features' CRS, so that of a town's file only what lies around a
-    raster is brought into the raster's CRS.
-
-    Args:
-        features: at least one with an area.
-        info: of the raster.
-        buffer_m: metres by which lines are widened, None to leave them out.
+    raster is brought into the raster's CRS. At least one feature must have an area.
 
     Returns:
         Which parts have an area and may meet the raster, bool (m,): all with an area where the
@@ -65,14 +60,13 @@ def nearby(
 def areas_of(
     features: VectorFeatures, chosen: np.ndarray, info: RasterInfo, buffer_m: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the areas that parts of features cover, in a raster's CRS.
+    """Return the areas that chosen parts of features cover, in a raster's CRS.
 
     Args:
         features: with a CRS.
-        chosen: which parts, bool (m,), see ``nearby``.
+        chosen: which parts, bool (m,), see ``nearby``; no lines if there is no ``buffer_m``.
         info: of the raster.
-        buffer_m: metres of ground to either side by which lines are widened, None where no line is
-            chosen.
+        buffer_m: see ``read_polygons``.
 
     Returns:
         Valid polygons with finite coordinates, an object array (n,), and the number of the
@@ -200,8 +194,8 @@ def read_polygons(
 
     Args:
         path: GeoJSON, GeoPackage, Shapefile, FlatGeobuf or what else GDAL reads.
-        info: of the raster, see ``raster_info``.
-        where: which features, as the WHERE of OGR SQL: ``"building" = 'yes'``.
+        info: of the raster.
+        where: which features, as the WHERE of OGR SQL: ``"building" = 'yes'``; None for all.
         buffer_m: metres of ground to either side by which lines are widened to polygons, half a
             road's width. Polygons are left as they are.
         layer: the layer, where the file has several.
@@ -227,14 +221,18 @@ def read_polygons(
             "georeference the raster, or give a label raster of its size"
         )
     features = read_features(path, where, layer)
-    nothing = np.empty(0, object), PolygonCounts(len(features.shapes), dropped=len(features.shapes))
+    read = len(features.shapes)
+    nothing = np.empty(0, object), PolygonCounts(read, dropped=read)
     if not shapely.get_num_coordinates(features.shapes).any():
         return nothing
     with_area = features.with_area(buffer_m)
     if not with_area.any():
-        lines = _lines(features.shapes)
-        if areas_needed or (lines and len(features.shapes) > 1):
-            raise PolygonError(f"{path}: {_without_area(len(features.shapes), lines, buffer_m)}")
+        lines = int((shapely.get_type_id(features.parts) == LINE).sum())
+        if areas_needed or (lines and read > 1):
+            problem = f"holds {read} feature(s), of which none has an area; polygons are needed"
+            if lines and buffer_m is None:
+                problem = f"holds {lines} lines and no polygons; buffer_m makes them areas"
+            raise PolygonError(f"{path}: {problem}")
         return nothing
     ground = _footprint(info)
     shapely.prepare(ground)
@@ -253,7 +251,7 @@ def read_polygons(
             # Those that pass may lie in another raster of the same town; all of them may not.
             read_polygons(path, info, None, buffer_m, layer)
     within = shapely.contains(ground, parts)
-    read, elsewhere = len(features.shapes), features.feature[with_area & ~chosen]
+    elsewhere = features.feature[with_area & ~chosen]
     used = _among(read, feature[meets])
     placed = _among(read, feature, elsewhere)
     beyond = _among(read, feature[~within], elsewhere)
@@ -268,15 +266,10 @@ def read_polygons(
 
 
 def scene_polygons(scene: Scene, info: RasterInfo) -> tuple[np.ndarray, PolygonCounts]:
-    """Read the polygons of a scene's vector file, as ``read_polygons`` does.
+    """Read the polygons of a scene's vector file, as ``read_polygons`` does; errors name the image.
 
-    Args:
-        scene: names the file. Numbered chips have one each, which may hold nothing but a stray
-            point or line: the chip is then background.
-        info: of the scene's image.
-
-    Raises:
-        PolygonError: as ``read_polygons``; the image is named.
+    Numbered chips have a file each, which may hold nothing but a stray point or line: the chip is
+    then background.
     """
     chip = are_chips([scene.image, scene.label])
     try:
@@ -322,19 +315,6 @@ def _footprint(info: RasterInfo) -> shapely.Polygon:
     """Return the raster's outline in its CRS, where a rotated raster is no upright rectangle."""
     outline = shapely.box(0, 0, info.width, info.height)
     return shapely.affinity.affine_transform(outline, info.transform.to_shapely())
-
-
-def _lines(shapes: np.ndarray) -> int:
-    """Count the lines that features hold."""
-    parts, _ = explode(shapes, np.arange(len(shapes)))
-    return int((shapely.get_type_id(parts) == LINE).sum())
-
-
-def _without_area(count: int, lines: int, buffer_m: float | None) -> str:
-    """Say why features give no polygon."""
-    if lines and buffer_m is None:
-        return f"holds {lines} lines and no polygons; buffer_m makes them areas"
-    return f"holds {count} feature(s), of which none has an area; polygons are needed"
 
 
 def _refuse_elsewhere(

@@ -31,8 +31,7 @@ _PYOGRIO_ERRORS = (
 def vector_files(polygons: Path) -> Path | list[Path]:
     """Return the vector files of a folder, by suffix and sorted, or the one file for all rasters.
 
-    Args:
-        polygons: the folder; or the file, whose suffix may be left out.
+    The suffix of that file may be left out.
 
     Raises:
         DatasetError: neither is there, or several files without the suffix.
@@ -60,7 +59,6 @@ class VectorFeatures:
     """Features of a vector file, taken apart to be laid on one raster after another.
 
     Attributes:
-        path: of the file, for errors.
         crs: of the coordinates, None where there are no features.
         shapes: the geometries as they were read, or None, an object array (n,).
         parts: their single lines and valid polygons, an object array (m,).
@@ -86,12 +84,8 @@ class VectorFeatures:
 def read_features(path: Path | str, where: str | None, layer: str | None) -> VectorFeatures:
     """Read the features of a vector file. It may have none, and then needs no CRS.
 
-    What was read last is kept, as one file may be the label of many rasters.
-
-    Args:
-        path: anything GDAL reads; a GeoJSON without a CRS of its own is in EPSG:4326.
-        where: the WHERE of OGR SQL, None for all.
-        layer: the layer, where the file has several.
+    Arguments are those of ``polygons.read_polygons``. What was read last is kept, as one file may
+    be the label of many rasters.
 
     Raises:
         PolygonError: no vector file, a table, several layers, no CRS, or a filter that does not
@@ -158,12 +152,8 @@ def _read(path: Path | str, where: str | None, layer: str | None) -> geopandas.G
 def explode(shapes: np.ndarray, feature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take collections of any depth apart into points, lines and polygons, without empty ones.
 
-    Args:
-        shapes: geometries or None, an object array (n,).
-        feature: a number for each, int (n,).
-
-    Returns:
-        The parts (m,), and the numbers of what they are part of (m,).
+    Of geometries or None (n,) and a number for each, int (n,), it returns the parts (m,) and their
+    numbers (m,).
     """
     while True:
         shapes, index = shapely.get_parts(shapes, return_index=True)
@@ -174,7 +164,7 @@ def explode(shapes: np.ndarray, feature: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _layer(path: Path | str, layer: str | None) -> str:
-    """The layer asked for, or the only one that has geometries."""
+    """Return the layer asked for, or the only one that has geometries."""
     if not Path(path).is_file():
         raise PolygonError(f"{path}: no such file; a GeoJSON, GeoPackage or Shapefile is needed")
     try:
