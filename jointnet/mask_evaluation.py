@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from preprocessing.raster_access import RasterInfo
 
 STRIP_ROWS = 256
-MASK, PROBABILITIES = "_output", "_probabilities"
+MASK_ENDING, PROBABILITIES_ENDING = "_output", "_probabilities"
 """Endings of the names that ``infer.py`` gives to its masks, and to probabilities beside them."""
 
 
@@ -75,13 +75,13 @@ def evaluate_masks(
     measures = measures or MaskMeasures()
     scenes, found = mask_scenes(predictions, labels, where, buffer_m), {}
     if measures.probabilities is not None:
-        files = masks_in(measures.probabilities, PROBABILITIES)
+        files = masks_in(measures.probabilities, PROBABILITIES_ENDING)
         found = {plain.stem: path for plain, path in files.items()}
         missing = sorted({scene.name for scene in scenes} - found.keys())
         if missing:
             raise DatasetError(
                 f"{measures.probabilities} has no probabilities of {len(missing)} mask(s): "
-                f"{listed(missing)}; they are named <stem>{PROBABILITIES}"
+                f"{listed(missing)}; they are named <stem>{PROBABILITIES_ENDING}"
             )
     return [_count_mask(scene, measures, found.get(scene.name)) for scene in scenes]
 
@@ -122,7 +122,7 @@ def mask_scenes(
     ]
 
 
-def masks_in(folder: Path, ending: str = MASK) -> dict[Path, Path]:
+def masks_in(folder: Path, ending: str = MASK_ENDING) -> dict[Path, Path]:
     """Return the masks of a folder by their paths without the ending of ``infer.py``.
 
     Where any raster has the ending, the others are left out: ``infer.py`` writes them beside its
@@ -132,7 +132,7 @@ def masks_in(folder: Path, ending: str = MASK) -> dict[Path, Path]:
     ours = [path for path in rasters if path.stem.endswith(ending)]
     if ours:
         return {path.with_stem(path.stem.removesuffix(ending)): path for path in ours}
-    return {path: path for path in rasters if not path.stem.endswith(PROBABILITIES)}
+    return {path: path for path in rasters if not path.stem.endswith(PROBABILITIES_ENDING)}
 
 
 def probabilities_beside(predictions: Path) -> tuple[Path | None, str | None]:
@@ -141,7 +141,7 @@ def probabilities_beside(predictions: Path) -> tuple[Path | None, str | None]:
     The second is a note for the user where some masks have and others lack them.
     """
     rasters, masks = {path.stem for path in images_in(predictions)}, masks_in(predictions)
-    lacking = [plain for plain in masks if f"{plain.stem}{PROBABILITIES}" not in rasters]
+    lacking = [plain for plain in masks if f"{plain.stem}{PROBABILITIES_ENDING}" not in rasters]
     if len(lacking) == len(masks):
         return None, None
     if lacking:
