@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio.features
 import shapely
-from affine import Affine
 
-from preprocessing.mask_outlines import numbered_vertices
-from preprocessing.raster_access import gdal_quiet
+from preprocessing.mask_outlines import numbered_pixels, numbered_vertices
+from preprocessing.tiling import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +40,7 @@ class Network:
         return self.points[np.concatenate(self.lines)], line
 
     def geometries(self, coordinates: np.ndarray) -> np.ndarray:
-        """Return the lines as LineStrings, an object array.
-
-        Args:
-            coordinates: of each point, ``(n, 2)``.
-        """
+        """Return the lines as LineStrings, an object array, from the points' coordinates."""
         if not self.lines:
             return np.zeros(0, object)
         vertices = coordinates[np.concatenate(self.lines)]
@@ -54,14 +48,9 @@ class Network:
 
 
 def skeleton(outlines: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Return the pixels of the skeletons of connected pieces of a mask.
+    """Return the pixels of the skeletons of connected pieces, ``(m, 2)`` int64 of column and row.
 
-    Args:
-        outlines: object array ``(n,)`` of polygons in pixels.
-        group: the piece that each is of, int ``(n,)``, see ``mask_outlines.joined_at_corners``.
-
-    Returns:
-        ``(m, 2)`` int64 of column and row.
+    Outlines ``(n,)`` are in pixels; ``mask_outlines.joined_at_corners`` says the piece of each.
     """
     from skimage.morphology import skeletonize
 
@@ -70,13 +59,8 @@ def skeleton(outlines: np.ndarray, group: np.ndarray) -> np.ndarray:
     found = [np.zeros((0, 2), np.int64)]
     for piece in pieces if len(outlines) else ():
         left, top, right, bottom = shapely.total_bounds(piece).astype(int).tolist()
-        with gdal_quiet():
-            inside = rasterio.features.rasterize(
-                piece,
-                (bottom - top, right - left),
-                transform=Affine.translation(left, top),
-                dtype=np.uint8,
-            )
+        box = Window(top, left, bottom - top, right - left)
+        inside = numbered_pixels(piece, np.ones(len(piece), int), box, np.uint8)
         rows, columns = np.nonzero(skeletonize(inside.astype(bool), method="lee"))
         found.append(np.stack([columns + left, rows + top], axis=1))
     return np.concatenate(found)
@@ -87,16 +71,13 @@ def network(pixels: np.ndarray, metres: np.ndarray, prune_m: float) -> Network:
 
     A spur is a line that ends in nothing and is shorter than ``prune_m``. Each round takes out the
     shortest spur at each junction; the two lines that it parted are one in the next round. So a
-    road keeps the longer of two spurs at its end, and no piece vanishes as a whole.
+    road keeps the longer of two spurs at its end, and no piece vanishes as a whole. Pixels without
+    a neighbour are in no line.
 
     Args:
         pixels: ``(m, 2)`` int64 of column and row, each once.
-        metres: where they are on the ground, ``(m, 2)`` in local metres (pixels do where
-            ``prune_m`` is 0).
+        metres: where they are, ``(m, 2)`` in local metres; pixels do where ``prune_m`` is 0.
         prune_m: metres.
-
-    Returns:
-        The network. Pixels without a neighbour are in no line.
     """
     pixels, metres, links = _merged_junctions(pixels, metres)
     while True:
@@ -212,12 +193,8 @@ def simplify_network(net: Network, metres: np.ndarray, tolerance_m: float) -> Ne
     """Leave out points so that no line moves by more than a tolerance; ends stay.
 
     Lines that meet still do, as they share the point. A closed line keeps four points. Lines that
-    would all become the same straight one are not simplified.
-
-    Args:
-        net: the network.
-        metres: where its points are, ``(n, 2)`` in the unit of the tolerance.
-        tolerance_m: metres, or pixels.
+    would all become the same straight one are not simplified. ``metres`` is where the points are,
+    ``(n, 2)``, as for ``network``.
     """
     if not net.lines:
         return net
@@ -226,10 +203,8 @@ def simplify_network(net: Network, metres: np.ndarray, tolerance_m: float) -> Ne
     left, line = shapely.get_coordinates(simplified, include_z=True, return_index=True)
     lines = np.split(flat[left[:, 2].astype(int)], np.flatnonzero(np.diff(line)) + 1)
     between = Counter(frozenset(line.tolist()) for line in lines if len(line) == 2)
-    return Network(
-        net.points,
-        [
-            whole if len(line) == 2 and between[frozenset(line.tolist())] > 1 else line
-            for whole, line in zip(net.lines, lines, strict=True)
-        ],
-    )
+    kept = [
+        whole if len(line) == 2 and between[frozenset(line.tolist())] > 1 else line
+        for whole, line in zip(net.lines, lines, strict=True)
+    ]
+    return Network(net.points, kept)

@@ -142,14 +142,12 @@ class ControlPointFit:
     """Polynomials from pixels to the ground, fitted to ground control points.
 
     Attributes:
-        crs: of the points.
         order: 1, an affine, or 2.
         points: how many there were.
         residual_m: metres by which the points lie off the polynomials that all the others give
             (root mean square), None where there are too few points to leave one out.
         gsd: ground metres per pixel at the raster's centre.
         steps: metres of ground from row to row and from column to column there.
-        size: height and width of the raster.
         coefficients: ``(terms, 2)`` float64, of x and y.
     """
 

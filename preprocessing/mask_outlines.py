@@ -45,10 +45,10 @@ def outline_batches(
     that reach its last row, and a batch.
 
     Args:
-        read: returns the mask in a window of whole rows, uint8 ``(height, width)``, 1 is target;
+        read: returns the mask in a window of whole rows, uint8 ``(rows, width)``, 1 is target;
             called from top to bottom.
-        height: rows of the mask.
-        width: columns of the mask.
+        height: of the mask.
+        width: of the mask.
         corners: put polygons that touch at corners, also through others, into one batch.
         enclosed: put what lies in the extent of a shape into one batch with it; memory then holds
             that too.
@@ -79,19 +79,15 @@ def outline_batches(
 def polygonise(
     mask: str | os.PathLike | np.ndarray, transform: Affine | None = None
 ) -> list[shapely.Polygon]:
-    """Outline the connected targets of a mask, all at once; see ``outline_batches``.
+    """Outline the connected targets of a mask, all at once, in the order of ``outline_batches``.
 
     Args:
         mask: ``(height, width)`` uint8 of 0 background, 1 target, 255 void; or the path of a
             mask or label raster, which is read strip by strip.
         transform: affine from (column, row) to the coordinates wanted; pixels by default.
 
-    Returns:
-        Valid polygons in the order in which a scan from the top completes them.
-
     Raises:
-        RasterError: no such file, no raster, or corrupt.
-        LabelError: values other than {0, 1} or {0, 255}.
+        RasterError, LabelError: see ``LabelReader``.
         ValueError: an array of another dtype or dimension.
     """
     if isinstance(mask, np.ndarray):
@@ -109,10 +105,9 @@ def polygonise(
 
 @dataclass(frozen=True, eq=False)
 class _Pieces:
-    """Polygons within strips, and what they are part of.
+    """Polygons ``(n,)`` within strips, and what they are part of.
 
     Attributes:
-        polygons: object array ``(n,)``.
         cut: whether each touches the border of a strip, and so may go on there.
         group: number of the group that each belongs to, int ``(n,)``.
     """
@@ -223,14 +218,24 @@ def _row(pieces: _Pieces, row: int, width: int) -> np.ndarray:
     there = pieces[(bounds[:, 1] <= row) & (bounds[:, 3] > row)]
     if not len(there.polygons):
         return np.zeros(width, np.int64)
-    with gdal_quiet():
-        numbers = rasterio.features.rasterize(
-            zip(there.polygons, there.group + 1, strict=True),
-            (1, width),
-            transform=Affine.translation(0, row),
-            dtype=np.int32,
-        )
+    numbers = numbered_pixels(there.polygons, there.group + 1, Window(row, 0, 1, width))
     return numbers[0].astype(np.int64)
+
+
+def numbered_pixels(
+    polygons: np.ndarray, numbers: np.ndarray, window: Window, dtype: type = np.int32
+) -> np.ndarray:
+    """Return the number of the last polygon around each pixel's centre in a window, 0 for none.
+
+    Polygons, one at least, are in pixels of the whole raster.
+    """
+    with gdal_quiet():
+        return rasterio.features.rasterize(
+            zip(polygons, numbers, strict=True),
+            (window.height, window.width),
+            transform=Affine.translation(window.column, window.row),
+            dtype=dtype,
+        )
 
 
 def _with_enclosed(stream: Iterator[tuple[_Pieces, _Pieces]]) -> Iterator[np.ndarray]:
@@ -277,15 +282,10 @@ def _without_straight_vertices(polygons: np.ndarray) -> np.ndarray:
 
 
 def joined_at_corners(outlines: np.ndarray) -> np.ndarray:
-    """Number the groups of outlines that touch each other, if only at a corner.
+    """Number the groups of a mask's outlines that touch each other, if only at a corner.
 
-    Outlines end at a corner; a skeleton goes on through it.
-
-    Args:
-        outlines: object array ``(n,)`` of the polygons of one mask, in pixels.
-
-    Returns:
-        The group of each, int ``(n,)`` from 0, in the order in which groups first appear.
+    Outlines end at a corner; a skeleton goes on through it. The numbers, int ``(n,)``, run from 0
+    in the order in which groups first appear.
     """
     from scipy import sparse
 
@@ -305,25 +305,16 @@ def simplify_polygons(
     After Douglas and Peucker (1973); holes are kept, and no ring crosses another of its polygon.
     The vertices that stay are the polygon's own to the last bit. A polygon is kept as it was where
     the result is empty, invalid, in several parts, or has an intersection over union with it
-    below 0.7.
-
-    Args:
-        polygons: object array ``(n,)``, valid, in the CRS of ``place``.
-        place: of the raster, with a CRS.
-        tolerance_m: metres.
+    below 0.7. Polygons ``(n,)`` are valid and in the CRS of ``place``, which must have one.
 
     Returns:
         Polygons ``(n,)``, and how many of them were kept as they were.
     """
     metric = shapely.transform(polygons, place.metres)
-    original, numbered = shapely.get_coordinates(polygons), numbered_vertices(metric)
-    simplified = shapely.simplify(numbered, tolerance_m)
+    simplified = shapely.simplify(numbered_vertices(metric), tolerance_m)
     good = _takes_the_place_of(metric, simplified)
-    result = with_numbered(simplified[good], original)
-    good[good] = valid = shapely.is_valid(result)
-    done = polygons.copy()
-    done[good] = result[valid]
-    return done, int((~good).sum())
+    result = with_numbered(simplified[good], shapely.get_coordinates(polygons))
+    return _replaced(polygons, good, result)
 
 
 def require_right_angles() -> None:
@@ -338,14 +329,8 @@ def right_angled(
     """Turn edges to right angles with each other, by buildingregulariser.
 
     Diagonals at 45 degrees and near circles stay. A polygon is kept as it was where the library
-    fails, or the result is invalid, in several parts, or has an intersection over union with it
-    below 0.7.
-
-    Args:
-        polygons: object array ``(n,)``, valid, in the CRS of ``place``.
-        place: of the raster, with a CRS.
-        tolerance_m: metres by which edges may be moved to straighten them first: about the side of
-            a pixel, or steps remain.
+    fails, or where ``simplify_polygons`` would keep it. First, edges are straightened by up to the
+    tolerance: about the side of a pixel, or steps remain.
 
     Returns:
         Polygons ``(n,)``; how many were kept as they were; on how many of these the library failed.
@@ -353,11 +338,8 @@ def right_angled(
     metric = shapely.transform(polygons, place.metres)
     turned, failed = _regularised(metric, tolerance_m)
     good = _takes_the_place_of(metric, turned)
-    done = polygons.copy()
     result = shapely.transform(turned[good], lambda xy: place.metres(xy, back=True))
-    good[good] = valid = shapely.is_valid(result)
-    done[good] = result[valid]
-    return done, int((~good).sum()), failed
+    return *_replaced(polygons, good, result), failed
 
 
 def _regularised(polygons: np.ndarray, tolerance_m: float) -> tuple[np.ndarray, int]:
@@ -397,6 +379,14 @@ def _takes_the_place_of(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return good
 
 
+def _replaced(polygons: np.ndarray, good: np.ndarray, result: np.ndarray) -> tuple[np.ndarray, int]:
+    """Put valid results in the place of the good polygons; return all, and how many were kept."""
+    good[good] = valid = shapely.is_valid(result)
+    done = polygons.copy()
+    done[good] = result[valid]
+    return done, int((~good).sum())
+
+
 def numbered_vertices(geometries: np.ndarray) -> np.ndarray:
     """Return copies whose heights are the numbers of the vertices, from 0 through all of them."""
     points = shapely.get_coordinates(geometries)
@@ -405,11 +395,6 @@ def numbered_vertices(geometries: np.ndarray) -> np.ndarray:
 
 
 def with_numbered(geometries: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return copies, flat again, whose vertices are the points that their heights name.
-
-    Args:
-        geometries: what is left of geometries with ``numbered_vertices``, object array ``(n,)``.
-        points: ``(m, 2)``.
-    """
+    """Return copies, flat again, whose vertices are the points that their heights name."""
     number = shapely.get_coordinates(geometries, include_z=True)[:, 2].astype(int)
     return shapely.set_coordinates(shapely.force_2d(geometries), points[number])

@@ -60,13 +60,9 @@ def nearby(
 def areas_of(
     features: VectorFeatures, chosen: np.ndarray, info: RasterInfo, buffer_m: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the areas that chosen parts of features cover, in a raster's CRS.
+    """Return the areas that the chosen parts of features, bool (m,), cover in a raster's CRS.
 
-    Args:
-        features: with a CRS.
-        chosen: which parts, bool (m,), see ``nearby``; no lines if there is no ``buffer_m``.
-        info: of the raster.
-        buffer_m: see ``read_polygons``.
+    Without ``buffer_m`` no lines may be chosen, see ``nearby``.
 
     Returns:
         Valid polygons with finite coordinates, an object array (n,), and the number of the
@@ -286,13 +282,9 @@ def rasterise(polygons: Sequence[shapely.Geometry], info: RasterInfo) -> np.ndar
     and the outlines of a mask give the same mask again. To fill every pixel that is touched would
     widen them all by half a pixel and join neighbours.
 
-    Args:
-        polygons: polygons and multipolygons in the raster's CRS; may overlap, reach outside, or
-            be none at all.
-        info: of the raster, whose affine may be rotated or south-up.
-
-    Returns:
-        Mask (height, width) uint8 of 0 and 1; nothing is known of void here.
+    Polygons and multipolygons, in the raster's CRS, may overlap, reach outside, or be none at all.
+    The affine may be rotated or south-up. The mask is (height, width) uint8 of 0 and 1; nothing is
+    known of void here.
     """
     shape = (info.height, info.width)
     if not len(polygons):

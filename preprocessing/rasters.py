@@ -55,20 +55,15 @@ class RasterReader(_Reader):
     ``transform``, ``gsd``, ``georeferenced`` and ``gcps``.
 
     Args:
-        path: anything GDAL reads.
         bands: 1-based, repetition is allowed; by default see ``choose_bands``. A band that is named
             is imagery: zeros in near infrared that is tagged alpha are then not void.
-        band_count: bands needed.
 
     Raises:
         RasterError: no such file, no raster, too few bands or bands that are not there.
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike,
-        bands: Sequence[int] | None = None,
-        band_count: int = 3,
+        self, path: str | os.PathLike, bands: Sequence[int] | None = None, band_count: int = 3
     ) -> None:
         super().__init__(path)
         info, note = self.info, ""
@@ -439,9 +434,7 @@ class GreyMaskReader(LabelReader):
 class ProbabilityReader(ClosedOnExit):
     """A reader of windows of probabilities on the grid of a mask; a context manager.
 
-    Args:
-        path: a raster of one band, 0 to 1, void where it is NaN or nodata.
-        mask: the mask's raster.
+    The raster has one band of 0 to 1, void where it is NaN or nodata.
 
     Raises:
         RasterError: no such file, no raster, several bands, or another grid than the mask's.

@@ -131,15 +131,10 @@ def resampled_strips(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Resample probabilities strip by strip; memory holds some strips.
 
-    Args:
-        strips: first row and ``(rows, width)`` float32, NaN where void, of consecutive strips that
-            together are the raster.
-        size: height and width of that raster.
-        wanted: height and width over the same ground.
-        rows: height of the strips that are yielded.
-
-    Yields:
-        The same of the resampled raster; NaN where all that a pixel is made of is void.
+    Strips are pairs of first row and ``(rows, width)`` float32, NaN where void. Those that come
+    in are consecutive and together the raster of height and width ``size``; those yielded are of
+    the raster of the ``wanted`` size over the same ground, and void where all that a pixel is made
+    of is void.
     """
     remaining = iter(strips)
     held, top = np.empty((0, size[1]), np.float32), 0

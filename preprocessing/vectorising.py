@@ -13,20 +13,19 @@ from typing import ClassVar
 
 import geopandas
 import numpy as np
-import rasterio.features
 import shapely
-from affine import Affine
 
 from preprocessing.centre_lines import network, simplify_network, skeleton
 from preprocessing.ground import Placement, placement
 from preprocessing.mask_outlines import (
     joined_at_corners,
+    numbered_pixels,
     outline_batches,
     require_right_angles,
     right_angled,
     simplify_polygons,
 )
-from preprocessing.raster_access import gdal_quiet, raster_info
+from preprocessing.raster_access import raster_info
 from preprocessing.rasters import LabelReader, ProbabilityReader
 from preprocessing.tiling import VOID, Window, strips
 
@@ -34,8 +33,9 @@ from preprocessing.tiling import VOID, Window, strips
 PRUNE_M = 10.0
 
 Read = Callable[[Window], np.ndarray]
+"""What reads windows of a raster: float64 ``(height, width)``, NaN where there is no value."""
 Probabilities = str | os.PathLike | Read | None
-"""A raster on the mask's grid; or what reads windows of one, float64, NaN where void; or none."""
+"""A raster on the mask's grid, or what reads one, or none."""
 _Batch = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
 """Geometries, their sizes, and sums and counts of the probabilities, if there are any."""
 
@@ -76,17 +76,13 @@ class MaskFeatures(ABC):
     Frames have the columns ``id`` (int64, from 1), that of the size (geodesic), with probabilities
     ``mean_probability`` (float64, NaN where no pixel has one), and ``geometry``, in the mask's CRS.
     Without a place on the ground, coordinates and sizes are in pixels, and a note says so. There is
-    always one frame, if only an empty one.
+    always one frame, if only an empty one. Settings are by default those of
+    ``experiments/vectorise.py``.
 
     Attributes:
         place: ``Placement`` of the mask.
         count: features given so far; complete after the last frame, as ``total`` and ``notes``.
         total: the sum of their sizes.
-
-    Args:
-        mask: path of a mask or label raster.
-        probabilities: of the target, on the grid of the mask.
-        settings: what was chosen; the defaults of ``experiments/vectorise.py`` if nothing was.
 
     Raises:
         RasterError: no such file, no raster, or probabilities of another grid; on iterating too,
@@ -140,13 +136,11 @@ class MaskFeatures(ABC):
             batches = outline_batches(
                 mask.read, info.height, info.width, corners=self._corners, enclosed=filled
             )
-            given = False
             for outlines in batches:
                 frame = self._frame(outlines, read)
                 if len(frame):
-                    given = True
                     yield frame
-            if not given:
+            if not self.count:
                 yield self._frame(np.zeros(0, object), read)
 
     @property
@@ -210,8 +204,7 @@ class Footprints(MaskFeatures):
     def _kept(self) -> list[str]:
         notes = []
         if self._unsimplified:
-            kept = self._unsimplified
-            notes.append(f"Simplification would destroy {kept:,}: kept as they were.")
+            notes.append(f"Simplification would destroy {self._unsimplified:,}: kept as they were.")
         if self._turned + self._unturned:
             found = f"{self._turned:,} turned, {self._unturned:,} kept as they were"
             failed = f" ({self._failed:,} failed)" if self._failed else ""
@@ -296,10 +289,7 @@ def features_of(
     probabilities: Probabilities = None,
     settings: FeatureSettings | None = None,
 ) -> MaskFeatures:
-    """Return ``CentreLines`` for the target "roads", ``Footprints`` for anything else.
-
-    Args and errors are those of ``MaskFeatures``.
-    """
+    """Return ``CentreLines`` for the target "roads", ``Footprints`` for anything else."""
     kind = CentreLines if target == "roads" else Footprints
     return kind(mask, probabilities, settings)
 
@@ -307,14 +297,9 @@ def features_of(
 def sums_in_polygons(
     polygons: np.ndarray, height: int, width: int, read: Read
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add up, for each polygon, the pixels whose centre lies inside and that are not NaN.
+    """Add up, for each polygon, the pixels of a raster whose centre lies inside, without NaN.
 
-    Args:
-        polygons: object array ``(n,)``, in pixels (column, row); where they overlap, a pixel counts
-            for the last.
-        height: rows of the raster.
-        width: columns of the raster.
-        read: returns a window's values, float64 ``(height, width)``, NaN where there is none.
+    Polygons ``(n,)`` are in pixels (column, row); where they overlap, a pixel counts for the last.
 
     Returns:
         Sums, float64 ``(n,)``, and how many pixels were added, int64 ``(n,)``.
@@ -325,13 +310,7 @@ def sums_in_polygons(
         inside = np.sort(tree.query(shapely.box(0, strip.row, width, strip.row + strip.height)))
         if not inside.size:
             continue
-        with gdal_quiet():
-            number = rasterio.features.rasterize(
-                zip(polygons[inside], range(1, len(inside) + 1), strict=True),
-                (strip.height, strip.width),
-                transform=Affine.translation(0, strip.row),
-                dtype=np.int32,
-            )
+        number = numbered_pixels(polygons[inside], np.arange(1, len(inside) + 1), strip)
         values = read(strip)
         counted = (number > 0) & ~np.isnan(values)
         number, values = number[counted] - 1, values[counted]
@@ -341,17 +320,12 @@ def sums_in_polygons(
 
 
 def sums_at_points(
-    points: np.ndarray,
-    group: np.ndarray,
-    groups: int,
-    height: int,
-    width: int,
-    read: Read,
+    points: np.ndarray, group: np.ndarray, groups: int, height: int, width: int, read: Read
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add up, for each group of points, the pixels under them that are not NaN.
 
-    Args are those of ``sums_in_polygons``, and ``points``, ``(n, 2)`` int of column and row, and
-    the ``group`` of each, int ``(n,)`` from 0 to below ``groups``. So are the results, by group.
+    Points are ``(n, 2)`` int of column and row, and ``group`` says that of each, int ``(n,)`` from
+    0 to below ``groups``. Results are those of ``sums_in_polygons``, by group.
     """
     sums, counts = np.zeros(groups), np.zeros(groups, np.int64)
     order = np.argsort(points[:, 1], kind="stable")
@@ -371,7 +345,7 @@ def sums_at_points(
 def holds_void(polygons: np.ndarray, mask: str | os.PathLike) -> np.ndarray:
     """Return which polygons hold void pixels of a mask, bool ``(n,)``.
 
-    Polygons, ``(n,)`` in pixels, lie apart or one inside another.
+    They are in pixels and lie apart or one inside another.
     """
     # The inner ones last, so that each void pixel counts for the smallest polygon around it.
     order = np.argsort(-shapely.area(polygons), kind="stable")
@@ -391,21 +365,10 @@ def holds_void(polygons: np.ndarray, mask: str | os.PathLike) -> np.ndarray:
 def fill_holes(
     outlines: np.ndarray, place: Placement, largest_m2: float, mask: str | os.PathLike
 ) -> np.ndarray:
-    """Fill the small holes of outlines, unless they hold void.
+    """Fill holes below a geodesic size in the outlines of a mask, unless they hold void.
 
-    Outlines in a hole that is filled become part of what surrounds them.
-
-    Args:
-        outlines: object array ``(n,)`` of the polygons of one mask, in pixels.
-        place: of the mask, with a CRS.
-        largest_m2: holes smaller than this are filled, geodesic square metres.
-        mask: path of the mask.
-
-    Returns:
-        Object array ``(m,)``, in the order given.
-
-    Raises:
-        RasterError: the mask is corrupt.
+    Outlines ``(n,)`` are in pixels. Those in a hole that is filled become part of what surrounds
+    them, the others stay in order. A mask that is corrupt raises a ``RasterError``.
     """
     rings, owner = shapely.get_rings(outlines, return_index=True)
     # Of each polygon, the first ring is the outer one.
