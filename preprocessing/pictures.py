@@ -24,20 +24,13 @@ _STRIP_PIXELS = 1 << 21
 def overlay(
     reader: RasterReader, mask: str | os.PathLike, longest_side: int = LONGEST_SIDE
 ) -> np.ndarray:
-    """Draw a mask on its raster: targets tinted and outlined.
+    """Draw a mask on its raster as ``(rows, columns, 3)`` uint8 of red, green and blue.
 
-    A large raster is shrunk by a whole number: a pixel of the picture is the mean of the valid
-    pixels that it stands for, and target where at least half of these are. Memory stays flat.
-
-    Args:
-        reader: the raster, open. Its first three chosen bands are shown, or the first in grey if
-            there are fewer. Depths other than uint8 are stretched from the 2nd to the 98th
-            percentile of the picture.
-        mask: the mask of the raster, as ``MaskWriter`` writes it.
-        longest_side: greatest height and width of the picture in pixels.
-
-    Returns:
-        ``(rows, columns, 3)`` uint8 of red, green and blue; void is light grey.
+    Targets are tinted and outlined, void is light grey.
+    The raster's first three chosen bands are shown, or the first in grey if there are fewer. Depths
+    other than uint8 are stretched from the 2nd to the 98th percentile of the picture. A large
+    raster is shrunk by a whole number: a pixel of the picture is the mean of the valid pixels that
+    it stands for, and target where at least half of these are. Memory stays flat.
 
     Raises:
         RasterError: the raster or the mask is corrupt.
@@ -71,12 +64,7 @@ def overlay(
 
 
 def write_png(picture: np.ndarray, path: str | os.PathLike, overwrite: bool = False) -> None:
-    """Write a picture as PNG; the file appears only when it is complete.
-
-    Args:
-        picture: ``(rows, columns, 3)`` uint8 of red, green and blue.
-        path: the file to write; missing folders are made.
-        overwrite: replace an existing file.
+    """Write ``(rows, columns, 3)`` uint8 of red, green and blue as PNG, as ``replacing`` does.
 
     Raises:
         OutputError: the file exists and ``overwrite`` is off, or it cannot be written.
@@ -131,11 +119,7 @@ def level_sizes(height: int, width: int, tile: int = TILE) -> list[tuple[int, in
 def halve(pixels: np.ndarray) -> np.ndarray:
     """Return means of 2 x 2 pixels, rounded; an odd last row or column counts twice.
 
-    Args:
-        pixels: ``(height, width, channels)`` uint8.
-
-    Returns:
-        uint8 of half the height and width, rounded up.
+    Pixels are ``(height, width, channels)`` uint8; half the height and width are rounded up.
     """
     height, width, channels = pixels.shape
     even = cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
@@ -170,11 +154,7 @@ class PyramidWriter:
     them, columns and rows counted in tiles.
 
     Args:
-        folder: where the levels go.
-        height: rows of the raster.
-        width: its columns.
         encode: makes a file of ``(rows, columns, channels)`` uint8.
-        suffix: ending of the files' names.
         tile: side of a tile, an even number of pixels.
 
     Attributes:
@@ -199,10 +179,7 @@ class PyramidWriter:
             (folder / str(level)).mkdir(parents=True, exist_ok=True)
 
     def write(self, strip: np.ndarray) -> None:
-        """Take the next rows.
-
-        Args:
-            strip: ``(rows, width, channels)`` uint8, any number of rows.
+        """Take the next rows: ``(rows, width, channels)`` uint8, any number of them.
 
         Raises:
             ValueError: another width, or more rows than the raster has.
@@ -230,17 +207,15 @@ class PyramidWriter:
         self._waiting[level] = [] if last else [pixels[whole:]]
         self._written[level] += whole
         for row in range(0, whole, self.tile):
-            self._write_row(level, (written + row) // self.tile, pixels[row : row + self.tile])
+            for column in range(0, width, self.tile):
+                tile = pixels[row : row + self.tile, column : column + self.tile]
+                name = f"{column // self.tile}_{(written + row) // self.tile}{self.suffix}"
+                content = self.encode(np.ascontiguousarray(tile))
+                (self.folder / str(level) / name).write_bytes(content)
         if level + 1 < len(self.sizes):
             self._add(level + 1, halve(pixels[:whole]))
         else:
             self.smallest = pixels
-
-    def _write_row(self, level: int, number: int, pixels: np.ndarray) -> None:
-        for column in range(0, pixels.shape[1], self.tile):
-            name = f"{column // self.tile}_{number}{self.suffix}"
-            content = self.encode(np.ascontiguousarray(pixels[:, column : column + self.tile]))
-            (self.folder / str(level) / name).write_bytes(content)
 
 
 # Further colours of Okabe and Ito (2008), for masks that are not compared.
@@ -266,8 +241,6 @@ class ScenePictures:
     """What was written of one scene.
 
     Attributes:
-        height: rows.
-        width: columns.
         levels: of each pyramid.
         imagery: whether there is an image beneath the masks.
         coverage: shares of target in truth and prediction, ``(windows, 2)`` float64, see
@@ -288,13 +261,8 @@ def write_scene_pictures(
 
     These are ``<folder>/image/<level>/<column>_<row>.jpg``; ``truth``, ``prediction`` and
     ``errors`` as PNG; ``thumb.jpg``, the errors over the image in grey; and ``sheet.jpg``, all of
-    them side by side. Memory stays flat.
-
-    Args:
-        folder: where the scene goes.
-        height: rows of the scene.
-        width: its columns.
-        strips: from top to bottom, each but the last of ``TILE`` rows; all with an image or none.
+    them side by side. Memory stays flat. Strips come from top to bottom, each but the last of
+    ``TILE`` rows; all have an image or none.
 
     Raises:
         OSError: a file cannot be written.
@@ -327,12 +295,9 @@ def write_scene_pictures(
 def window_shares(
     truth: np.ndarray, prediction: np.ndarray, side: int = COVERAGE_WINDOW
 ) -> np.ndarray:
-    """Return the shares of target among the valid pixels of each window.
+    """Return the shares of target among the valid pixels of each window of two masks.
 
-    Args:
-        truth: ``(height, width)`` uint8 of 0, 1 and 255.
-        prediction: the same.
-        side: of a window in pixels; the last ones of rows and columns may be smaller.
+    Windows are ``side`` pixels wide and high; the last ones of rows and columns may be smaller.
 
     Returns:
         ``(windows, 2)`` float64 of truth and prediction, without windows that are all void.

@@ -69,10 +69,6 @@ _SYMBOLS = {
 def check_layers(paths: Sequence[Path], overwrite: bool = False) -> None:
     """Refuse layers that must not or cannot be written, before any work is done.
 
-    Args:
-        paths: the files asked for.
-        overwrite: files that exist are to be replaced.
-
     Raises:
         OutputError: an unknown ending, one file twice, a file or style that exists while
             ``overwrite`` is off, a GeoPackage that is open elsewhere, or GeoParquet without
@@ -95,10 +91,7 @@ def check_layers(paths: Sequence[Path], overwrite: bool = False) -> None:
 
 
 def write_layers(
-    frames: Frames,
-    paths: Sequence[str | os.PathLike],
-    geometry_type: str,
-    overwrite: bool = False,
+    frames: Frames, paths: Sequence[str | os.PathLike], geometry_type: str, overwrite: bool = False
 ) -> list[Path]:
     """Write a vector layer in one or several formats, by their endings, each with a QGIS style.
 
@@ -159,10 +152,11 @@ def _told(path: Path) -> Iterator[None]:
 class VectorFile(ClosedOnExit):
     """A file of a vector layer: write batches, then finish it; a context manager.
 
-    Args:
-        path: the file, in a folder that nothing else uses.
-        geometry_type: "Polygon" or "LineString".
-        driver: one of the values of ``DRIVERS``.
+    It lies in a folder that nothing else uses; its driver is one of the values of ``DRIVERS``.
+
+    Raises:
+        OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: on writing or
+            finishing: disk full, or no right to write.
     """
 
     def __init__(self, path: Path, geometry_type: str, driver: str) -> None:
@@ -179,12 +173,7 @@ class VectorFile(ClosedOnExit):
             self._parquet.close()
 
     def write(self, frame: geopandas.GeoDataFrame) -> None:
-        """Append rows, with the columns of the first batch, which is empty only if all are.
-
-        Raises:
-            OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
-                no right to write.
-        """
+        """Append rows, with the columns of the first batch, which is empty only if all are."""
         if self._begun and frame.empty:
             return
         if self.driver == "Parquet":
@@ -195,14 +184,11 @@ class VectorFile(ClosedOnExit):
         self._rows += len(frame)
 
     def finish(self) -> None:
-        """Complete the file and count its rows: not every failure at closing is reported.
-
-        Raises:
-            OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError: disk full, or
-                rows are missing.
-        """
+        """Complete the file and count its rows: not every failure at closing is reported."""
         if self._parquet is not None:
-            self._finish_parquet()
+            self._parquet.add_key_value_metadata({"geo": json.dumps(self._geo)})
+            self._parquet.close()
+            self._parquet = None
         elif self._table != self.path:
             self._convert()
         if (arrived := rows_in(self.path, self.driver)) != self._rows:
@@ -210,7 +196,8 @@ class VectorFile(ClosedOnExit):
 
     def _append(self, frame: geopandas.GeoDataFrame) -> None:
         """Append rows to the GeoPackage."""
-        options = {} if self._table == self.path else {"SPATIAL_INDEX": "NO"}
+        # What is converted needs no index; pyogrio takes the option with the first batch alone.
+        indexed = self._begun or self._table == self.path
         if self.driver == "GeoJSON" and frame.crs is not None:
             frame = _in_one_turn(frame.to_crs("EPSG:4326"))
         with warnings.catch_warnings():
@@ -223,15 +210,13 @@ class VectorFile(ClosedOnExit):
                 driver="GPKG",
                 geometry_type=self._geometry_type,
                 append=self._begun,
-                **({} if self._begun else options),
+                **({} if indexed else {"SPATIAL_INDEX": "NO"}),
             )
 
     def _convert(self) -> None:
         """Make the file of the GeoPackage of batches."""
-        with pyogrio.open_arrow(self._table, use_pyarrow=False, batch_size=_ROWS) as (
-            info,
-            stream,
-        ):
+        with pyogrio.open_arrow(self._table, use_pyarrow=False, batch_size=_ROWS) as opened:
+            info, stream = opened
             options: dict[str, Any] = {}
             if self.driver == "GeoJSON" and info["crs"] is not None:
                 options = {"RFC7946": "YES", "COORDINATE_PRECISION": 8}
@@ -272,11 +257,6 @@ class VectorFile(ClosedOnExit):
             whole["bbox"] = [*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:])]
         self._parquet.write_table(table.replace_schema_metadata(metadata))
 
-    def _finish_parquet(self) -> None:
-        self._parquet.add_key_value_metadata({"geo": json.dumps(self._geo)})
-        self._parquet.close()
-        self._parquet = None
-
 
 def _in_one_turn(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     """Move rows in degrees by whole turns, so that each begins between -180 and 180.
@@ -293,12 +273,7 @@ def _in_one_turn(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 
 def rows_in(path: Path, driver: str) -> int:
-    """Count the features of a file without reading them into memory.
-
-    Args:
-        path: a file that ``VectorFile`` wrote.
-        driver: one of the values of ``DRIVERS``.
-    """
+    """Count the features of a ``VectorFile`` without reading them into memory."""
     if driver == "Parquet":
         from pyarrow import parquet
 
@@ -316,11 +291,7 @@ def style_path(layer: Path) -> Path:
 
 
 def style(geometry_type: str) -> str:
-    """Return a QGIS style as XML: an outline and a light fill for polygons, a line for lines.
-
-    Args:
-        geometry_type: "Polygon" or "LineString".
-    """
+    """Return a QGIS style as XML: an outline and a light fill for polygons, a line for lines."""
     symbol, layer, number, properties = _SYMBOLS[geometry_type]
     props = "\n".join(f'          <prop k="{k}" v="{v}"/>' for k, v in properties.items())
     return f"""<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
