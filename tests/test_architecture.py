@@ -50,7 +50,7 @@ WHEN_CALLED = {
     # One operation that Keras has no name for, where TensorFlow is the backend.
     "layers": {"tensorflow"},
     "jointnet": {
-        *("distributed", "jax", "matplotlib", "tensorboard", "tensorflow"),
+        *("dask", "distributed", "jax", "matplotlib", "tensorboard", "tensorflow"),
         *("ai_edge_litert", "onnx", "onnxruntime"),
     },
     "preprocessing": {"buildingregulariser", "pyarrow", "scipy", "skimage"},
@@ -76,9 +76,18 @@ every_module = pytest.mark.parametrize(
 )
 
 
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def imports_in(tree: ast.AST, in_function: bool = False) -> Iterator[tuple[str, int, bool]]:
-    """Yield top-level name, line, and whether it is inside a function, of each import."""
+    """Yield top-level name, line, and whether it is inside a function, of each import.
+
+    What is imported for type checkers alone does not count.
+    """
     for node in ast.iter_child_nodes(tree):
+        if is_for_type_checkers(node):
+            continue
         if isinstance(node, ast.Import):
             yield from (
                 (alias.name.split(".")[0], node.lineno, in_function) for alias in node.names
@@ -146,10 +155,7 @@ def loaded_by(names: tuple[str, ...], **environment: str) -> frozenset[str]:
 
 @cache
 def own_imports() -> dict[str, set[str]]:
-    """Return which modules of the project each one imports, wherever the statement stands.
-
-    What is imported for type checkers alone does not count.
-    """
+    """Return which modules of the project each one imports, wherever the statement stands."""
     names = {f"{path.parent.name}.{path.stem}" for path in MODULES}
     return {
         f"{path.parent.name}.{path.stem}": set(
@@ -161,7 +167,7 @@ def own_imports() -> dict[str, set[str]]:
 
 def modules_in(tree: ast.AST, names: set[str]) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if is_for_type_checkers(node):
             continue
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             for alias in node.names:
