@@ -91,7 +91,7 @@ def find_images(
 
     Returns:
         Each raster once, in the order named; those of a folder or pattern sorted by name, without
-        what ``outputs_of`` says a prediction of one of them writes beside it.
+        what a prediction of one of them writes beside it (``outputs_of``).
 
     Raises:
         RasterError: there is nothing of that name; of a list, the line is named.

@@ -97,10 +97,10 @@ def polygonise(
     else:
         with LabelReader(mask) as reader:
             batches = list(outline_batches(reader.read, reader.height, reader.width))
-    if transform is not None and batches:
-        whole = np.concatenate(batches)
-        batches = [shapely.transform(whole, partial(apply_affine, transform))]
-    return [polygon for batch in batches for polygon in batch]
+    polygons = np.concatenate([np.zeros(0, object), *batches])
+    if transform is not None:
+        polygons = shapely.transform(polygons, partial(apply_affine, transform))
+    return list(polygons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +118,16 @@ class _Pieces:
 
     def __getitem__(self, chosen: np.ndarray) -> "_Pieces":
         return _Pieces(self.polygons[chosen], self.cut[chosen], self.group[chosen])
+
+    @property
+    def groups(self) -> int:
+        """Groups have numbers below this."""
+        return int(self.group.max(initial=-1)) + 1
+
+    def together(self, other: "_Pieces", group: np.ndarray) -> "_Pieces":
+        """Return these pieces and others in new groups."""
+        polygons = np.concatenate([self.polygons, other.polygons])
+        return _Pieces(polygons, np.concatenate([self.cut, other.cut]), group)
 
     def joined(self) -> "_Pieces":
         """Return the groups' polygons as they are in the undivided mask, by their last row.
@@ -164,8 +174,7 @@ def _closed(
     for strip in strips(height, width):
         bottom = strip.row + strip.height
         pieces = _outlined(read(strip) == 1, strip, corners)
-        count = int(still.group.max(initial=-1)) + 1
-        own = int(pieces.group.max(initial=-1)) + 1
+        count = still.groups
         below = _row(pieces, strip.row, width)
         pairs = [(above, below)]
         if corners:
@@ -174,26 +183,19 @@ def _closed(
             [np.stack([one, other + count])[:, (one > 0) & (other > 0)] for one, other in pairs],
             axis=1,
         )
-        graph = sparse.coo_array((np.ones(links.shape[1]), links - 1), [count + own] * 2)
+        both = [count + pieces.groups] * 2
+        graph = sparse.coo_array((np.ones(links.shape[1]), links - 1), both)
         number, merged = sparse.csgraph.connected_components(graph, directed=False)
-        everything = _Pieces(
-            np.concatenate([still.polygons, pieces.polygons]),
-            np.concatenate([still.cut, pieces.cut]),
-            merged[np.concatenate([still.group, pieces.group + count])],
-        )
         is_open = np.zeros(number, bool)
         if bottom < height:
             reaches = shapely.bounds(pieces.polygons).reshape(-1, 4)[:, 3] == bottom
             is_open[merged[pieces.group[reaches] + count]] = True
         # Open groups are numbered from 0, so that numbers do not grow with the raster.
-        renumbered = _Pieces(
-            everything.polygons,
-            everything.cut,
-            np.where(is_open, np.cumsum(is_open) - 1, np.arange(number))[everything.group],
-        )
-        is_open = is_open[everything.group]
-        still = renumbered[is_open]
-        yield renumbered[~is_open].joined(), still
+        renumbered = np.where(is_open, np.cumsum(is_open) - 1, np.arange(number))
+        group = merged[np.concatenate([still.group, pieces.group + count])]
+        everything = still.together(pieces, renumbered[group])
+        still = everything[is_open[group]]
+        yield everything[~is_open[group]].joined(), still
         above = _row(still, bottom - 1, width)
 
 
@@ -225,7 +227,7 @@ def _row(pieces: _Pieces, row: int, width: int) -> np.ndarray:
 def numbered_pixels(
     polygons: np.ndarray, numbers: np.ndarray, window: Window, dtype: type = np.int32
 ) -> np.ndarray:
-    """Return the number of the last polygon around each pixel's centre in a window, 0 for none.
+    """Return, for each pixel of a window, the number of the last polygon around its centre, or 0.
 
     Polygons, one at least, are in pixels of the whole raster.
     """
@@ -240,22 +242,16 @@ def numbered_pixels(
 
 def _with_enclosed(stream: Iterator[tuple[_Pieces, _Pieces]]) -> Iterator[np.ndarray]:
     """Yield polygons, holding back groups that lie in the extent of an open one."""
-    waiting: list[_Pieces] = []
+    waiting = _NONE
     for closed, still in stream:
-        first = max((int(own.group.max(initial=-1)) + 1 for own in waiting), default=0)
-        waiting.append(_Pieces(closed.polygons, closed.cut, closed.group + first))
-        everything = _Pieces(
-            *(
-                np.concatenate([getattr(own, name) for own in waiting])
-                for name in ("polygons", "cut", "group")
-            )
-        )
+        group = np.concatenate([waiting.group, closed.group + waiting.groups])
+        everything = waiting.together(closed, group)
         boxes, index = everything.extents()
         tree = shapely.STRtree(still.extents()[0])
         inside = np.zeros(len(boxes), bool)
         inside[tree.query(boxes, predicate="covered_by")[0]] = True
         yield everything.polygons[~inside[index]]
-        waiting = [everything[inside[index]]]
+        waiting = everything[inside[index]]
 
 
 def _without_straight_vertices(polygons: np.ndarray) -> np.ndarray:

@@ -40,8 +40,8 @@ _ANY_CRS = "EPSG:3857"
 def white_areas(image: np.ndarray) -> np.ndarray:
     """Return where an image is white over areas in which a square of ``SIDE`` pixels fits.
 
-    From ``(height, width, bands)`` uint8, whose surroundings count as white, it makes
-    ``(height, width)`` bool.
+    The image is ``(height, width, bands)`` uint8, the result ``(height, width)`` bool. What lies
+    outside the image counts as white.
     """
     import cv2
 

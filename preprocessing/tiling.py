@@ -96,7 +96,7 @@ def mirror(indices: np.ndarray, length: int) -> np.ndarray:
 def cut(array: np.ndarray, window: Window) -> np.ndarray:
     """Cut a window out of an image, mirrored where it reaches outside, by any distance.
 
-    From ``(height, width)`` or ``(height, width, bands)`` of any dtype, it makes a copy
+    The array is ``(height, width)`` or ``(height, width, bands)`` of any dtype, the result a copy
     ``(window.height, window.width, ...)``.
     """
     rows = mirror(np.arange(window.row, window.row + window.height), array.shape[0])
@@ -125,7 +125,7 @@ def fill_void(image: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
     Args:
         image: ``(height, width, bands)``, any dtype; its void pixels may hold anything.
-        valid: ``(height, width)`` bool. If all or none of it is, the image itself is returned.
+        valid: ``(height, width)`` bool. The image itself is returned if all or none of it is set.
     """
     if valid.all() or not valid.any():
         return image

@@ -365,7 +365,7 @@ def holds_void(polygons: np.ndarray, mask: str | os.PathLike) -> np.ndarray:
 def fill_holes(
     outlines: np.ndarray, place: Placement, largest_m2: float, mask: str | os.PathLike
 ) -> np.ndarray:
-    """Fill holes below a geodesic size in the outlines of a mask, unless they hold void.
+    """Fill holes smaller than so many square metres in a mask's outlines, unless they hold void.
 
     Outlines ``(n,)`` are in pixels. Those in a hole that is filled become part of what surrounds
     them, the others stay in order. A mask that is corrupt raises a ``RasterError``.

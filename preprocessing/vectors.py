@@ -152,8 +152,8 @@ def _read(path: Path | str, where: str | None, layer: str | None) -> geopandas.G
 def explode(shapes: np.ndarray, feature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take collections of any depth apart into points, lines and polygons, without empty ones.
 
-    Of geometries or None (n,) and a number for each, int (n,), it returns the parts (m,) and their
-    numbers (m,).
+    Shapes (n,) may be None, and ``feature`` has a number for each, int (n,). The result is the
+    parts (m,) and their numbers (m,).
     """
     while True:
         shapes, index = shapely.get_parts(shapes, return_index=True)
