@@ -105,14 +105,7 @@ class NetworkInput:
         """Bring probabilities back to the raster's own size.
 
         Args:
-            strips: first row and ``(rows, width)`` float32, NaN where void, of consecutive strips
-                at the size that the network saw.
-
-        Yields:
-            The same at the raster's size.
-
-        Raises:
-            RasterError: the raster cannot be read.
+            strips: first row and ``(rows, width)`` float32, NaN where void, from top to bottom.
         """
         if self.size == self.own_size:
             yield from strips
@@ -131,8 +124,8 @@ def fed_steps(
 ) -> tuple[float, float] | None:
     """Return the metres of ground between rows and columns from which a raster is resampled.
 
-    The network was trained on square pixels of one size; those of a raster in degrees, away from
-    the equator, are higher than wide. So each axis is resampled by itself.
+    Each axis is resampled by itself: pixels in degrees are higher than wide away from the equator,
+    and the network was trained on square ones.
 
     Args:
         run: the network.
@@ -140,9 +133,9 @@ def fed_steps(
         given: what the user says in its place, for both axes; ``"native"`` to resample nothing.
 
     Returns:
-        The metres; None where the raster is fed as it is: they are unknown; both differ from those
-        of the training by no more than a quarter, and the larger from the smaller; or one is less
-        than a 16th or more than four times of those of the training.
+        The metres; None to feed the raster as it is: they are unknown; both are within a quarter of
+        the trained ones, and the larger of the smaller; or one is below a 16th or above four times
+        of the trained ones.
     """
     trained, steps = run.config["gsd"], _said_steps(found, given)
     if trained is None or steps is None or given == NATIVE:
@@ -292,16 +285,14 @@ def read_patch(
 
     Args:
         run: the network.
-        image: anything GDAL reads; resampled where its ground resolution is another, as
-            ``infer.py`` does (``fed_steps``).
-        corner: column and row of the patch's first pixel in the raster; it is moved back where the
-            patch would reach outside. None for the patch in the middle.
-        gsd: ground metres per pixel of the raster, where it does not say, or ``"native"``.
+        image: anything GDAL reads.
+        corner: column and row of the patch's first pixel in the raster, moved back where the patch
+            would reach outside; None for the patch in the middle.
+        gsd: see ``NetworkInput``.
 
     Returns:
-        ``(window, window, bands)`` raw pixels of the run's window, mirrored where the raster is
-        smaller; where they are imagery, ``(window, window)`` bool; and column and row of the first
-        pixel in the raster.
+        ``(window, window, bands)`` raw pixels, mirrored where the raster is smaller; where they are
+        imagery, ``(window, window)`` bool; and column and row of the first pixel in the raster.
 
     Raises:
         RasterError: the raster cannot be read or fed, the corner lies outside of it, or the patch

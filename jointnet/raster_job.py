@@ -179,11 +179,7 @@ class SwathFiles:
         return [swath for swath in self.swaths if not self._path(swath).exists()]
 
     def save(self, swath: Swath, strips: Iterable[Strip]) -> None:
-        """Write one swath, which appears when it is complete.
-
-        Args:
-            swath: one of ``swaths``.
-            strips: its strips; each is written before the next is asked for.
+        """Write a swath strip by strip; its file appears when it is complete.
 
         Raises:
             OutputError: the disk is full, or the folder is gone.
@@ -361,11 +357,7 @@ class RasterJob:
             return False
 
     def predict(self, swath: Swath, advance: Callable[[], Any] | None = None) -> None:
-        """Predict one swath and keep it.
-
-        Args:
-            swath: one of ``files.swaths``.
-            advance: called after each window that was read.
+        """Predict one swath and keep it; ``advance`` is called with each window.
 
         Raises:
             RasterError: the raster cannot be read there, or has changed since the job began.
@@ -428,8 +420,8 @@ def job_in(folder: Path, load: Callable[[str, str, str], Run]) -> RasterJob:
     """Return the job whose swaths lie in a folder, for a process that knows nothing else of it.
 
     Args:
-        folder: of a ``SwathFiles``.
-        load: gives a network by the folder of its run, its precision and the hash of its weights.
+        folder: that of a ``SwathFiles``.
+        load: returns a network by the folder of its run, its precision and its weights' hash.
 
     Raises:
         RunError: there is no job, its run has changed or cannot be loaded.
@@ -450,18 +442,14 @@ def job_in(folder: Path, load: Callable[[str, str, str], Run]) -> RasterJob:
 
 
 def files_of(image: RasterName) -> list[list]:
-    """Return name, size and time of change of all files of a raster, without reading pixels.
+    """Return name, bytes and time of change of a raster's files, without reading pixels.
 
-    Names are bare, as machines may see a shared file system under different paths; it is taken to
-    tell all of them the same size and time, as NFS, SMB and Lustre do. A copy keeps the time by
-    ``cp -p`` or ``rsync -t``. Of an archive, it is that of the archive.
-
-    Of remote files nothing is known: a change is not noticed unless size, bands, dtype or place of
-    the raster are others.
+    Names are bare, as machines may see a shared file system under different paths. For a member
+    of an archive, size and time are the archive's. Of remote files only the address is known,
+    without a signature: a change is not noticed unless size, bands, dtype or place are others.
 
     Returns:
-        The raster's own file, then the others: ``[name, size in bytes, change]``, the last two
-        None where they are unknown. A remote name is the whole address, without a signature.
+        The raster's own file, then the others: ``[name, size, time]``; None for what is unknown.
 
     Raises:
         RasterError: no such file, or no raster.
@@ -472,11 +460,7 @@ def files_of(image: RasterName) -> list[list]:
 
 
 def compare_files(was: list[list], now: list[list]) -> Literal["same", "gone", "changed"]:
-    """Say what has become of files, by ``files_of``.
-
-    Args:
-        was: what they were; what was unknown then is not compared.
-        now: what they are.
+    """Compare files, by ``files_of``; what was unknown is not compared.
 
     Returns:
         "gone" where files are missing while all others are what they were.
@@ -494,9 +478,9 @@ def raster_of(info: "RasterInfo", marks: list, image: RasterName) -> list:
 
     Args:
         info: of the raster.
-        marks: numbers of the bands that are fed, and what says where they are void.
-        image: the raster; of a subdataset, a member of an archive or a remote file the name
-            counts, without the folders of this machine.
+        marks: see ``NetworkInput``.
+        image: its name counts only where it is no file: a subdataset, a member of an archive or a
+            remote file, without the folders of this machine.
     """
     if image.is_file():
         name = ""

@@ -202,7 +202,7 @@ def predict_rasters(
 
 
 def _shared(workers: int, cluster: str | None) -> AbstractContextManager[Workers | None]:
-    """Return the processes that share the work; None for this one alone."""
+    """Enter the processes that share the work; None for this one alone."""
     return Workers(workers, cluster) if cluster or workers > 1 else nullcontext()
 
 
@@ -239,16 +239,10 @@ def predict_swaths(
     others: Workers | None = None,
     progress: bool = False,
 ) -> None:
-    """Predict swaths; one that cannot be read does not stop the others.
-
-    Args:
-        job: what to predict, begun.
-        swaths: some of ``job.files.swaths``.
-        others: processes that share them; None for this one alone.
-        progress: show a bar, if standard error is a terminal.
+    """Predict swaths of a job that has begun, alone or with others.
 
     Raises:
-        RasterError: swaths cannot be read; those that were finished stay for another start.
+        RasterError: some cannot be read; the others are finished.
         RunError, OutputError: at once; what was finished stays.
     """
     if others is not None and not others.address and len(swaths) == 1:
@@ -308,13 +302,8 @@ def _lost(job: RasterJob, failures: list[tuple[Swath, RasterError]]) -> str:
 def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
     """Make the outputs of a raster of which all swaths are predicted.
 
-    Args:
-        job: what was predicted.
-        overwrite: replace outputs that exist.
-
     Returns:
-        ``features``, ``total``, ``unit``, ``valid_pixels`` and ``target_pixels``, as
-        ``RasterPrediction`` has them.
+        Those fields of ``RasterPrediction`` that are counted here, by name.
 
     Raises:
         RasterError: the raster has changed since it was predicted.
