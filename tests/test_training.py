@@ -188,8 +188,17 @@ def test_it_stops_after_so_many_epochs_without_gain(tmp_path, monkeypatch):
     assert again == state
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"weight_decay": 0.1}, {"schedule": "cosine"}])
-def test_gradients_of_parts_add_up_to_those_of_the_batch(tmp_path, monkeypatch, optimizer):
+@pytest.mark.parametrize(
+    ("make", "optimizer"),
+    [
+        (small_network, {}),
+        (linear_network, {"weight_decay": 0.1}),
+        (linear_network, {"schedule": "cosine"}),
+    ],
+)
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
+    tmp_path, monkeypatch, make, optimizer
+):
     """One sample of a batch of four is partly void; every loss is a mean over samples."""
     script_scores(monkeypatch, *[0.1, 0.2] * 2)
     store, weights = memory_store(), []
@@ -198,17 +207,17 @@ def test_gradients_of_parts_add_up_to_those_of_the_batch(tmp_path, monkeypatch, 
         settings = tiny_training(
             batch_size=4, steps_per_epoch=5, learning_rate=0.01, micro_batch_size=size, **optimizer
         )
-        network = small_network()
+        network = make()
         train(network, store, settings, tmp_path / str(size))
         weights.append(network.get_weights())
-    start = small_network().get_weights()
+    start = make().get_weights()
     moved = max(np.abs(a - b).max() for a, b in zip(start, weights[0], strict=True))
     apart = max(np.abs(a - b).max() for a, b in zip(*weights, strict=True))
     assert moved > 0.01 and apart < 1e-4
 
 
 def test_float16_with_a_scaled_loss_learns_alike(tmp_path, monkeypatch):
-    """With parts of batches and an average of the weights, which its optimizer wraps."""
+    """With micro-batches and an average of the weights, which its optimizer wraps."""
     script_scores(monkeypatch, *[0.1] * 2)
     before, learned = keras.config.dtype_policy(), []
     for precision in ("float32", "mixed_float16"):
@@ -251,7 +260,7 @@ def test_a_network_without_blocks_cannot_be_rematerialised(tmp_path):
         train(linear_network(), memory_store(), tiny_training(rematerialise="blocks"), tmp_path)
 
 
-def test_the_average_moves_about_alike_over_parts(tmp_path, monkeypatch):
+def test_the_average_moves_about_alike_over_micro_batches(tmp_path, monkeypatch):
     script_scores(monkeypatch, *[0.1] * 2)
     weights = []
     for size in (None, 1):
@@ -341,7 +350,8 @@ import os, sys
 from pathlib import Path
 from jointnet import training
 from jointnet.checkpoints import Checkpoints
-from tests.training_fixtures import memory_store, small_network, tiny_training
+from tests.forked_training import network
+from tests.training_fixtures import memory_store, tiny_training
 
 mode, folder = sys.argv[1], Path(sys.argv[2])
 settings = tiny_training(
@@ -350,7 +360,7 @@ settings = tiny_training(
 )
 
 def run(seed, resume, folder=folder):
-    training.train(small_network(seed), memory_store(size=24), settings, folder, resume)
+    training.train(network(seed), memory_store(size=24), settings, folder, resume)
 
 if mode == "interrupted":
     run(0, False, folder.with_name("whole"))
@@ -400,21 +410,21 @@ def test_a_run_that_is_interrupted_twice_equals_one_that_is_not(tmp_path):
     """
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     for mode, code in (("interrupted", 9), ("resumed", 0)):
-        done = run_python(RUN, mode, tmp_path / "parts", **threads)
+        done = run_python(RUN, mode, tmp_path / "stopped", **threads)
         assert done.returncode == code, done.stderr
         if mode == "interrupted":
-            state = json.loads((tmp_path / "parts" / "checkpoints" / "state.json").read_text())
+            state = json.loads((tmp_path / "stopped" / "checkpoints" / "state.json").read_text())
             assert len(state["history"]) == 2
     for name in ("history.csv", "checkpoints/state.json"):
-        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "parts" / name).read_text()
+        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "stopped" / name).read_text()
     for name in (BEST, "epoch_00004.weights.h5"):
         whole = all_arrays(tmp_path / "whole" / "checkpoints" / name)
-        parts = all_arrays(tmp_path / "parts" / "checkpoints" / name)
-        assert set(whole) == set(parts)
+        stopped = all_arrays(tmp_path / "stopped" / "checkpoints" / name)
+        assert set(whole) == set(stopped)
         # Momenta and step count of the optimizer are among them.
         assert sum(key.startswith("optimizer/") for key in whole) > len(whole) / 2
-        assert all(np.array_equal(whole[key], parts[key]) for key in whole)
-    rates = [record["learning_rate"] for record in read_history(tmp_path / "parts")]
+        assert all(np.array_equal(whole[key], stopped[key]) for key in whole)
+    rates = [record["learning_rate"] for record in read_history(tmp_path / "stopped")]
     assert rates == sorted(rates, reverse=True) and rates[-1] < 1e-8
 
 
