@@ -60,13 +60,11 @@ class LabelledImage(NamedTuple):
     """A scene in memory.
 
     Attributes:
-        name: the scene.
-        place: where it was taken.
         image: ``(height, width, bands)`` raw pixels.
         label: ``(height, width)`` uint8 of 0, 1 and 255, or bool without void.
         valid: ``(height, width)`` bool, where there is imagery; None for wherever the label is
-            not void. Given apart, roads that the label draws where there is no imagery still
-            match predictions within the relaxed buffer of them.
+            not void. With it, predictions within the relaxed buffer of roads that the label draws
+            outside of the imagery still match these.
         info: of the raster, for distances in metres; None for pixels alone.
     """
 
@@ -86,17 +84,13 @@ Watch = Callable[[LabelledImage, np.ndarray], None]
 class SceneCounts:
     """What was counted in one scene.
 
+    What was not counted is None.
+
     Attributes:
-        name: the scene.
-        place: where it was taken.
         threshold: probability from which a pixel was target; None for finished masks.
-        counts: the confusion matrix.
-        relaxed: what matches within the buffer.
-        relaxed_buffer_px: the buffer in pixels; None where nothing was matched within one.
+        relaxed: what matches within a buffer of ``relaxed_buffer_px``.
         polygons: what became of the label's polygons
-            (``preprocessing.polygons.PolygonCounts`` as a dictionary); None without polygons.
-        patches: the counts of the patches with target; None where they were not cut.
-        objects: what was counted of objects; None where they were not looked at.
+            (``preprocessing.polygons.PolygonCounts`` as a dictionary).
         aligned: one sentence on how the prediction was brought onto the label's pixels; None
             where it lies on them.
     """
@@ -113,7 +107,7 @@ class SceneCounts:
     aligned: str | None = None
 
     def metrics(self) -> dict[str, float | int]:
-        """Return the metrics and the counts behind them, the relaxed ones where there are such."""
+        """Return the metrics and their counts, the relaxed ones where there is a buffer."""
         strict = {**self.counts.metrics(), **vars(self.counts)}
         if self.relaxed_buffer_px is None:
             return strict
@@ -146,7 +140,7 @@ def evaluate_scenes(
         relaxed_buffer_px: pixels within which the relaxed metrics match; None for none of them.
         histogram: gets the probabilities of all scenes.
         objects: count objects too (``preprocessing.objects``), scored by probability.
-        watch: called once a scene, with what was counted in it.
+        watch: called once for each scene.
 
     Returns:
         One record per scene and threshold.
@@ -194,12 +188,9 @@ def evaluate_run(
 ) -> list[SceneCounts]:
     """Predict scenes with a trained network and count, see ``evaluate_scenes``.
 
-    Scenes are such as ``experiments.recipes.scenes_of(run, data)`` finds. A ``relaxed_buffer`` of
-    None is 3 pixels where the target is roads, and elsewhere there are no relaxed metrics.
+    ``experiments.recipes.scenes_of(run, data)`` finds the scenes of a run. A ``relaxed_buffer`` of
+    None is 3 pixels where the target is roads; for other targets there are no relaxed metrics.
     ``augment`` takes the mean over the eight flips and rotations of every window.
-
-    Raises:
-        JointNetError: of the kind that says what is wrong.
     """
     from preprocessing.patches import load_pair
     from preprocessing.raster_access import raster_info
@@ -242,18 +233,15 @@ def _groups(
 
 
 def summarise(records: Sequence[SceneCounts]) -> list[dict]:
-    """Return rows of a table: counts added per place and over everything, then divided once.
+    """Add counts per place and over everything, then divide once.
 
-    Args:
-        records: of at least one scene, all with the same relaxed buffer.
+    There must be a record. One whose relaxed buffer differs raises ValueError: such counts cannot
+    be added.
 
     Returns:
         A row per threshold and place, the places sorted and ``"overall"`` last, with
         ``threshold``, ``place``, ``scenes`` (how many), ``pixels`` (valid ones) and the
         ``SceneCounts.metrics`` of the added counts.
-
-    Raises:
-        ValueError: records of different relaxed buffers, whose counts cannot be added.
     """
     buffers = {record.relaxed_buffer_px for record in records}
     if len(buffers) > 1:
@@ -288,13 +276,9 @@ def protocol_rows(records: Sequence[SceneCounts]) -> list[dict]:
     has target enters it with an IoU of 1, one where only one of them has with 0
     (``metrics.ratios``).
 
-    Args:
-        records: of at least one scene; those without patch counts have none kept.
-
     Returns:
-        A row per threshold, protocol and place, the places sorted and ``"overall"`` last, with
-        ``threshold``, ``protocol``, ``place``, ``units`` (scenes or patches that entered), and
-        ``METRICS`` in 0..1, None where nothing entered.
+        Rows as ``summarise`` orders them, also by ``protocol``, with ``units`` (scenes or patches
+        that entered), and ``METRICS`` in 0..1, None where nothing entered.
     """
     groups, rows = list(_groups(records)), []
     for protocol, measure in _MEASURED.items():
@@ -332,9 +316,8 @@ def describe_evaluation(
 ) -> dict:
     """Return the content of ``evaluation.json``.
 
-    Args:
-        records: of at least one scene.
-        histogram: the probabilities of these scenes; None or an empty one for finished masks.
+    ``histogram`` holds the probabilities of these scenes; None or an empty one where there are
+    none.
 
     Returns:
         ``summary``, the pooled counts and metrics per threshold and place (``summarise``);
@@ -384,11 +367,8 @@ def write_evaluation(
     The first rows of the CSV are the summary's (protocol ``pooled``), with the counts; those of
     the other protocols have no counts.
 
-    Returns:
-        What the JSON holds, see ``describe_evaluation``.
-
-    Raises:
-        OutputError: a file cannot be written.
+    Returns what the JSON holds, see ``describe_evaluation``. A file that cannot be written raises
+    OutputError.
     """
     content = describe_evaluation(records, histogram)
     rows = [{**row, "protocol": "pooled", "units": row["scenes"]} for row in content["summary"]]
@@ -407,10 +387,7 @@ def refuse_tables(folder: Path | None, stem: str, overwrite: bool) -> None:
 def write_tables(folder: Path | None, stem: str, content: dict, rows: Sequence[dict]) -> None:
     """Write ``<stem>.json`` and ``<stem>.csv``, which has the columns of all rows.
 
-    Nothing is written without a folder; one that is missing is made.
-
-    Raises:
-        OutputError: a file cannot be written.
+    Without a folder nothing is written. A file that cannot be written raises OutputError.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -460,7 +437,7 @@ def _at(threshold: float | None) -> str | None:
 
 
 def summary_text(rows: Sequence[dict]) -> str:
-    """Return the rows of ``summarise`` as a table, the relaxed metrics where there are such."""
+    """Return the rows of ``summarise`` as a table, with the relaxed metrics if they have them."""
     buffer = rows[0].get("relaxed_buffer_px")
     columns = ["place", "scenes", "pixels", *METRICS]
     columns += RELAXED_METRICS if buffer is not None else ()

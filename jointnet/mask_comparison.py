@@ -28,13 +28,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class MaskSet:
-    """Masks of one origin.
-
-    Attributes:
-        name: what tables call it.
-        path: the file or folder given.
-        files: the mask of each scene, by the scene's name.
-    """
+    """Masks of one origin, a file or folder: ``files`` by the name of their scene."""
 
     name: str
     path: Path
@@ -51,13 +45,9 @@ Maps = dict[tuple[str, str], Path]
 def mask_sets(paths: Sequence[Path], truth: Path | None) -> list[MaskSet]:
     """Pair masks of several origins by scene; the truth, if there is one, comes last.
 
-    A scene is known by its stem without ``_output``, as ``infer.py`` names masks. Where a folder
-    holds files with that ending, the pictures beside them are left out. Files alone make one scene,
-    whatever they are called; a file beside folders stands for the one scene of its name.
-
-    Args:
-        paths: files, or folders of masks.
-        truth: the same of the truth; None for none.
+    A scene is known by its stem without ``_output``, as ``mask_evaluation.masks_in`` finds it.
+    Files alone make one scene, whatever they are called; a file beside folders stands for the one
+    scene of its name.
 
     Raises:
         DatasetError: nothing to compare with, no masks, a file or folder that is not there, or
@@ -122,11 +112,9 @@ class ComparedScene:
     """What was counted in one scene.
 
     Attributes:
-        name: the scene.
-        place: where it was taken.
         patterns: ``(2 ** masks,)`` int64, pixels by who has target there: mask i has bit i.
         void: pixels that are void in at least one mask.
-        void_in_some: of these, those that another mask has.
+        void_in_some: those of them that are not void in all.
         notes: how masks were brought into shape, each "mask: what was done (details)".
     """
 
@@ -138,7 +126,7 @@ class ComparedScene:
     notes: tuple[str, ...] = ()
 
     def counts(self, truth: int, mask: int) -> Counts:
-        """Return the confusion matrix of two masks by number, the first taken as the truth."""
+        """Return the confusion matrix of two masks, by number, of which the first is the truth."""
         pattern = np.arange(len(self.patterns))
         wanted, found = pattern >> truth & 1 == 1, pattern >> mask & 1 == 1
         pairs = (wanted & found, ~wanted & found, wanted & ~found, ~wanted & ~found)
@@ -146,13 +134,9 @@ class ComparedScene:
 
 
 def count_patterns(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, int, int]:
-    """Count pixels by who has target there.
+    """Return ``patterns``, ``void`` and ``void_in_some`` of ``ComparedScene``.
 
-    Args:
-        masks: uint8 of 0, 1 and 255 (void), up to 16 of one shape.
-
-    Returns:
-        ``patterns``, ``void`` and ``void_in_some`` of ``ComparedScene``.
+    There are up to 16 masks, uint8 of 0, 1 and 255 (void) and of one shape.
     """
     dtype = np.uint8 if len(masks) <= 8 else np.uint16
     index, void, covered = np.zeros(masks[0].shape, dtype), False, False
@@ -173,13 +157,11 @@ def count_masks(
     """Count, scene by scene, in strips of rows; memory does not grow with the rasters.
 
     Args:
-        sets: masks of the same scenes (``mask_sets``); grey ones are thresholded
-            at 128 (``preprocessing.rasters``).
-        has_truth: whether the last is the truth. The others are laid onto its grid, or onto that
-            of the first where there is none.
-        align: bring masks of another size or place onto that grid, by nearest neighbour.
-        maps: the error maps to write; None for none. Without a truth the first of the masks
+        sets: masks of the same scenes (``mask_sets``); grey ones are thresholded at 128.
+        has_truth: whether the last is the truth, whose grid is that of all. Without one the first
             takes its part.
+        align: bring masks of another size or place onto that grid, by nearest neighbour.
+        maps: the error maps to write; None for none.
 
     Raises:
         RasterError: a mask that cannot be read, or has no place on the ground and is to be
@@ -250,22 +232,12 @@ def compare_masks(
 ) -> dict:
     """Compare masks with each other and with a truth, and write tables and error maps.
 
-    Args:
-        paths: files and folders of masks (``mask_sets``).
-        truth: file or folder of the true masks; None for none.
-        align: bring masks of another size or place onto the grid of the truth or first mask.
-        output: folder for ``comparison.json``, ``comparison.csv`` and the error maps
-            (``preprocessing.raster_writers``), ``errors/<mask>/<scene>.tif`` or, without a truth,
-            ``differences/<mask>/<scene>.tif`` against the first; None to write nothing. All
-            files appear at the end, or none.
-        overwrite: replace outputs that exist.
-        maps: whether maps are written.
+    ``mask_sets`` says which paths there can be, ``count_masks`` what ``align`` does. ``output`` is
+    the folder for ``comparison.json``, ``comparison.csv`` and, unless ``maps`` is off, the error
+    maps ``errors/<mask>/<scene>.tif`` or, without a truth, ``differences/<mask>/<scene>.tif``
+    against the first; None to write nothing. All files appear at the end.
 
-    Returns:
-        What the JSON holds, see ``describe_comparison``.
-
-    Raises:
-        JointNetError: of the kind that says what is wrong.
+    Returns what the JSON holds, see ``describe_comparison``.
     """
     has_truth = truth is not None
     sets = mask_sets(paths, truth)
@@ -303,11 +275,9 @@ def describe_comparison(
 ) -> dict:
     """Return the content of ``comparison.json`` of masks.
 
-    Returns:
-        ``masks`` and ``truth``, names with paths; ``agreement``, of each pair of masks and place,
-        the last of them ``overall``: ``equal`` (share of pixels), ``iou`` and ``kappa``; with a
-        truth ``metrics``, of each mask and place, and ``differences``, of each pair and metric;
-        and ``scenes``, each with its counts and notes.
+    That is ``masks`` and ``truth``, names with paths; the ``agreement`` of each pair of masks and
+    place, the last of them ``overall``; with a truth ``metrics``, of each mask and place, and
+    ``differences``, of each pair and metric; and ``scenes``, each with its counts and notes.
     """
     names = [one.name for one in sets]
     truth = len(sets) - 1 if has_truth else None
@@ -349,12 +319,11 @@ def describe_comparison(
 
 
 def agreement(counts: Counts) -> dict[str, float]:
-    """Return how far two masks agree, neither being the truth.
+    """Return how far two masks agree where neither is the truth.
 
-    Returns:
-        ``equal``, the share of pixels, 1 without any; ``iou`` of their targets, 1 where neither
-        has any; and ``kappa`` (Cohen 1960), -1..1, which is 0 where they agree as often as
-        masks of their shares of target would by chance, and 1 where they are equal.
+    ``equal`` is the share of pixels, 1 without any; ``iou`` that of their targets, 1 where neither
+    has any; and ``kappa`` (Cohen 1960), -1..1, is 0 where they agree as often as masks with as
+    much target would by chance, and 1 where they are equal.
     """
     metrics = counts.metrics()
     total, equal = counts.pixels, metrics["accuracy"]
@@ -404,7 +373,7 @@ def _table(rows: Sequence[dict], columns: Sequence[str]) -> str:
 
 
 def notes_text(scenes: Sequence[dict]) -> str:
-    """Return a line for each thing that was done; without details where several scenes had it."""
+    """Return a line for each thing that was done; without details if it was in several scenes."""
     by_deed: dict[str, list[str]] = {}
     for scene in scenes:
         for note in scene.get("notes", []):

@@ -59,8 +59,8 @@ def evaluate_masks(
 
     Args:
         predictions: folder of masks of {0, 1} or {0, 255}; void where their dataset mask is 0.
-        labels: folder of labels of the same sizes; or, for masks that are georeferenced, a
-            folder of vector files (where it holds no raster), or one vector file for all masks.
+        labels: folder of labels of the same sizes; or, for georeferenced masks, a folder of
+            vector files (where it holds no raster), or one vector file for all masks.
         where: which features of the vector files count, as an SQL condition; None for all.
         buffer_m: metres by which the vector files' lines are widened to either side.
         measures: what is measured beside the pixels; None for nothing.
@@ -89,11 +89,7 @@ def evaluate_masks(
 def mask_scenes(
     predictions: Path, labels: Path, where: str | None = None, buffer_m: float | None = None
 ) -> list[Scene]:
-    """Pair masks with labels, as ``evaluate_masks`` does; the mask stands as a scene's image.
-
-    Raises:
-        DatasetError: masks without partner, or `where` or `buffer_m` for rasters.
-    """
+    """Pair masks with labels, as ``evaluate_masks`` does; the mask stands as a scene's image."""
     masks = masks_in(predictions)
     files, kind = labels_in(labels)
     if kind == "raster" and (where, buffer_m) != (None, None):
@@ -123,10 +119,10 @@ def mask_scenes(
 
 
 def masks_in(folder: Path, ending: str = MASK_ENDING) -> dict[Path, Path]:
-    """Return the masks of a folder by their paths without the ending of ``infer.py``.
+    """Return the masks of a folder by their paths without the ending.
 
-    Where any raster has the ending, the others are left out: ``infer.py`` writes them beside its
-    masks. Without, all rasters are masks but those that end as probabilities do.
+    Where a raster has the ending, the others are left out: ``infer.py`` writes them beside its
+    masks. Where none has it, all rasters are masks but those that are named as probabilities.
     """
     rasters = images_in(folder)
     ours = [path for path in rasters if path.stem.endswith(ending)]
@@ -136,9 +132,9 @@ def masks_in(folder: Path, ending: str = MASK_ENDING) -> dict[Path, Path]:
 
 
 def probabilities_beside(predictions: Path) -> tuple[Path | None, str | None]:
-    """Return the folder of masks where each has its probabilities beside it, else None.
+    """Return the folder of masks if each has its probabilities beside it, else None.
 
-    The second is a note for the user where some masks have and others lack them.
+    Where only some have them, a note for the user comes with it.
     """
     rasters, masks = {path.stem for path in images_in(predictions)}, masks_in(predictions)
     lacking = [plain for plain in masks if f"{plain.stem}{PROBABILITIES_ENDING}" not in rasters]
@@ -213,8 +209,7 @@ def open_mask(
 ) -> Iterator[MaskFiles]:
     """Open a mask, its label and its probabilities, aligned where that is asked for and needed.
 
-    Raises:
-        LabelError, PolygonError, RasterError: see ``evaluate_masks``.
+    Errors are those of ``evaluate_masks``.
     """
     from preprocessing.patches import load_label
     from preprocessing.rasters import LabelReader, ProbabilityReader
@@ -246,17 +241,10 @@ def open_mask(
 def on_grid(
     stack: ExitStack, path: Path, other: Path, onto: "RasterInfo", align: bool
 ) -> tuple[Path, str | None]:
-    """Return what to open to have a mask on the grid of another raster.
+    """Return what to open to have a mask on the grid of another raster, and what was done.
 
-    Args:
-        stack: closes the virtual raster where one is made.
-        path: the mask.
-        other: the other raster.
-        onto: its size and place.
-        align: make a virtual raster where the grids differ.
-
-    Returns:
-        The path, and what was done; None where the mask lies on the grid.
+    The second is None where the mask lies on that grid, ``onto``, already. Otherwise ``align``
+    makes a virtual raster, which the stack closes.
 
     Raises:
         LabelError: the grids differ and ``align`` is off.

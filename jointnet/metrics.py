@@ -37,14 +37,7 @@ class _Added:
 
 @dataclass(frozen=True)
 class Counts(_Added):
-    """The binary confusion matrix in pixels.
-
-    Attributes:
-        true_positive: target, predicted as target.
-        false_positive: background, predicted as target.
-        false_negative: target, predicted as background.
-        true_negative: background, predicted as background.
-    """
+    """The binary confusion matrix, in pixels."""
 
     true_positive: int = 0
     false_positive: int = 0
@@ -107,21 +100,12 @@ def count(truth: np.ndarray, prediction: np.ndarray) -> Counts:
     check_masks(truth=truth, prediction=prediction)
     valid = (truth != VOID) & (prediction != VOID)
     pairs = 2 * truth[valid].astype(np.uint8) + prediction[valid].astype(np.uint8)
-    true_negative, false_positive, false_negative, true_positive = np.bincount(
-        pairs, minlength=4
-    ).tolist()
-    return Counts(true_positive, false_positive, false_negative, true_negative)
+    # The bins are true negative, false positive, false negative and true positive.
+    return Counts(*np.bincount(pairs, minlength=4)[[3, 1, 2, 0]].tolist())
 
 
 def check_masks(**masks: np.ndarray) -> None:
-    """Refuse arrays that are not masks of one raster.
-
-    Args:
-        **masks: arrays by the name that errors call them.
-
-    Raises:
-        ValueError: the shapes differ, or a value is none of 0, 1 and 255 (a probability, say).
-    """
+    """Raise ValueError unless arrays, given by name, have one shape and hold 0, 1 and 255 only."""
     if len({mask.shape for mask in masks.values()}) > 1:
         shapes = ", ".join(f"{name} {mask.shape}" for name, mask in masks.items())
         raise ValueError(f"masks must have one shape; got {shapes}")
@@ -143,14 +127,7 @@ def threshold_mask(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RelaxedCounts(_Added):
-    """Pixels that have a counterpart within the buffer, and all of them.
-
-    Attributes:
-        true_found: true target pixels with predicted target within the buffer.
-        true_total: true target pixels.
-        predicted_right: predicted target pixels with true target within the buffer.
-        predicted_total: predicted target pixels.
-    """
+    """Target pixels of both sides: those with a counterpart within the buffer, and all."""
 
     true_found: int = 0
     true_total: int = 0
@@ -195,8 +172,7 @@ def count_relaxed(
     Args:
         truth: ``(height, width)`` uint8 mask of 0, 1 and 255 (void); may be empty.
         prediction: mask of 0 and 1, or 255 where nothing was predicted; same shape.
-        buffer_px: pixels, 0 or more, up to which two pixels match: the Euclidean distance of
-            their centres, inclusive.
+        buffer_px: Euclidean distance of two pixels' centres up to which they match, 0 or more.
         label: the truth as it was before void was put in, of 0, 1 and 255 where it has no data
             itself; same shape. None for ``truth``.
 
@@ -217,21 +193,14 @@ def count_relaxed(
 
 
 def near(target: np.ndarray, buffer_px: int) -> np.ndarray:
-    """Return where target lies within a distance.
+    """Return which pixels have target within ``buffer_px``, Euclidean and inclusive.
+
+    Both arrays are ``(height, width)`` bool; outside of them there is no target. Another shape or
+    a negative buffer raises ValueError.
 
     Target is dilated with the disc of that radius, row by row of the disc, which rounds no
     distance. Time grows with the radius, not with its square; a distance transform takes 75 times
     as long, and calls every pixel of an empty mask near.
-
-    Args:
-        target: ``(height, width)`` bool; may be empty.
-        buffer_px: pixels, 0 or more; Euclidean, inclusive.
-
-    Returns:
-        ``(height, width)`` bool. Nothing lies outside the array.
-
-    Raises:
-        ValueError: not two-dimensional, or a negative buffer.
     """
     if target.ndim != 2 or buffer_px < 0:
         raise ValueError(
@@ -259,9 +228,9 @@ class PatchCounts(_Added):
     """What the patches with target hold together.
 
     Attributes:
-        kept: patches with more than a share of target.
-        patches: all patches that hold a valid pixel.
-        counts: the confusion matrix over the kept ones, mirrored pixels counted again.
+        kept: how many have more than a share of target.
+        patches: how many hold a valid pixel.
+        counts: of the kept ones; mirrored pixels count again.
     """
 
     kept: int = 0
@@ -270,13 +239,11 @@ class PatchCounts(_Added):
 
 
 def weights(length: int, patch: int = PATCH) -> np.ndarray:
-    """Return how often each pixel of one axis counts in each patch: int64 of 0, 1 and 2.
+    """Return how often each pixel of an axis counts in each patch: ``(patches, length)`` int64.
 
     An axis longer than a patch is padded to whole patches by its mirror image on both sides (by
-    one pixel more at the end, where the padding is odd); a shorter one is one patch as it is.
-
-    Returns:
-        ``(patches, length)``.
+    one pixel more at the end, where the padding is odd), so that pixels near its ends count
+    twice; a shorter one is one patch as it is.
     """
     padding = -length % patch if length > patch else 0
     # Up to 511 pixels on an axis of 513 or more: mirrored once is enough.
@@ -296,12 +263,9 @@ class PatchGrid:
         self._sums = np.zeros((4, len(self._rows), len(self._columns)), np.int64)
 
     def add(self, row: int, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Count a strip.
+        """Count a strip, whose first row is ``row`` of the scene.
 
-        Args:
-            row: of the scene, the strip's first.
-            truth: ``(rows, width)`` uint8 mask of 0, 1 and 255 (void).
-            prediction: mask of the same shape and values.
+        Truth and prediction are ``(rows, width)`` uint8 masks of 0, 1 and 255 (void).
         """
         valid = (truth != VOID) & (prediction != VOID)
         true, found = valid & (truth == 1), valid & (prediction == 1)
@@ -315,11 +279,9 @@ class PatchGrid:
             self._sums += by_column[:, None, :] * weight[None, :, start, None]
 
     def counts(self, share: float = SHARE) -> PatchCounts:
-        """Return the patches with more than a share of target among their valid pixels.
+        """Add up the patches with more than ``share``, 0..1, of target among their valid pixels.
 
-        Args:
-            share: 0..1; patches that have exactly it are left out. Patches without a valid pixel
-                always are.
+        Patches without a valid pixel are always left out.
         """
         valid, true = self._sums[:2]
         kept = true / np.maximum(valid, 1) > share
@@ -335,11 +297,8 @@ class PatchGrid:
 class Difference:
     """The second minus the first, of one metric from counts added over all scenes.
 
-    Attributes:
-        value: the difference, -1..1.
-        low: lower end of the interval; None with fewer than two scenes.
-        high: upper end of it; None likewise.
-        number: how many scenes were drawn from, those with a valid pixel.
+    ``value`` lies in -1..1, ``low`` and ``high`` are the ends of its interval, None with fewer
+    than two scenes, and ``number`` is how many scenes with a valid pixel were drawn from.
     """
 
     value: float
@@ -364,23 +323,13 @@ class Difference:
 
 
 def paired_difference(
-    first: Sequence[Counts],
-    second: Sequence[Counts],
-    metric: str = "iou",
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    first: Sequence[Counts], second: Sequence[Counts], metric: str = "iou"
 ) -> Difference:
     """Return the difference of a pooled metric, with its bootstrap interval of 95 % over scenes.
 
-    Args:
-        first: counts of each scene by one mask or run.
-        second: counts of the same scenes, in the same order, by the other.
-        metric: one of ``METRICS``, as ``ratios`` defines it for empty scenes too.
-        resamples: how often scenes are drawn.
-        seed: of the draws; the same seed gives the same interval.
-
-    Returns:
-        Second minus first. Scenes without a valid pixel in both are left out.
+    ``first`` and ``second`` are counts of the same scenes, in the same order, by two masks or
+    runs; ``metric`` is one of ``METRICS``. Scenes without a valid pixel in both are left out.
+    Scenes are drawn ``RESAMPLES`` times from ``SEED``: the same counts give the same interval.
 
     Raises:
         ValueError: another number of scenes on one side, or an unknown metric.
@@ -405,9 +354,9 @@ def paired_difference(
         return Difference(value, None, None, number)
     # scipy.stats.bootstrap has the same ends, but takes up to three times as long and draws
     # other scenes than the tables in results/ were made of.
-    generator, equal = np.random.default_rng(seed), np.full(number, 1 / number)
+    generator, equal = np.random.default_rng(SEED), np.full(number, 1 / number)
     step = max(1, _CHUNK_ELEMENTS // number)
-    sizes = [min(step, resamples - begin) for begin in range(0, resamples, step)]
+    sizes = [min(step, RESAMPLES - begin) for begin in range(0, RESAMPLES, step)]
     drawn = [difference(generator.multinomial(number, equal, size)) for size in sizes]
     low, high = np.quantile(np.concatenate(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(value, float(low), float(high), number)

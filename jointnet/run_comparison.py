@@ -34,8 +34,6 @@ class RunRecord:
     """What a run folder says of itself.
 
     Attributes:
-        name: what tables call it.
-        path: the folder.
         settings: its ``config.json``, flat, by dotted name.
         measured: the file that the metrics are from, ``evaluation.json`` or, without one,
             ``metrics.json``; None for a run that has not been measured yet.
@@ -81,11 +79,8 @@ def is_run(path: Path) -> bool:
 def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[str, str]]:
     """Read the run folders among paths, such as a shell makes of ``results/*``.
 
-    Returns:
-        The runs in the order given, each once, and why others were skipped, by name.
-
-    Raises:
-        RunError: none of them is a run that can be read.
+    Returns the runs in the order given, each once, and why others were skipped, by name. If none
+    is a run that can be read, RunError is raised.
     """
     paths = list({path.resolve(): path for path in paths}.values())
     runs, skipped = [], {}
@@ -106,11 +101,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[str, str]]:
 
 
 def read_run(folder: Path, name: str | None = None) -> RunRecord:
-    """Read what a run folder says of itself; the network is not built.
-
-    Raises:
-        RunError: a file of it is damaged, or not what a training command writes.
-    """
+    """Read what a run folder says of itself; a damaged one raises RunError."""
     config = _json(folder / "config.json")
     if not isinstance(config.get("network"), dict):
         raise RunError(f"{folder / 'config.json'} names no network")
@@ -174,19 +165,11 @@ def flatten(settings: dict, prefix: str = "") -> dict[str, Any]:
 def compare_runs(
     paths: Sequence[Path], output: Path | None = None, overwrite: bool = False
 ) -> dict:
-    """List runs side by side, and write ``comparison.json`` and ``comparison.csv``.
+    """List runs side by side, and write ``comparison.json`` and ``comparison.csv`` into a folder.
 
-    Args:
-        paths: run folders; whatever else is among them is skipped.
-        output: folder of the files; None to write nothing.
-        overwrite: replace files that exist.
-
-    Returns:
-        What the JSON holds, see ``describe_runs``.
-
-    Raises:
-        RunError: none of the paths is a run that can be read.
-        OutputError: a file exists or cannot be written.
+    ``read_runs`` says which paths there can be. Without ``output`` nothing is written; a file that
+    exists or cannot be written raises OutputError. Returns what the JSON holds, see
+    ``describe_runs``.
     """
     refuse_tables(output, "comparison", overwrite)
     content = describe_runs(*read_runs(paths))
@@ -204,10 +187,9 @@ def compare_runs(
 def describe_runs(runs: Sequence[RunRecord], skipped: dict[str, str] | None = None) -> dict:
     """Return the content of ``comparison.json`` of runs.
 
-    Returns:
-        ``runs``, each with its path, class of network, parameters, steps, epochs, the file its
-        metrics are from and these (``results``); ``differing`` settings, with the value of each
-        run by name; ``differences`` and ``not_compared`` (``run_differences``); and ``skipped``.
+    That is ``runs``, each with its path, class of network, parameters, steps, epochs, the file its
+    metrics are from and these (``results``); ``differing`` settings, with the value of each run by
+    name; ``differences`` and ``not_compared`` (``run_differences``); and ``skipped``.
     """
     differences, others = run_differences(runs)
     names = [run.name for run in runs]
@@ -238,8 +220,8 @@ def describe_runs(runs: Sequence[RunRecord], skipped: dict[str, str] | None = No
 def differing(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Return the settings that differ between runs, each with the runs' values.
 
-    A setting that a run does not have counts as none: configurations written before there was such
-    a setting do not differ from those that leave it at none.
+    A setting that a run does not have counts as none: older runs do not differ from those that
+    leave a newer setting at none.
     """
     keys = dict.fromkeys(key for run in runs for key in run.settings if key not in _REDUNDANT)
     values = {key: [run.settings.get(key) for run in runs] for key in keys}
@@ -249,13 +231,12 @@ def differing(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
 def run_differences(runs: Sequence[RunRecord]) -> tuple[list[dict], list[str]]:
     """Return differences of pooled metrics of all pairs that were measured on the same ground.
 
-    Drawn are scenes, or places where one of the two keeps no counts of single scenes. They are
-    the same where names and target pixels of the truth agree; pixels that are void may differ.
+    The bootstrap draws scenes, or places if one of the two keeps no counts of single scenes. They
+    are the same where names and target pixels of the truth agree; void pixels may differ.
 
     Returns:
-        Rows with ``first``, ``second``, ``threshold``, ``metric``, ``unit`` (what is drawn) and
-        the ``metrics.Difference`` of the second minus the first; and sentences on pairs
-        that cannot be compared.
+        Rows as ``difference_rows`` makes them, with ``first``, ``second`` and ``threshold``; and
+        sentences on pairs that cannot be compared.
     """
     rows, others, apart = [], [], 0
     for first, second in itertools.combinations([run for run in runs if run.summary], 2):
@@ -289,7 +270,7 @@ def _truths(counted: CountsByName, threshold: float | None) -> dict[str, int] | 
 def difference_rows(
     head: dict, unit: str, first: Sequence[Counts], second: Sequence[Counts]
 ) -> list[dict]:
-    """Return a row for each metric: ``head``, ``metric``, ``unit`` and the difference."""
+    """Return a row per metric: ``head``, ``metric``, ``unit`` (what is drawn), and difference."""
     return [
         {**head, "metric": metric, "unit": unit}
         | paired_difference(first, second, metric).described()
@@ -407,7 +388,7 @@ def setting(value: Any) -> str:
 
 
 def differences_text(differences: Sequence[dict]) -> str:
-    """Return the rows of IoU as a table, with intervals and what they allow to say; "" without.
+    """Return the rows of IoU as a table, with intervals and verdicts; "" if there are none.
 
     The other metrics are in JSON and CSV; F1 goes up and down with IoU.
     """

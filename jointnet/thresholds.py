@@ -30,9 +30,8 @@ class ProbabilityHistogram:
         """Count pixels.
 
         Args:
-            truth: mask of 0, 1 and 255 (void), any shape.
-            probabilities: float of the same shape, 0..1, NaN where there is none; pixels that are
-                void in either are not counted.
+            truth: mask of 0, 1 and 255 (not counted), any shape.
+            probabilities: float of the same shape, 0..1, NaN (not counted) where there is none.
 
         Raises:
             ValueError: the shapes differ, or a probability outside of 0..1.
@@ -71,10 +70,9 @@ class ProbabilityHistogram:
     def curve(self) -> dict[str, np.ndarray]:
         """Return the metrics of the target at every threshold.
 
-        Returns:
-            ``threshold``, ``k / 65536`` for k from 0 to 65,536, float64; of the pixels that have
-            at least that probability ``true_positive`` and ``false_positive``, int64; and the
-            ``metrics.ratios`` of these, float64.
+        These are ``threshold``, ``k / 65536`` for k from 0 to 65,536, float64; the int64 counts
+        ``true_positive`` and ``false_positive`` of the pixels that reach it; and the
+        ``metrics.ratios`` of these, float64.
         """
         # From the right: what reaches a threshold reaches all below.
         false, true = np.cumsum(self._counts[:, ::-1], axis=1)[:, ::-1]
@@ -127,14 +125,13 @@ class ProbabilityHistogram:
     def describe(self, pooled: Sequence[tuple[float | None, Counts]]) -> dict:
         """Return what ``evaluation.json`` keeps of all thresholds.
 
-        Args:
-            pooled: thresholds of interest, each with the counts at exactly that threshold over the
-                same pixels; None for the threshold of finished masks, which is not known.
+        ``pooled`` are thresholds of interest, each with the counts at exactly that threshold over
+        the same pixels; None is the unknown threshold of finished masks.
 
         Returns:
-            ``best``, see there; ``cost``, of each of ``pooled`` its ``threshold``, its ``iou`` and
-            the ``iou_lost`` against the best; ``curve``, every 1024th point of the curve; and
-            ``calibration``, see there.
+            ``best`` and ``calibration``, as the methods give them; ``cost``, of each of ``pooled``
+            its ``threshold``, its ``iou`` and the ``iou_lost`` against the best; and ``curve``,
+            every 1024th point of the curve.
         """
         best, curve = self.best(), self.curve()
         names = ("threshold", "precision", "recall", "iou")
