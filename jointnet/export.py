@@ -130,10 +130,7 @@ FORMATS = {
 
 
 def require(name: str) -> None:
-    """Raise if a format cannot be written and checked here.
-
-    Args:
-        name: one of ``FORMATS``.
+    """Check that one of ``FORMATS`` can be written and tried here.
 
     Raises:
         JointNetError: a package is missing, or Keras runs on another backend than TensorFlow.
@@ -248,14 +245,9 @@ PREDICTORS: dict[str, Callable[[Path], Engine]] = {
 def greatest_difference(run: Run, name: str, path: Path, patch: np.ndarray) -> float:
     """Return by how much the probabilities of an exported network differ from Keras' at most.
 
-    Both predict a patch, then half of it in a batch of two, so that every free axis changes.
-
-    Args:
-        run: the network that was exported.
-        name: one of ``FORMATS``.
-        path: what was exported.
-        patch: ``(height, width, bands)`` raw pixels in the run's dtype, of a size that the
-            network takes.
+    Both predict a patch, then half of it in a batch of two, so that every free axis changes. The
+    patch is ``(height, width, bands)`` raw pixels in the run's dtype, of a size that the network
+    takes; ``name`` is one of ``FORMATS``.
 
     Raises:
         JointNetError: the exported network gives another shape or dtype, or values that are not
@@ -280,10 +272,9 @@ def greatest_difference(run: Run, name: str, path: Path, patch: np.ndarray) -> f
 
 
 def sample_patch(run: Run) -> np.ndarray:
-    """Return a patch of a generated scene, with the mean and deviation of a network's bands.
+    """Return a generated patch with the mean and deviation of a network's bands.
 
-    Returns:
-        ``(window, window, bands)`` in the run's dtype.
+    It is ``(window, window, bands)`` in the run's dtype.
     """
     from preprocessing.sample_scenes import SMALLEST, render_scene
 

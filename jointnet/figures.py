@@ -12,7 +12,7 @@ import numpy as np
 
 from jointnet.inspection import GradCam, Observation
 from preprocessing.augmentation import Augmentation, Draws
-from preprocessing.image_operations import BACKGROUND, ERROR_COLOURS, error_classes, stretch
+from preprocessing.image_operations import BACKGROUND, ERROR_COLOURS, error_classes, scale, stretch
 from preprocessing.tiling import VOID
 
 # On a contact sheet: the target's outline, and void's hatching with its period in pixels.
@@ -49,9 +49,9 @@ def draw_curves(history: list[dict], path: Path) -> None:
     for name, label in (("loss", "training"), ("validation_loss", "validation")):
         losses.plot(epochs, [record[name] for record in history], label=label)
     losses.set(xlabel="epoch", ylabel="loss")
-    for name in ("iou", "precision", "recall"):
+    for name in _CURVES:
         values = [record[f"validation_{name}"] for record in history]
-        scores.plot(epochs, values, label=name if name != "iou" else "IoU")
+        scores.plot(epochs, values, label=name.replace("iou", "IoU"))
     scores.set(xlabel="epoch", ylabel="validation, pooled", ylim=(0, 1))
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
@@ -60,15 +60,11 @@ def draw_curves(history: list[dict], path: Path) -> None:
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Return the image in grey, tinted where the prediction is right or wrong about a target.
+    """Return an image in grey, tinted where the prediction is right or wrong about a target.
 
-    Args:
-        image: ``(height, width, bands)`` of any dtype.
-        truth: ``(height, width)`` uint8 of 0, 1 and 255.
-        prediction: the same.
-
-    Returns:
-        ``(height, width, 3)`` uint8: green found, orange false alarm, blue missed.
+    The image is ``(height, width, bands)`` of any dtype, both masks are ``(height, width)`` uint8
+    of 0, 1 and 255. The result is ``(height, width, 3)`` uint8: green found, orange false alarm,
+    blue missed.
     """
     tinted = np.repeat(displayable(image).mean(axis=2, keepdims=True), 3, axis=2)
     classes = error_classes(truth, prediction)
@@ -82,13 +78,24 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 def displayable(image: np.ndarray) -> np.ndarray:
     """Return three bands of uint8 for the screen; other depths are stretched from 2 to 98 %.
 
-    Args:
-        image: ``(height, width, bands)``; fewer than three bands are shown as grey.
+    The image is ``(height, width, bands)``; fewer than three bands are shown as grey.
     """
     shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     if shown.dtype == np.uint8:
         return shown
     return stretch(shown, np.isfinite(shown)).astype(np.uint8)
+
+
+def display_like(sample: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a ``displayable`` that stretches every image as it would the sample.
+
+    The sample is ``(..., bands)``, such as some pixels of a scene.
+    """
+    if sample.dtype == np.uint8:
+        return displayable
+    finite = sample[..., :3][np.isfinite(sample[..., :3])]
+    low, high = np.percentile(finite, (2, 98)) if finite.size else (0, 1)
+    return lambda image: displayable(scale(image, low, high).astype(np.uint8))
 
 
 def draw_scene(
@@ -129,15 +136,8 @@ def draw_augmentations(
 
     The first panel is the patch as it is. Then comes each change that is on, alone and at an
     extreme, then samples as training sees them. The target is outlined yellow, void hatched
-    purple.
-
-    Args:
-        image: ``(height, width, bands)`` raw pixels, not empty.
-        mask: ``(height, width)`` uint8 of 0, 1 and 255.
-        augmentation: what is shown.
-        path: the file to write; missing folders are made.
-        seed: of everything random.
-        samples: how many samples.
+    purple. The image is ``(height, width, bands)`` raw pixels, not empty; the mask ``(height,
+    width)`` uint8 of 0, 1 and 255. Missing folders are made.
 
     Raises:
         JointNetError: image and mask do not fit each other or the augmentation.
@@ -160,21 +160,13 @@ def draw_augmentations(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
+    # One stretch for all, so that changes of light show.
+    show = display_like(image)
     for axes, (title, (changed, moved)) in zip(panels, shown.items(), strict=False):
-        axes.imshow(_labelled(_displayable_as(image, changed), moved))
+        axes.imshow(_labelled(show(changed), moved))
         axes.set_title(title, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI)
-
-
-def _displayable_as(reference: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Return ``displayable``, stretched as the reference is, so that changes of light show."""
-    if image.dtype == np.uint8:
-        return displayable(image)
-    both = np.concatenate([reference, image])[..., :3]
-    valid = np.isfinite(both)
-    valid[len(reference) :] = False
-    return displayable(stretch(both, valid)[len(reference) :].astype(np.uint8))
 
 
 def _labelled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -203,8 +195,7 @@ def draw_filters(kernels: np.ndarray, title: str, path: Path) -> None:
     above it.
     """
     pictures = kernels[:, :, :3] if kernels.shape[2] >= 3 else kernels[:, :, [0, 0, 0]]
-    rows, columns = _grid(kernels.shape[3], 8)
-    figure, panels = _panels(rows, columns, 1.05, title)
+    figure, panels = _panels(kernels.shape[3], 1.05, title)
     for number, axes in enumerate(panels[: kernels.shape[3]]):
         kernel = pictures[..., number]
         largest = float(np.abs(kernel).max()) or 1.0
@@ -220,8 +211,7 @@ def draw_feature_maps(activations: np.ndarray, title: str, path: Path, most: int
     least to its own largest value; number and mean stand above it.
     """
     order = np.argsort(-np.abs(activations).mean(axis=(0, 1)), kind="stable")[:most]
-    rows, columns = _grid(len(order), 8)
-    figure, panels = _panels(rows, columns, 1.5, title)
+    figure, panels = _panels(len(order), 1.5, title)
     for axes, channel in zip(panels, order, strict=False):
         shown = activations[..., channel]
         # A constant channel has no range of its own; it gets the lowest colour.
@@ -242,14 +232,8 @@ def draw_grad_cam(
 ) -> None:
     """Draw an image, Grad-CAM over it, Grad-CAM alone and the probabilities, as PNG.
 
-    Args:
-        image: ``(height, width, bands)`` raw pixels.
-        valid: ``(height, width)`` bool; void is drawn grey.
-        seen: what the network gave.
-        cam: of the same image.
-        threshold: probability that is outlined.
-        title: lines above the panels.
-        path: the file to write.
+    The image is ``(height, width, bands)`` raw pixels, ``valid`` ``(height, width)`` bool; void is
+    drawn grey. Probabilities are outlined at the threshold.
     """
     picture = displayable(image).astype(np.float32) / 255
     picture[~valid] = 0.5
@@ -291,13 +275,10 @@ def _figure(width: float, height: float, layout: str | None = "constrained") -> 
     return Figure(figsize=(width, height), layout=layout)
 
 
-def _grid(number: int, columns: int) -> tuple[int, int]:
-    columns = min(number, columns)
-    return -(-number // columns), columns
-
-
-def _panels(rows: int, columns: int, side: float, title: str) -> tuple[Any, np.ndarray]:
-    """Return a figure of square panels of so many inches, each with room for a line above it."""
+def _panels(number: int, side: float, title: str) -> tuple[Any, np.ndarray]:
+    """Return a figure of square panels of ``side`` inches, each with room for a line above it."""
+    columns = min(number, 8)
+    rows = -(-number // columns)
     line, head = 0.2, 0.35
     width, height = max(columns * side, 8.4), rows * (side + line) + head
     # Sizes are known: a layout that finds them itself takes half as long again for 64 panels.
@@ -317,9 +298,8 @@ def _panels(rows: int, columns: int, side: float, title: str) -> tuple[Any, np.n
 def threshold_charts(described: dict, pooled: Sequence[dict] = ()) -> list[str]:
     """Return charts of a report: metrics over the threshold, precision over recall, reliability.
 
-    Args:
-        described: ``thresholds`` of ``evaluation.describe_evaluation``.
-        pooled: overall rows of ``summary`` of the same, which are marked.
+    ``described`` is ``thresholds`` of ``evaluation.describe_evaluation``; ``pooled`` are overall
+    rows of its ``summary``, which are marked.
     """
     curve, best, bins = described["curve"], described["best"], described["calibration"]["bins"]
     named = [cost for cost in described["cost"] if cost["threshold"] is not None]
@@ -383,9 +363,8 @@ def threshold_charts(described: dict, pooled: Sequence[dict] = ()) -> list[str]:
 def training_charts(history: Sequence[dict[str, float]], best_epoch: int | None) -> list[str]:
     """Return charts of a report: loss and validation metrics over the epochs.
 
-    Args:
-        history: rows of ``history.csv``, at least one.
-        best_epoch: whose weights were kept; None if unknown.
+    The history has the rows of ``history.csv``, at least one; the weights of the best epoch, None
+    if unknown, were kept.
     """
 
     def chart(
@@ -414,8 +393,7 @@ def training_charts(history: Sequence[dict[str, float]], best_epoch: int | None)
 def coverage_chart(coverage: np.ndarray) -> str:
     """Return a chart of a report: how much of windows the masks cover.
 
-    Args:
-        coverage: ``(windows, 2)`` of ``preprocessing.pictures.window_shares``, at least one.
+    The coverage is ``(windows, 2)`` of ``preprocessing.pictures.window_shares``, not empty.
     """
     from preprocessing.pictures import COVERAGE_WINDOW
 

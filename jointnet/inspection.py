@@ -124,11 +124,10 @@ def channels_of(model: keras.Model) -> dict[str, int]:
 
 
 def first_filters(model: keras.Model) -> tuple[str, np.ndarray]:
-    """Return the kernels of the first convolution that sees more than one pixel.
+    """Return name and kernels of the first convolution that sees more than one pixel.
 
-    Returns:
-        The layer's name, and ``(rows, columns, bands, filters)`` float32, bands in the order of
-        the network's input.
+    The kernels are ``(rows, columns, bands, filters)`` float32, bands in the order of the
+    network's input.
 
     Raises:
         RunError: the network has no such layer.
@@ -141,12 +140,10 @@ def first_filters(model: keras.Model) -> tuple[str, np.ndarray]:
 
 
 def observe(model: keras.Model, image: np.ndarray, layer: str) -> Observation:
-    """Feed a network one image, and keep the activations of a layer.
+    """Feed a network one image, and keep the activations of one of its ``named_layers``.
 
-    Args:
-        model: ends with a layer ``logits`` and a sigmoid, as all networks of this project do.
-        image: ``(height, width, bands)`` raw pixels of a size that the network takes.
-        layer: one of ``named_layers``.
+    The network ends with a layer ``logits`` and a sigmoid, as all of this project do. The image is
+    ``(height, width, bands)`` raw pixels of a size that the network takes.
 
     Raises:
         RunError: no such layer.
@@ -170,12 +167,8 @@ def grad_cam(
     Dibrov and Myers 2020, "Towards Interpretable Semantic Segmentation via Gradient-weighted
     Class Activation Mapping").
 
-    Args:
-        model: as in ``observe``.
-        image: ``(height, width, bands)`` raw pixels.
-        layer: one of ``named_layers``.
-        pixels: ``(height, width)`` bool, those whose logits are added; None for all. The map is 0
-            if none are.
+    Network, image and layer are as in ``observe``. ``pixels``, ``(height, width)`` bool, are those
+    whose logits are added, all by default; the map is 0 if none are.
 
     Raises:
         RunError: no such layer, or a backend that is neither TensorFlow nor JAX.

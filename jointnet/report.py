@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,14 +16,13 @@ from jointnet.evaluation import (
     evaluate_run,
     evaluation_notes,
 )
-from jointnet.figures import displayable
+from jointnet.figures import display_like
 from jointnet.mask_evaluation import MaskMeasures, evaluate_masks, mask_scenes, open_mask
 from jointnet.metrics import threshold_mask
 from jointnet.report_page import SCRIPT, Origin, ReportScene, write_page
 from jointnet.runs import WEIGHTS, Run, environment
 from jointnet.thresholds import ProbabilityHistogram
 from preprocessing.errors import DatasetError, RasterError, listed
-from preprocessing.image_operations import scale
 from preprocessing.output_files import hash_file, replacing_folder, write_json
 from preprocessing.scenes import Scene, images_in
 from preprocessing.tiling import VOID, Window
@@ -39,8 +37,8 @@ Strips = Callable[[], "Iterator[Strip]"]
 
 THREADS = 2
 SCENES_LISTED = 40
-# Every so many rows and columns of an image of more than 8 bits decide how it is stretched.
-_SAMPLED = 8
+# Every eighth row and column of an image of more than 8 bits decide how it is stretched.
+_SAMPLED = (slice(None, None, 8),) * 2
 _HELD_BACK = (
     "these scenes were held back from training; image and label of each have the SHA-256 that the "
     "training wrote down"
@@ -61,12 +59,7 @@ def report_run(
 
     It counts at 0.5 and at the run's own threshold, which the pictures show. The other arguments
     are those of ``jointnet.evaluation.evaluate_run``; ``overwrite`` replaces an older report.
-
-    Returns:
-        The content of ``evaluation.json``.
-
-    Raises:
-        JointNetError: of the kind that says what is wrong.
+    Returns the content of ``evaluation.json``.
     """
     shown = run.config["threshold"]
     histogram = ProbabilityHistogram()
@@ -95,13 +88,7 @@ def report_masks(
 
     With ``images``, a folder of the images that the masks were made of, these lie beneath them.
     The other arguments are those of ``jointnet.mask_evaluation.evaluate_masks``; ``overwrite``
-    replaces an older report.
-
-    Returns:
-        The content of ``evaluation.json``.
-
-    Raises:
-        JointNetError: of the kind that says what is wrong.
+    replaces an older report. Returns the content of ``evaluation.json``.
     """
     from preprocessing.raster_access import raster_info
 
@@ -138,20 +125,15 @@ def _complete(
 
 
 class SceneWriter:
-    """Writes the pictures of scenes in threads; a context manager.
+    """Writes the pictures of scenes to a report's folder, in threads; a context manager.
 
     OpenCV and zlib, which do most of the work, let other threads run meanwhile. ``add`` waits
     while too many scenes are held in memory.
-
-    Args:
-        folder: of the report.
-        threads: how many scenes are written at a time.
     """
 
-    def __init__(self, folder: Path, threads: int = THREADS) -> None:
-        self._folder, self._threads = folder, threads
-        self._pool = ThreadPoolExecutor(threads)
-        self._running: deque[Future] = deque()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(THREADS)
         self._added: list[Future] = []
 
     def __enter__(self) -> Self:
@@ -170,8 +152,8 @@ class SceneWriter:
         """
         from preprocessing.pictures import write_scene_pictures
 
-        while len(self._running) > self._threads:
-            self._running.popleft().result()
+        for earlier in self._added[:-THREADS]:
+            earlier.result()
         place = f"scenes/{len(self._added) + 1}"
 
         def write() -> ReportScene:
@@ -179,9 +161,7 @@ class SceneWriter:
             pictures = write_scene_pictures(folder, info.height, info.width, strips())
             return ReportScene(name, place, info.gsd, pictures)
 
-        future = self._pool.submit(write)
-        self._running.append(future)
-        self._added.append(future)
+        self._added.append(self._pool.submit(write))
 
     def finish(self) -> list[ReportScene]:
         """Wait, and return the scenes in the order in which they were added.
@@ -197,8 +177,7 @@ def predicted_strips(scene: LabelledImage, probabilities: np.ndarray, threshold:
     from preprocessing.pictures import TILE
 
     prediction = threshold_mask(probabilities, threshold)
-    step = (slice(None, None, _SAMPLED),) * 2
-    show = _display(scene.image[step][scene.label[step] != VOID])
+    show = display_like(scene.image[_SAMPLED][scene.label[_SAMPLED] != VOID])
 
     def strips() -> "Iterator[Strip]":
         for row in range(0, len(prediction), TILE):
@@ -209,13 +188,10 @@ def predicted_strips(scene: LabelledImage, probabilities: np.ndarray, threshold:
 
 
 def mask_strips(scene: Scene, align: bool, image: Path | None) -> Strips:
-    """Return the strips of a finished mask, its label and its image.
+    """Return the strips of a finished mask, its label and its image, None for none.
 
-    Args:
-        scene: of ``jointnet.mask_evaluation.mask_scenes``.
-        align: see ``jointnet.mask_evaluation.MaskMeasures``.
-        image: raster of the mask's size; None for none. The strips raise a ``RasterError`` if it
-            has another size.
+    ``align`` is that of ``jointnet.mask_evaluation.MaskMeasures``. The strips raise a
+    ``RasterError`` if the image has another size than the mask.
     """
     from preprocessing.pictures import TILE
     from preprocessing.raster_access import raster_info
@@ -224,9 +200,8 @@ def mask_strips(scene: Scene, align: bool, image: Path | None) -> Strips:
     def strips() -> "Iterator[Strip]":
         with open_mask(scene, align) as files:
             height, width = files.info.height, files.info.width
-            windows = [
-                Window(row, 0, min(TILE, height - row), width) for row in range(0, height, TILE)
-            ]
+            starts = range(0, height, TILE)
+            windows = [Window(row, 0, min(TILE, height - row), width) for row in starts]
             if image is None:
                 for window in windows:
                     yield None, files.read_label(window), files.read_mask(window)
@@ -238,7 +213,7 @@ def mask_strips(scene: Scene, align: bool, image: Path | None) -> Strips:
                         f"{image} has {reader.width} x {reader.height} pixels, its mask "
                         f"{width} x {height}; give the image that the mask was made of"
                     )
-                show = _display(_sample(reader, windows))
+                show = display_like(_sample(reader, windows))
                 for window in windows:
                     pixels, _ = reader.read(window)
                     yield show(pixels), files.read_label(window), files.read_mask(window)
@@ -269,36 +244,15 @@ def _sample(reader: "RasterReader", windows: Sequence[Window]) -> np.ndarray:
     parts = [np.zeros((0, len(reader.bands)), reader.dtype)]
     for window in windows if reader.dtype != "uint8" else ():
         image, valid = reader.read(window)
-        step = (slice(None, None, _SAMPLED),) * 2
-        parts.append(image[step][valid[step]])
+        parts.append(image[_SAMPLED][valid[_SAMPLED]])
     return np.concatenate(parts)
-
-
-def _display(sample: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what turns ``(rows, columns, bands)`` into three bands of uint8.
-
-    Args:
-        sample: ``(pixels, bands)`` of the scene. Depths other than uint8 are stretched from its
-            2nd to its 98th percentile.
-    """
-    if sample.dtype == np.uint8:
-        return displayable
-    finite = sample[..., :3][np.isfinite(sample[..., :3])]
-    low, high = np.percentile(finite, (2, 98)) if finite.size else (0, 1)
-    return lambda pixels: displayable(scale(pixels, low, high).astype(np.uint8))
 
 
 # Where the numbers come from
 
 
 def run_origin(run: Run, scenes: Sequence[str], augment: bool) -> Origin:
-    """Return the origin of a report on a trained network.
-
-    Args:
-        run: the network.
-        scenes: names of its validation scenes.
-        augment: whether windows were predicted in all eight symmetries.
-    """
+    """Return the origin of a report on a trained network; ``scenes`` are names."""
     config = run.config
     data, metrics, made = (
         _json(run.folder / f"{name}.json") for name in ("data", "metrics", "environment")

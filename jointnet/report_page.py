@@ -65,14 +65,7 @@ class ReportScene:
 def write_page(folder: Path, content: dict, scenes: Sequence[ReportScene], origin: Origin) -> None:
     """Write the page of a report beside the pictures of its scenes.
 
-    Args:
-        folder: of the report.
-        content: of ``evaluation.describe_evaluation``.
-        scenes: in the order of ``content["scenes"]``.
-        origin: where the numbers come from.
-
-    Raises:
-        OSError: a file cannot be written.
+    ``content`` is that of ``evaluation.describe_evaluation``; the scenes are in its order.
     """
     (folder / "assets").mkdir(exist_ok=True)
     for name in COPIED:
@@ -271,7 +264,7 @@ def html_table(
     Args:
         head: names of the columns.
         rows: cells, the first of which names the row; a string is a heading of the rows after it.
-        caption: above the table; HTML.
+        caption: HTML.
         style: classes; with "sortable" a click on a column's name sorts the rows.
     """
     parts = []
@@ -359,9 +352,7 @@ def confusion_table(row: dict) -> str:
 def scene_table(rows: Sequence[dict], scenes: Sequence[ReportScene]) -> str:
     """Return the metrics of each scene at one threshold, most wrong pixels first.
 
-    Args:
-        rows: of ``scenes`` in ``describe_evaluation``, at that threshold.
-        scenes: the same in this order.
+    The rows are those of ``describe_evaluation`` at that threshold, the scenes in their order.
     """
     names = [name for name in METRICS if name != "accuracy"]
     lines = []
