@@ -1,7 +1,7 @@
 """Measure speed and memory, and write the tables of ``results/benchmark``."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ def training_rows(asked: Asked) -> list[dict]:
 def _training_row(repeats: int, **setting: Any) -> dict:
     """Measure one setting at two sizes; memory per pixel is what the larger takes more."""
     # In the order of the table's lines.
-    defaults = {"network": None, "precision": None, "rematerialise": None}
-    setting = {**defaults, "xla": None, "batch": 1, "micro_batch": None, **setting}
+    order = ("network", "precision", "rematerialise", "xla", "batch", "micro_batch")
+    setting = {**dict.fromkeys(order), "batch": 1, **setting}
     at_once = setting["micro_batch"] or setting["batch"]
     few = 1 if setting["batch"] > 1 else repeats
     large = measure(f"{TRAINING}:training", **setting, crop=512, repeats=few)
@@ -116,11 +116,6 @@ def windows_rows(asked: Asked) -> list[dict]:
     ]
     tried.append({"window": side, "overlap": overlap, "augment": True, "shift": False})
     return [_on_scenes("windows", asked, **one) for one in tried]
-
-
-def mosaic_rows(asked: Asked) -> list[dict]:
-    """Measure the tiles of one town as one raster, and alone."""
-    return [_on_scenes("mosaic", asked)]
 
 
 def _on_scenes(name: str, asked: Asked, **arguments: Any) -> dict:
@@ -181,7 +176,7 @@ PARTS = {
         needs_data=True,
     ),
     "mosaic": Part(
-        mosaic_rows,
+        lambda asked: [_on_scenes("mosaic", asked)],
         "none stated; no footprint is cut at the border of a tile",
         ("model", "precision"),
         needs_data=True,
@@ -199,27 +194,22 @@ def stem(part: str, asked: Asked) -> str:
 
 def as_markdown(part: str, content: dict) -> str:
     """Return the table of one part, with the machine and the command."""
-    return "\n".join(_lines(part, content["rows"], content["machine"])) + "\n"
-
-
-def _lines(part: str, rows: list[dict], machine: dict) -> Iterator[str]:
+    rows, machine = content["rows"], content["machine"]
     versions, backend = machine["packages"], machine["backend"]
-    yield f"# {part}"
-    yield ""
-    yield (
-        f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}; "
-        f"{backend} {versions.get(backend, '')}, keras {versions['keras']}, "
-        f"python {machine['python']}"
-    )
-    yield ""
-    yield f"`python experiments/{machine['command']}`, commit {machine['commit']}"
-    yield ""
-    yield f"Goal: {PARTS[part].goal}. Times are medians, in seconds."
-    yield ""
-    yield "| | " + " | ".join(str(number) for number in range(1, len(rows) + 1)) + " |"
-    yield "|---|" + "---|" * len(rows)
+    where = f"{machine['processor']}, {machine['cores']} cores, {', '.join(machine['devices'])}"
+    python = f"python {machine['python']}"
+    lines = [
+        f"# {part}",
+        f"{where}; {backend} {versions.get(backend, '')}, keras {versions['keras']}, {python}",
+        f"`python experiments/{machine['command']}`, commit {machine['commit']}",
+        f"Goal: {PARTS[part].goal}. Times are medians, in seconds.",
+    ]
+    table = ["| | " + " | ".join(str(number) for number in range(1, len(rows) + 1)) + " |"]
+    table.append("|---|" + "---|" * len(rows))
     for key in (key for key, value in rows[0].items() if not isinstance(value, list)):
-        yield f"| {key.replace('_', ' ')} | " + " | ".join(_cell(row[key]) for row in rows) + " |"
+        cells = " | ".join(_cell(row[key]) for row in rows)
+        table.append(f"| {key.replace('_', ' ')} | {cells} |")
+    return "\n\n".join([*lines, "\n".join(table)]) + "\n"
 
 
 def _cell(value: Any) -> str:

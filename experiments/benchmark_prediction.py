@@ -21,7 +21,9 @@ from jointnet.prediction import Predict, WindowGrid, batch_of, mean_over_symmetr
 from jointnet.raster_prediction import predict_raster
 from jointnet.runs import Run, jit_setting, load_run
 from preprocessing.inria import CITIES, parse_stem, train_folder
+from preprocessing.patches import load_pair
 from preprocessing.raster_writers import write_raster
+from preprocessing.rasters import read_image
 from preprocessing.sample_scenes import render_scene
 from preprocessing.scenes import images_in
 from preprocessing.tiling import VOID
@@ -156,17 +158,11 @@ def _tile(path: Path, rows: int, width: int) -> Path:
 def windows(
     model: str, data: str, precision: str, window: int, overlap: int, augment: bool, shift: bool
 ) -> dict[str, Any]:
-    """Predict the validation scenes of a run with windows of one size and overlap.
+    """Predict the validation scenes of a run, in ``data``, with windows of one size and overlap.
 
-    Args:
-        model: folder of the run.
-        data: folder of the data sets that it was trained on.
-        precision: dtype policy.
-        window: side of a window in pixels.
-        overlap: pixels that neighbours share.
-        augment: take the mean over the eight symmetries of every window.
-        shift: predict a second time on windows that lie half a stride further right and down,
-            and compare where both see the same image.
+    With ``augment`` it takes the mean over the eight symmetries of every window. With ``shift`` it
+    predicts a second time on windows that lie half a stride further right and down, and compares
+    where both see the same image.
 
     Returns:
         Pooled IoU at the run's threshold, windows per scene megapixel, seconds per megapixel and,
@@ -206,8 +202,6 @@ def windows(
 
 def _scenes(run: Run, data: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield image and truth of the validation scenes, void in the truth."""
-    from preprocessing.patches import load_pair
-
     numbers = run.config["recipe"].get("patches", {}).get("band_numbers")
     for scene in scenes_of(run, data):
         image, label, valid, _ = load_pair(scene, run.config["bands"], numbers)
@@ -235,12 +229,8 @@ def mosaic(model: str, data: str, precision: str) -> dict[str, Any]:
     """Predict the tiles of ``TOWN`` as one raster and alone, as ``infer.py`` does, and compare.
 
     At a tile's border the network sees the tile mirrored, in the mosaic the neighbouring tile;
-    and the windows of both lie elsewhere.
-
-    Args:
-        model: folder of the run.
-        data: folder that holds ``aerial_buildings`` (``data`` of the recipe ``open_buildings``).
-        precision: dtype policy.
+    and the windows of both lie elsewhere. ``data`` holds ``aerial_buildings``, the data of the
+    recipe ``open_buildings``.
 
     Returns:
         The share of pixels that are equal, the IoU of both masks, footprints of the mosaic, how
@@ -254,11 +244,11 @@ def mosaic(model: str, data: str, precision: str) -> dict[str, Any]:
     tiles = [image for image in images if parse_stem(image.stem).place == TOWN]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pixels = _joined([_pixels(tile) for tile in tiles])
+        pixels = _joined([read_image(tile)[0] for tile in tiles])
         town = write_raster(folder / "town.tif", pixels)
         whole = predict_raster(run, town, folder)
-        masks = [_pixels(predict_raster(run, tile, folder).outputs[0])[..., 0] for tile in tiles]
-        together, alone = _pixels(whole.outputs[0])[..., 0] > 0, _joined(masks) > 0
+        masks = [_target(predict_raster(run, tile, folder).outputs[0]) for tile in tiles]
+        together, alone = _target(whole.outputs[0]), _joined(masks)
         layer = next(path for path in whole.outputs if path.suffix == ".geojson")
         shapes = geopandas.read_file(layer).geometry.to_numpy()
     height, width = masks[0].shape
@@ -278,11 +268,8 @@ def mosaic(model: str, data: str, precision: str) -> dict[str, Any]:
     }
 
 
-def _pixels(path: Path) -> np.ndarray:
-    import rasterio
-
-    with rasterio.open(path) as file:
-        return file.read().transpose(1, 2, 0)
+def _target(mask: Path) -> np.ndarray:
+    return read_image(mask, band_count=1)[0][..., 0] > 0
 
 
 def _joined(tiles: list[np.ndarray]) -> np.ndarray:

@@ -90,20 +90,11 @@ def training(
     rematerialise: str | None = None,
     xla: bool | None = None,
 ) -> dict[str, Any]:
-    """Measure training steps on a constant batch.
+    """Measure training steps on a constant batch, see ``step_cost``.
 
-    Args:
-        network: one of ``NETWORKS``.
-        precision: dtype policy.
-        crop: side of a patch in pixels.
-        repeats: steps that are timed after the first; may be 0.
-        batch: patches in a batch.
-        micro_batch: patches in memory at a time; None for the batch.
-        rematerialise: see ``TrainingSettings``.
-        xla: whether XLA compiles the step; None for what a training run would do.
-
-    Returns:
-        See ``step_cost``; and ``xla``, whether XLA compiled the step.
+    ``network`` is one of ``NETWORKS``; the settings are those of ``TrainingSettings``. XLA
+    compiles the step if ``xla`` says so, or (None) if it would in a training run; the ``xla``
+    that is returned says whether it did.
     """
     keras.utils.set_random_seed(0)
     settings = TrainingSettings(
@@ -146,8 +137,8 @@ def step_cost(
     Args:
         step: runs one step.
         repeats: steps that are timed after the first; may be 0.
-        batch: patches in a batch.
-        crop: side of a patch in pixels.
+        batch: patches in a batch, of ``crop`` pixels a side.
+        crop: see ``batch``.
         operations: of the convolutions of one forward pass, per pixel.
         peak: returns the operations per second of a large matrix product.
 
