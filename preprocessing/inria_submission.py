@@ -1,6 +1,7 @@
 """Pack masks into the zip file that the Inria contest takes, and check such a file."""
 
 import os
+import shutil
 import zipfile
 import zlib
 from collections import Counter
@@ -53,7 +54,7 @@ class SubmissionCheck(Problems):
         masks: masks that could be read whole.
         size: bytes of the zip file.
         pixels: pixels of these masks.
-        target: those of the target.
+        target: pixels of the target among them.
         problems: one line each; none where the contest can take the file.
     """
 
@@ -67,13 +68,9 @@ class SubmissionCheck(Problems):
 def wanted_tiles(images: Sequence[Path]) -> dict[str, tuple[int, int]]:
     """Return the names of the masks that a submission holds, and height and width of each.
 
-    Args:
-        images: of the test folder; none for the official ones. Where all have names of official
-            tiles, all 180 of these are wanted, those that are not there with 5000 x 5000 pixels.
-            Another folder is another data set, of which each image has a mask.
-
-    Raises:
-        RasterError: an image cannot be opened.
+    Where all test images have names of official tiles, or there are none, all 180 of these are
+    wanted, those that are not there with 5000 x 5000 pixels. Other images are another data set, of
+    which each has a mask. An image that cannot be opened raises RasterError.
     """
     found = {mask_name(image): raster_info(image) for image in images}
     sizes = {name: (info.height, info.width) for name, info in found.items()}
@@ -90,7 +87,7 @@ def mask_name(image: Path) -> str:
 def missing_masks(names: Collection[str], wanted: Collection[str]) -> list[str]:
     """Return a line for each city of the official data set of which masks are missing.
 
-    What is wanted beside the official data set has one line of its own.
+    Masks of other images that are missing share one more line.
     """
     absent = [name for name in wanted if name not in names and name not in OFFICIAL_NAMES]
     there = {*names, *(name for name in OFFICIAL_NAMES if name not in wanted)}
@@ -106,15 +103,8 @@ def missing_masks(names: Collection[str], wanted: Collection[str]) -> list[str]:
 def check_submission(path: str | os.PathLike, wanted: Sizes) -> SubmissionCheck:
     """Read a zip file whole, and say what the contest would stumble over.
 
-    Names (missing, others, twice, in folders), damage, format, bands, bits, compression, size
-    and every value are looked at, in flat memory.
-
-    Args:
-        path: the zip file.
-        wanted: names and sizes of its masks, see ``wanted_tiles``.
-
-    Raises:
-        DatasetError: no such file, or no zip file.
+    Looks, in flat memory, at names (missing, others, twice, in folders), damage, format, bands,
+    bits, compression, size and every value. A path that is no zip file raises DatasetError.
     """
     path = Path(path)
     try:
@@ -239,15 +229,9 @@ def pack_masks(
 ) -> SubmissionCheck:
     """Pack masks into a zip file, which appears once it is complete and checked.
 
-    Pixels are read and written by strips of rows, so memory stays flat.
-
-    Args:
-        masks: the file of each name in the zip file: a label as ``rasters.LabelReader`` takes it,
-            such as the mask of a prediction; void becomes background.
-        path: the zip file to write.
-        wanted: names and sizes, see ``wanted_tiles``; masks may lack some of them.
-        compression: one of ``COMPRESSIONS``.
-        overwrite: replace a zip file that exists.
+    Memory stays flat. ``masks`` are files by their name in the zip file, labels as
+    ``rasters.LabelReader`` takes them; void becomes background. They may lack some of the
+    ``wanted``, see ``wanted_tiles``. ``compression`` is one of ``COMPRESSIONS``.
 
     Returns:
         What the check of the finished file found; its problems are what is missing.
@@ -274,8 +258,7 @@ def pack_masks(
                 entry = zipfile.ZipInfo(name, _TIME)
                 entry.external_attr = 0o644 << 16
                 with open(plain, "rb") as source, archive.open(entry, "w") as to:
-                    while block := source.read(1 << 20):
-                        to.write(block)
+                    shutil.copyfileobj(source, to)
         check = check_submission(draft, {name: wanted[name] for name in masks})
         if check.problems:
             raise OutputError(f"{path}: cannot be written: {check.problems[0]}")
@@ -291,13 +274,9 @@ def _write_plain(source: Path, path: Path, options: dict) -> None:
         if info.georeferenced:
             profile |= {"crs": info.crs, "transform": info.transform}
         target = 1 if options.get("nbits") == 1 else 255
+        profile |= {"driver": "GTiff", "blockysize": _ROWS, **options}
         try:
-            with (
-                gdal_quiet(),
-                rasterio.open(
-                    path, "w", driver="GTiff", blockysize=_ROWS, **profile, **options
-                ) as file,
-            ):
+            with gdal_quiet(), rasterio.open(path, "w", **profile) as file:
                 for window in strips(info.height, info.width, _ROWS):
                     pixels = np.where(label.read(window) == 1, np.uint8(target), np.uint8(0))
                     area = Area(window.column, window.row, window.width, window.height)

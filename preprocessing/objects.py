@@ -27,10 +27,8 @@ class ObjectCounts:
 
     Attributes:
         matched: pairs of a true and a predicted object with an IoU of at least 0.5.
-        true_objects: objects of the truth.
-        predicted_objects: objects of the prediction.
-        true_pixels: pixels of the former.
-        predicted_pixels: pixels of the latter.
+        true_pixels: pixels of the true objects.
+        predicted_pixels: pixels of the predicted objects.
         boundary_intersection: pixels of both boundaries, see ``boundaries``.
         boundary_union: pixels of either boundary.
         boundary_px: width of the boundaries in pixels.
@@ -142,7 +140,6 @@ def count_objects(
     prediction: np.ndarray,
     probabilities: np.ndarray | None = None,
     info: "RasterInfo | None" = None,
-    boundary_px: int = BOUNDARY_PX,
 ) -> ObjectCounts:
     """Match the objects of a prediction with those of the truth.
 
@@ -154,10 +151,6 @@ def count_objects(
         probabilities: ``(height, width)`` float, 0..1, NaN where void: an object's score is
             their mean over its pixels. None for no scores.
         info: of the raster, for distances in metres where it has a place on the ground.
-        boundary_px: width of the boundaries, see ``boundaries``.
-
-    Returns:
-        The counts; zeros where nothing is target or all is void.
 
     Raises:
         ValueError: shapes that differ or are not two-dimensional.
@@ -179,7 +172,7 @@ def count_objects(
         _outlines(mask, labels, numbers)
         for mask, labels, numbers in ((truth, true, pairs[:, 0]), (prediction, found, pairs[:, 1]))
     ]
-    inner, outer = boundaries(truth, prediction, boundary_px)
+    inner, outer = boundaries(truth, prediction, BOUNDARY_PX)
     polis_m = _on_ground(outlines, info)
     return ObjectCounts(
         matched=len(pairs),
@@ -189,7 +182,7 @@ def count_objects(
         predicted_pixels=int(found_areas.sum()),
         boundary_intersection=inner,
         boundary_union=outer,
-        boundary_px=boundary_px,
+        boundary_px=BOUNDARY_PX,
         polis_px=float(polis(*outlines).sum()),
         polis_m=0.0 if polis_m is None else polis_m,
         pairs_on_ground=0 if polis_m is None else len(pairs),
@@ -228,11 +221,8 @@ def match(
     4.1). Only an object whose halves are two objects of the other mask is a tie; the half that
     comes first then gets it.
 
-    Args:
-        true: ``(height, width)`` int32, number of the true object of each pixel, 0 for none.
-        found: the same of the predicted objects.
-        true_areas: ``(numbers,)`` int64, pixels of each; 0 for objects that do not count.
-        found_areas: the same of the predicted objects.
+    ``true`` and ``found`` are ``(height, width)`` int32, the number of each pixel's object, 0 for
+    none. The areas are ``(numbers,)`` int64, the pixels of each, 0 for objects that do not count.
 
     Returns:
         ``(pairs, 2)`` int64 of true and predicted numbers, by descending IoU.
@@ -272,7 +262,7 @@ def _means(
 
 
 def boundaries(truth: np.ndarray, prediction: np.ndarray, width_px: int) -> tuple[int, int]:
-    """Return the pixels of the intersection and of the union of two masks' boundaries.
+    """Return how many pixels the intersection and the union of two masks' boundaries have.
 
     ``Boundary IoU = |(G_d and G) and (P_d and P)| / |(G_d and G) or (P_d and P)|``, where ``G_d``
     are the pixels within a distance d of the contour of G. Source: Cheng, Girshick, Dollar,
@@ -283,10 +273,7 @@ def boundaries(truth: np.ndarray, prediction: np.ndarray, width_px: int) -> tupl
     pixels 141, more than most buildings are wide. Here d is a number of pixels. The edge of void
     is no contour, and pixels that are void in either mask do not count.
 
-    Args:
-        truth: ``(height, width)`` uint8 mask of 0, 1 and 255 (void).
-        prediction: mask of the same shape and values.
-        width_px: d, 1 or more.
+    The masks are ``(height, width)`` uint8 of 0, 1 and 255 (void); ``width_px`` is d, 1 or more.
     """
     import cv2
 
@@ -312,12 +299,8 @@ def polis(true: np.ndarray, found: np.ndarray) -> np.ndarray:
     Building Extraction Evaluation", IEEE GRSL 12(1), equation 3. Outer rings only, as its public
     implementation has it. Outlines of masks have a vertex at every step of their pixels.
 
-    Args:
-        true: object array ``(n,)`` of polygons.
-        found: object array ``(n,)`` of their partners.
-
-    Returns:
-        float64 ``(n,)``.
+    Both are object arrays ``(n,)`` of polygons, in the order of the pairs; the result is float64
+    ``(n,)``.
     """
     import shapely
 
