@@ -59,9 +59,9 @@ def ground_steps(
     if not np.isfinite([longitude, latitude]).all():
         return None
     _, _, steps = _GEOD.inv(longitude[::2], latitude[::2], longitude[1::2], latitude[1::2])
-    along_column, along_row = map(float, steps)
-    good = all(math.isfinite(step) and step > 0 for step in (along_column, along_row))
-    return (along_column, along_row) if good else None
+    from_row, from_column = map(float, steps)
+    good = 0 < from_row < math.inf and 0 < from_column < math.inf
+    return (from_row, from_column) if good else None
 
 
 def mean_step(steps: tuple[float, float]) -> float:
@@ -296,7 +296,7 @@ class Placement:
     def coordinates(self, pixels: np.ndarray) -> np.ndarray:
         """Return x and y in the CRS, or pixels as they are where there is none.
 
-        From ``(n, 2)`` of column and row it makes ``(n, 2)`` float64.
+        Pixels are ``(n, 2)`` of column and row, the result is ``(n, 2)`` float64.
         """
         if self.crs is None:
             return np.asarray(pixels, float)

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,17 +48,13 @@ BLOCK = 256
 def write_raster(
     path: str | os.PathLike, pixels: np.ndarray, rows: int | None = None, **profile: Any
 ) -> Path:
-    """Write a plain GeoTIFF, which replaces an older one once it is complete.
+    """Write a plain GeoTIFF, which replaces an older one once it is complete; return its path.
 
     Args:
         path: the file; missing folders are made.
         pixels: ``(height, width, bands)``, of a dtype that GeoTIFF knows.
-        rows: rows of the raster, down which ``pixels`` are repeated; those of ``pixels`` by
-            default.
+        rows: rows of the raster, down which ``pixels`` are repeated; theirs by default.
         **profile: what else ``rasterio.open`` takes, such as ``crs``, ``transform``, ``compress``.
-
-    Returns:
-        ``path``.
 
     Raises:
         OutputError: the file cannot be written.
@@ -125,12 +120,7 @@ class _Writer(ABC):
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._stack:
             if error is None:
                 with _writing(self.path):
@@ -159,7 +149,6 @@ class _Writer(ABC):
                 f"{pixels.dtype} pixels of shape {pixels.shape} for {window}: "
                 f"{np.dtype(self.dtype).name} of its height and width are needed"
             )
-        self._check(pixels)
         pixels, valid = self._encode(pixels)
         area = _area(window)
         with _writing(self.path):
@@ -173,12 +162,12 @@ class _Writer(ABC):
         self._written.append((window, _check_sum(pixels, valid)))
 
     @abstractmethod
-    def _check(self, pixels: np.ndarray) -> None:
-        """Raise a ValueError for pixels of other values than the writer takes."""
-
-    @abstractmethod
     def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return pixels as they stand on disk and, where a mask says it, which are valid."""
+        """Return pixels as they stand on disk and, where a mask says it, which are valid.
+
+        Raises:
+            ValueError: a value that the writer does not take.
+        """
 
     @property
     def _next_row(self) -> int:
@@ -201,7 +190,6 @@ class _Writer(ABC):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def _lay_out(self, working: Path, final: Path) -> None:
-        """Make a Cloud Optimized GeoTIFF, with overviews of pixels and mask."""
         options = {"BLOCKSIZE": self._block, "OVERVIEW_RESAMPLING": self.resampling.name}
         options |= {"COMPRESS": compression(), "BIGTIFF": "IF_SAFER", "PREDICTOR": self.predictor}
         rasterio.shutil.copy(working, final, driver="COG", **options)
@@ -229,13 +217,8 @@ class MaskWriter(_Writer):
     A context manager. On disk: a Cloud Optimized GeoTIFF, one band of uint8, 0 background and 255
     target, CRS and full affine of the raster it belongs to (rotated and south-up ones too), or its
     ground control points, or its RPCs. Where there is void, and only then, the file has an
-    internal mask, and the pixel value under it is 0. ``read_label`` is the inverse.
-
-    Args:
-        path: the file to write; missing folders are made.
-        like: the raster that the mask belongs to.
-        overwrite: replace an existing file once the new one is complete.
-        tags: names and values kept in the file.
+    internal mask, and the pixel value under it is 0. ``read_label`` is the inverse. Missing folders
+    are made, ``overwrite`` replaces an existing file, and ``tags`` are kept in the file.
 
     Raises:
         OutputError: the file exists and ``overwrite`` is off, it is the raster itself, or it
@@ -251,12 +234,10 @@ class MaskWriter(_Writer):
     # Buildings thinner than a pixel of the overview would come and go with "nearest".
     resampling = Resampling.mode
 
-    def _check(self, pixels: np.ndarray) -> None:
+    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         others = pixels[(pixels > 1) & (pixels != VOID)]
         if others.size:
             raise ValueError(f"mask value {others[0]}: 0 is background, 1 target, 255 void")
-
-    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         return np.where(pixels == 1, np.uint8(255), np.uint8(0)), pixels != VOID
 
 
@@ -274,23 +255,17 @@ class ProbabilityWriter(_Writer):
     predictor = "FLOATING_POINT"
     resampling = Resampling.average
 
-    def _check(self, pixels: np.ndarray) -> None:
+    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if ((pixels < 0) | (pixels > 1)).any():
             raise ValueError("probabilities outside 0 to 1; NaN is void")
-
-    def _encode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         return pixels, None
 
 
 class ErrorMapWriter(ClosedOnExit):
-    """Writes a map of where two masks agree and differ: one band of uint8 with a palette.
+    """Writes a GeoTIFF of where two masks agree and differ: one band of uint8 with a palette.
 
     A context manager. The file is written in place: give a path in a folder that is thrown away
-    where something fails (``output_files.folder_beside``).
-
-    Args:
-        path: the GeoTIFF.
-        like: size and place, by affine, by ground control points, or by neither.
+    where something fails (``output_files.folder_beside``). ``like`` gives size and place.
 
     Raises:
         OutputError: it cannot be written, on opening, writing or closing.
@@ -304,11 +279,7 @@ class ErrorMapWriter(ClosedOnExit):
             self._file.write_colormap(1, ERROR_COLOURS)
 
     def write(self, window: Window, values: np.ndarray) -> None:
-        """Write one window; windows from top to bottom cost least.
-
-        Args:
-            window: inside the raster.
-            values: ``(height, width)`` uint8, of ``image_operations.error_classes``.
+        """Write one window of ``image_operations.error_classes``, uint8; best from top to bottom.
 
         Raises:
             OutputError: disk full.

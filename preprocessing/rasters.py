@@ -231,7 +231,7 @@ def choose_bands(
     Red, green and blue come first, in this order wherever they stand in the file, then the
     others in the file's order. Where they are not all marked, or fewer than three bands are
     wanted, the file's order counts. An alpha band is never taken. Some writers tag any fourth band
-    as alpha, near infrared too: that must be named. Errors begin with ``name``, the file's.
+    as alpha, near infrared too: that must be named. Errors name the file by ``name``.
 
     Returns:
         1-based bands and one sentence about the choice, empty where it is plain red, green and
@@ -251,9 +251,11 @@ def choose_bands(
     if len(colours) < band_count:
         alpha = " beside alpha" if len(colours) < len(interpretations) else ""
         found = f"{len(colours)} band{'s'[: len(colours) != 1]}{alpha}"
-        repeat = ",".join([str(colours[0])] * band_count) if len(colours) == 1 else ""
-        remedy = f"`--bands {repeat}` repeats the one there is" if repeat else "use another raster"
-        if not repeat and len(colours) + 1 == band_count <= len(interpretations):
+        remedy = "use another raster"
+        if len(colours) == 1:
+            repeated = ",".join([str(colours[0])] * band_count)
+            remedy = f"`--bands {repeated}` repeats the one there is"
+        elif len(colours) + 1 == band_count <= len(interpretations):
             named = rgb if len(rgb) == len(colours) else colours
             named = [*named, interpretations.index(ColorInterp.alpha) + 1]
             remedy = (
@@ -274,7 +276,7 @@ def choose_bands(
 def named_bands(
     bands: Sequence[int], available: int, band_count: int, name: str
 ) -> tuple[int, ...]:
-    """Check bands that the user names against the ``available`` ones and the model's number.
+    """Check that the user names as many bands as the model takes, of the ``available`` ones.
 
     Raises:
         RasterError: another number of bands than needed, or one that is not there.
