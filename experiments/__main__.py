@@ -4,7 +4,7 @@ import importlib
 
 import click
 
-from experiments.options import OneLineErrors
+from experiments.options import Command
 
 SUBCOMMANDS = {
     "infer": "Find buildings or roads in rasters, and write masks and vector layers.",
@@ -22,7 +22,7 @@ SUBCOMMANDS = {
 }
 
 
-class Subcommands(OneLineErrors, click.Group):
+class Subcommands(Command, click.Group):
     """Scripts by name; each is imported only when it is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:

@@ -50,13 +50,13 @@ def main(
 
     Masks pair by file name, with or without _output, and must lie on one grid. Grey ones, such as
     JPEGs, are thresholded at 128, and the command says so. Pixels that are void in any of them
-    count nowhere. Printed are: how far each pair agrees; with a truth IoU, F1, precision, recall
-    and accuracy per place and overall; and the differences of these with bootstrap intervals of
-    95 % over the tiles, so that noise is not taken for progress. Where neither truth nor mask has
-    target, the ratios are 1; where only one of them has, IoU is 0.
+    count nowhere. The command prints how far each pair agrees; with a truth also IoU, F1,
+    precision, recall and accuracy per place and overall, and the differences of these with
+    bootstrap intervals of 95 % over the tiles, so that noise is not taken for progress. Where
+    neither truth nor mask has target, the ratios are 1; where only one of them has, IoU is 0.
 
-    Of run folders: what differs in their configurations, what came out, and the differences on
-    the same scenes. Whatever else is named with them is skipped.
+    Of run folders it prints what differs in their configurations, what came out, and the
+    differences on the same scenes. Whatever else is named with them is skipped.
 
     \b
     python experiments/compare.py mine theirs --truth gt

@@ -21,8 +21,8 @@ from experiments.options import (
     "thresholds",
     type=PROBABILITY,
     multiple=True,
-    show_default="0.5 and 0.6",
-    help="Probability from which a pixel counts as target; may be given several times.",
+    help="Probability from which a pixel counts as target; may be given several times.  "
+    "[default: 0.5 and 0.6]",
 )
 @click.option(
     "--output",
@@ -47,12 +47,13 @@ def main(
 ) -> None:
     """Measure a trained network on its validation scenes, or finished masks against labels.
 
-    Accuracy, precision, recall, F1 and IoU of the target class from pixel counts added over all
-    scenes, per place and overall. Void pixels count nowhere; where neither truth nor prediction
-    has target, the ratios are 1; where only one of them has, IoU is 0. For roads, whose labels
-    are often a few pixels off, also the relaxed recall (completeness), relaxed precision
-    (correctness) and quality. Then IoU and accuracy by the three protocols that publications on
-    Inria use and, of a model, the best threshold, what others cost, and calibration.
+    It prints accuracy, precision, recall, F1 and IoU of the target class from pixel counts added
+    over all scenes, per place and overall. Void pixels count nowhere; where neither truth nor
+    prediction has target, the ratios are 1; where only one of them has, IoU is 0. For roads, whose
+    labels are often a few pixels off, it adds relaxed recall (completeness), relaxed precision
+    (correctness) and quality. Then come IoU and accuracy by the three protocols that publications
+    on Inria use and, where there are probabilities, the best threshold, what others cost, and
+    calibration.
 
     \b
     python experiments/evaluate.py --data data

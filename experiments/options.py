@@ -41,7 +41,7 @@ _REPLACED = {
 }
 
 
-class OneLineErrors(click.Command):
+class Command(click.Command):
     """Say every error in one line on standard error, and exit with code 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> None:
@@ -67,10 +67,6 @@ class OneLineErrors(click.Command):
         except OSError as error:
             _fail(f"{error.filename or 'file system'}: {error.strerror or error}")
         sys.exit(code if isinstance(code, int) else 0)
-
-
-class Command(OneLineErrors):
-    """A script of this folder."""
 
 
 def _fail(message: str) -> None:
@@ -188,33 +184,33 @@ augment_option = click.option(
     is_flag=True,
     help="Mean over the eight flips and rotations of every window: eight times the time.",
 )
-_workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Processes of this machine that share each image; each takes the memory of one.",
-)
-_dask_option = click.option(
-    "--dask",
-    "cluster",
-    metavar="ADDRESS",
-    help="Scheduler of a Dask cluster that predicts in place of this process, such as "
-    "tcp://node1:8786; its workers see the same files.",
-)
 
 
 def sharing_options(command: Callable) -> Callable:
     """Add ``--workers`` and ``--dask``; the command gets ``workers`` and ``cluster``."""
 
+    @click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Processes of this machine that share each image; each takes the memory of one.",
+    )
+    @click.option(
+        "--dask",
+        "cluster",
+        metavar="ADDRESS",
+        help="Scheduler of a Dask cluster that predicts in place of this process, such as "
+        "tcp://node1:8786; its workers see the same files.",
+    )
     @wraps(command)
     def checked(*args: Any, cluster: str | None, **others: Any) -> Any:
         if cluster is not None and given("workers"):
             raise click.UsageError("--workers and --dask: give one of them")
         return command(*args, cluster=cluster, **others)
 
-    return _workers_option(_dask_option(checked))
+    return checked
 
 
 # Matching takes time in proportion; more than this is a slip of the keyboard.
