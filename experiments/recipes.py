@@ -15,10 +15,9 @@ from preprocessing.augmentation import Augmentation, Change
 from preprocessing.band_statistics import value_range
 from preprocessing.errors import DatasetError, RunError
 from preprocessing.inria import OFFICIAL_VALIDATION, inria_scenes
-from preprocessing.layouts import folder_scenes
 from preprocessing.output_files import folder_beside, hash_file
 from preprocessing.patch_store import PatchSettings, PatchStore
-from preprocessing.scenes import Scene
+from preprocessing.scenes import Scene, folder_scenes
 
 if TYPE_CHECKING:
     from jointnet.runs import Run

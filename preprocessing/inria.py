@@ -51,10 +51,8 @@ def parse_stem(stem: str) -> TileName:
             f"{stem!r} is no tile name: expected <place><index>, such as 'austin1', "
             "or <place><index>_<patch>, such as 'austin1_7'"
         )
-    patch = match["patch"]
-    return TileName(
-        match["tile"], match["place"], int(match["index"]), None if patch is None else int(patch)
-    )
+    tile, place, index, patch = match.groups()
+    return TileName(tile, place, int(index), patch and int(patch))
 
 
 def inria_scenes(
@@ -65,12 +63,11 @@ def inria_scenes(
     """List the labelled scenes of a data set in the Inria layout, sorted by name.
 
     Args:
-        root: the folder that holds ``images`` and ``gt``, or ``train``, or
-            ``AerialImageDataset``.
-        validation: what is held back for validation: tile indices, which count for every place
-            (the default is the official 1 to 5; a place may lack some), and names of tiles such
-            as ``chicago1`` or of places. All patches of a tile stand on the same side.
-        gsd: ground metres per pixel that the data set states; Inria's own by default.
+        root: as in ``train_folder``.
+        validation: what is held back: tile indices, which count for every place (the default is
+            the official 1 to 5; a place may lack some), and names of tiles such as ``chicago1`` or
+            of places. All patches of a tile stand on the same side.
+        gsd: ground metres per pixel that the data set states.
 
     Raises:
         DatasetError: not the layout; images and labels that do not pair; a stem that is no tile
@@ -79,19 +76,20 @@ def inria_scenes(
     folder = train_folder(root)
     pairs = pair_by_stem(images_in(folder / "images"), images_in(folder / "gt"))
     names = [parse_stem(image.stem) for image, _ in pairs]
-    _check_validation(validation, names, folder)
+    held_back = [any(item in validation for item in (n.index, n.tile, n.place)) for n in names]
+    _check_validation(validation, names, held_back, folder)
     return [
         Scene(
             name=image.stem,
             place=name.place,
             index=name.index,
-            split="validation" if _held_back(name, validation) else "train",
+            split="validation" if held else "train",
             image=image,
             label=label,
             label_kind="raster",
             gsd=gsd,
         )
-        for name, (image, label) in zip(names, pairs, strict=True)
+        for name, held, (image, label) in zip(names, held_back, pairs, strict=True)
     ]
 
 
@@ -113,7 +111,7 @@ def test_images(root: Path | str) -> list[Path]:
 
 
 def train_folder(root: Path | str) -> Path:
-    """Find the folder that holds ``images`` and ``gt``: ``root``, or below it as in Inria.
+    """Find the folder of ``images`` and ``gt``: root, root/train, root/AerialImageDataset/train.
 
     Raises:
         DatasetError: there is none.
@@ -129,25 +127,19 @@ def train_folder(root: Path | str) -> Path:
     )
 
 
-def _held_back(name: TileName, validation: Collection[int | str]) -> bool:
-    return any(item in validation for item in (name.index, name.tile, name.place))
-
-
 def _check_validation(
-    validation: Collection[int | str], names: list[TileName], folder: Path
+    validation: Collection[int | str], names: list[TileName], held_back: list[bool], folder: Path
 ) -> None:
     """Refuse a split with unknown names or without scenes on one side."""
-    tiles = sorted({name.tile for name in names})
-    some = listed(tiles)
-    known = {*tiles, *(name.place for name in names)}
+    some = listed(sorted({name.tile for name in names}))
+    known = {word for name in names for word in (name.tile, name.place)}
     unknown = [item for item in validation if isinstance(item, str) and item not in known]
     if unknown:
         raise DatasetError(
             f"validation names no tile of {folder}: {', '.join(unknown)}; its tiles are {some}"
         )
-    held_back = sum(_held_back(name, validation) for name in names)
-    if held_back in (0, len(names)):
-        side = "validation" if held_back == 0 else "training"
+    if all(held_back) or not any(held_back):
+        side = "training" if any(held_back) else "validation"
         raise DatasetError(
             f"no {side} scene among {len(names)} in {folder} with validation "
             f"{tuple(validation)}: give indices or names of some of its tiles ({some or 'none'})"

@@ -41,15 +41,8 @@ def labelled_scenes(
 
     ``hold_back`` puts some of them on the validation side. ``place_of`` takes place and index
     from a scene's name. Numbered chips without a label, as SpaceNet has some, are left out;
-    everywhere else an image without label is an error.
-
-    Args:
-        images: folder of images.
-        labels: folder of label rasters, {0, 1} or {0, 255}, or (where it holds no raster) of
-            vector files; or one vector file for all images, of which the suffix may be left out.
-        source: name of the data set, None for none.
-        gsd: ground metres per pixel, for rasters that do not say; None where unknown.
-        kind: the kind of labels to look for; None for what is there.
+    everywhere else an image without label is an error. ``source`` and ``gsd`` are those of
+    ``Scene``; ``labels_in`` takes ``labels`` and ``kind``.
 
     Raises:
         DatasetError: a folder that is missing or empty, or files that do not pair.
@@ -79,55 +72,14 @@ def labelled_scenes(
     ]
 
 
-def folder_scenes(
-    images: Path | str,
-    labels: Path | str,
-    split: Literal["train", "validation"],
-    source: str,
-    gsd: float | None = None,
-    white_border: bool = False,
-) -> list[Scene]:
-    """List the pairs of two folders as scenes of one side of a split, sorted by name.
-
-    Args:
-        images: folder of images.
-        labels: folder of label rasters, {0, 1} or {0, 255}.
-        split: the side of all of them.
-        source: name of the data set, also the scenes' place.
-        gsd: ground metres per pixel, for rasters that do not say; None where unknown.
-        white_border: see ``Scene``.
-
-    Raises:
-        DatasetError: a folder that is missing or empty, or files that do not pair.
-    """
-    pairs = pair_by_stem(images_in(images), images_in(labels))
-    if not pairs:
-        raise DatasetError(f"{images} holds no images")
-    return [
-        Scene(
-            name=image.stem,
-            place=source,
-            index=None,
-            split=split,
-            image=image,
-            label=label,
-            label_kind="raster",
-            gsd=gsd,
-            white_border=white_border,
-            source=source,
-        )
-        for image, label in pairs
-    ]
-
-
 def labels_in(
     labels: Path, kind: Kind | None = None, together: bool = False
 ) -> tuple[list[Path] | Path, Kind]:
     """Return the label files of a folder, or the one vector file, and which kind they are.
 
     Args:
-        labels: folder of label rasters or, where it holds none, of vector files; or one vector
-            file, of which the suffix may be left out.
+        labels: folder of label rasters, {0, 1} or {0, 255}, or, where it holds none, of vector
+            files; or one vector file for all images, of which the suffix may be left out.
         kind: the kind to look for; None for what is there.
         together: whether images lie in the same folder; labels then have one of
             ``LABEL_ENDINGS``.
@@ -200,9 +152,6 @@ def hold_back(scenes: Sequence[Scene], validation: Validation, folder: object) -
             the share of the tiles, above 0 and below 1, taken at even distances in the order of
             their names. None for the first tile and every fifth after it.
         folder: where the scenes are from, for messages.
-
-    Returns:
-        The scenes in their order.
 
     Raises:
         DatasetError: a name that no scene has, a share out of range, or no scene left on a side.
@@ -295,10 +244,9 @@ def _named(
 def folder_pairs(
     images: Sequence[Path], labels: Sequence[Path], validation: Validation, gsd: float | None
 ) -> tuple[list[Scene], int]:
-    """List the scenes of pairs of folders; each of several is a source of its own.
+    """List the scenes of pairs of folders, and count the images that nobody labelled.
 
-    Returns:
-        The scenes, and how many images were left out because nobody labelled them.
+    These are left out. Each of several pairs is a source of its own.
     """
     if len({folder.resolve() for folder in images}) < len(images):
         raise DatasetError(f"{images[0]} is named twice; give each folder of images once")
@@ -339,21 +287,14 @@ def choose_features(
     Raises:
         DatasetError: either is given and a label is a raster.
     """
-    if (where, buffer_m) == (None, None):
-        return list(scenes)
+    given = {"where": where, "buffer_m": buffer_m}
+    changes = {name: value for name, value in given.items() if value is not None}
     for scene in scenes:
-        if scene.label_kind == "raster":
+        if changes and scene.label_kind == "raster":
             raise DatasetError(
                 f"{scene.label} is a raster; --where and --buffer-m are for vector files"
             )
-    return [
-        replace(
-            scene,
-            where=scene.where if where is None else where,
-            buffer_m=scene.buffer_m if buffer_m is None else buffer_m,
-        )
-        for scene in scenes
-    ]
+    return [replace(scene, **changes) for scene in scenes]
 
 
 def polygon_scenes(

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from preprocessing.errors import DatasetError
-from preprocessing.scenes import Scene, images_in, pair_by_stem
+from preprocessing.scenes import Scene, folder_scenes
 
 GSD = 1.0
 SPLITS = ("train", "valid", "test")
@@ -28,13 +28,9 @@ def massachusetts_scenes(
 ) -> list[Scene]:
     """List the scenes of a data set in the Massachusetts layout, training first.
 
-    Their name is the stem of the file, their place the name of ``root``. The split that is not
+    ``root`` holds ``train`` and ``valid`` (and ``test``), each with ``sat`` and ``map``. The
+    scenes' name is the stem of the file, their place the name of ``root``. The split that is not
     asked for is not read.
-
-    Args:
-        root: the folder that holds ``train`` and ``valid`` (and ``test``), each with ``sat``
-            and ``map``.
-        held_back: the folder of the validation tiles.
 
     Raises:
         DatasetError: not the layout, no tile on a side, images and labels that do not pair, or
@@ -43,43 +39,20 @@ def massachusetts_scenes(
     root = Path(root)
     if held_back not in SPLITS[1:]:
         raise DatasetError(f"{held_back!r} cannot be held back: give valid or test")
-    train, validation = (_pairs(root, split) for split in ("train", held_back))
-    if shared := sorted(train.keys() & validation.keys()):
-        raise DatasetError(f"{root}: {shared[0]} lies in train and in {held_back}")
-    sides: tuple[tuple[dict, Literal["train", "validation"]], ...] = (
-        (train, "train"),
-        (validation, "validation"),
-    )
-    return [
-        Scene(
-            name=stem,
-            place=root.name,
-            index=None,
-            split=side,
-            image=image,
-            label=label,
-            label_kind="raster",
-            gsd=GSD,
-            white_border=True,
-            source=root.name,
-        )
-        for pairs, side in sides
-        for stem, (image, label) in pairs.items()
-    ]
+    train = _tiles(root, "train", "train")
+    validation = _tiles(root, held_back, "validation")
+    shared = {scene.name for scene in train} & {scene.name for scene in validation}
+    if shared:
+        raise DatasetError(f"{root}: {min(shared)} lies in train and in {held_back}")
+    return [*train, *validation]
 
 
 def white_border(image: np.ndarray) -> np.ndarray:
     """Find exact white that is connected, by the sides of pixels, to the image's border.
 
-    White roofs and cars inside the image are imagery.
-
-    Args:
-        image: ``(height, width, bands)``; may be empty. White is the highest value of an integer
-            dtype. In a float dtype white is 255, as in the data sets themselves, or 1 where no
-            value is above 1.
-
-    Returns:
-        ``(height, width)`` bool.
+    White roofs and cars inside the image are imagery. White is the highest value of an integer
+    dtype; of a float dtype it is 255, as in the data sets themselves, or 1 where no value is above
+    1. The image, ``(height, width, bands)``, may be empty; the result is ``(height, width)`` bool.
     """
     import cv2
 
@@ -99,17 +72,13 @@ def white_border(image: np.ndarray) -> np.ndarray:
     return reached[regions]
 
 
-def _pairs(root: Path, split: str) -> dict[str, tuple[Path, Path]]:
-    """Return image and map of each tile of a split, by stem."""
-    sat, maps = root / split / "sat", root / split / "map"
-    for folder in (sat, maps):
-        if not folder.is_dir():
+def _tiles(root: Path, folder: str, split: Literal["train", "validation"]) -> list[Scene]:
+    sat, maps = root / folder / "sat", root / folder / "map"
+    for needed in (sat, maps):
+        if not needed.is_dir():
             raise DatasetError(
                 f"no data set of the Massachusetts layout in {root}: it has no folder "
-                f"{folder.relative_to(root)}; expected train and valid (or test), each with sat "
+                f"{needed.relative_to(root)}; expected train and valid (or test), each with sat "
                 "and map"
             )
-    pairs = pair_by_stem(images_in(sat), images_in(maps))
-    if not pairs:
-        raise DatasetError(f"{sat} holds no images")
-    return {image.stem: (image, label) for image, label in pairs}
+    return folder_scenes(sat, maps, split, root.name, GSD, white_border=True)

@@ -62,13 +62,8 @@ def images_in(folder: Path | str) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder: give one that holds rasters")
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in RASTER_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
+    rasters = (path for path in folder.iterdir() if path.suffix.lower() in RASTER_SUFFIXES)
+    return sorted(path for path in rasters if not path.name.startswith(".") and path.is_file())
 
 
 def pair_by_stem(images: Iterable[Path], labels: Iterable[Path]) -> list[tuple[Path, Path]]:
@@ -95,6 +90,41 @@ def pair_by_stem(images: Iterable[Path], labels: Iterable[Path]) -> list[tuple[P
             + "; ".join(f"{len(n)} {what}: {listed(n)}" for what, n in problems.items() if n)
         )
     return [(image_of[stem], label_of[stem]) for stem in sorted(image_of)]
+
+
+def folder_scenes(
+    images: Path | str,
+    labels: Path | str,
+    split: Literal["train", "validation"],
+    source: str,
+    gsd: float | None = None,
+    white_border: bool = False,
+) -> list[Scene]:
+    """List the pairs of two folders of rasters as scenes of one side of a split, sorted by name.
+
+    ``source`` is also the scenes' place; the other arguments are those of ``Scene``.
+
+    Raises:
+        DatasetError: a folder that is missing or empty, or files that do not pair.
+    """
+    pairs = pair_by_stem(images_in(images), images_in(labels))
+    if not pairs:
+        raise DatasetError(f"{images} holds no images")
+    return [
+        Scene(
+            name=image.stem,
+            place=source,
+            index=None,
+            split=split,
+            image=image,
+            label=label,
+            label_kind="raster",
+            gsd=gsd,
+            white_border=white_border,
+            source=source,
+        )
+        for image, label in pairs
+    ]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -52,11 +52,7 @@ def are_chips(paths: Iterable[Path]) -> bool:
 def pair_chips(
     images: Sequence[Path], labels: Sequence[Path]
 ) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Pair images and labels by area of interest and chip number.
-
-    Args:
-        images: rasters of one product.
-        labels: vector files.
+    """Pair images of one product and their labels by area of interest and chip number.
 
     Returns:
         Image and label of each chip, sorted by the image's name, and the images without label.
@@ -91,7 +87,7 @@ def spacenet_chips(
         target: ``"buildings"``, or ``"roads"``, whose lines are widened to ``ROAD_HALF_WIDTH_M``.
         product: folder of the images, such as ``PS-MS``; None for the one of ``PRODUCTS`` that
             is there.
-        source: name of the data set, None for none.
+        source: see ``Scene``.
 
     Raises:
         DatasetError: another target, no area with images and labels of the target, or chips that

@@ -13,13 +13,12 @@ from preprocessing.errors import DatasetError
 from preprocessing.layouts import (
     choose_features,
     folder_pairs,
-    folder_scenes,
     hold_back,
     labelled_scenes,
     layout_scenes,
     patch_note,
 )
-from preprocessing.scenes import Scene
+from preprocessing.scenes import Scene, folder_scenes
 from tests.helpers import write_image
 from tests.training_fixtures import ground, load_scene, squares
 

@@ -11,12 +11,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from preprocessing.errors import DatasetError
 from preprocessing.inria import inria_scenes
-from preprocessing.layouts import folder_scenes
 from preprocessing.massachusetts import massachusetts_scenes, white_border
 from preprocessing.patch_store import PatchSettings
 from preprocessing.patches import build_store
 from preprocessing.rasters import read_image, read_label
-from preprocessing.scenes import images_in
+from preprocessing.scenes import folder_scenes, images_in
 from tests.helpers import write_image
 from tests.training_fixtures import load_scene
 
