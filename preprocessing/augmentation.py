@@ -25,11 +25,9 @@ BLUR_SIGMA, SHARPEN_AMOUNT, EMBOSS_AMOUNT = 3.0, 4.0, 2.0
 
 @dataclass(frozen=True)
 class Change:
-    """How strong a change may be, and how often it is made.
+    """How strong a change may be, 0 to 1, and the probability that a patch is changed at all.
 
-    Attributes:
-        strength: 0 to 1, 0 is none; ``Augmentation`` says of each change what 1 means.
-        probability: 0 to 1, that a patch is changed at all.
+    ``Augmentation`` says of each change what strength 1 means.
     """
 
     strength: float
@@ -47,8 +45,8 @@ class Draws:
         symmetry: 0 to 7, see ``image_operations.symmetry``.
         shifts: by name of the change, -1 to 1: how far of its strength, and which way; a change
             that goes only one way takes the size. A change that is not named is not made.
-        chances: by name of the change, 0 to 1: a change is made where this lies below its
-            probability. 0 for a change that is not named.
+        chances: by name of the change, 0 to 1, by default 0: a change is made where this lies
+            below its probability.
         shear_direction: fraction of a full turn.
         emboss_direction: fraction of a full turn.
         seed: seed of the generators that draw pixels.
@@ -178,7 +176,7 @@ class Augmentation:
             image: (h, w, bands) uint8, uint16, int16 or float32, raw values.
             mask: (h, w) of 0, 1 and 255; of any dtype, uint8 where a change resamples it. Only
                 flips, rotation, scale and shear change it; void stays void.
-            rng: source of all randomness; how much is drawn does not depend on the strengths.
+            rng: how much is drawn from it does not depend on the strengths.
 
         Returns:
             Image and mask, contiguous, of the same shapes and dtypes. Integer images are rounded

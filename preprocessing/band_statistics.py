@@ -45,7 +45,6 @@ class BandHistogram:
     """
 
     def __init__(self, dtype: np.dtype) -> None:
-        """Start with no value."""
         self.dtype = np.dtype(dtype)
         if self.dtype != np.float32 and not (self.dtype.kind in "iu" and self.dtype.itemsize <= 2):
             raise RasterError(
@@ -79,14 +78,10 @@ class BandHistogram:
         self._counts += counted.reshape(self._counts.shape)
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
-        """Return percentiles of the values, as ``numpy.percentile`` defines them.
+        """Return percentiles (shares in 0..100), as ``numpy.percentile`` defines them.
 
-        Args:
-            shares: in 0..100.
-
-        Returns:
-            One number each, exact for integers; for float32 off by less than the width of a
-            cell. 0 where there is no value.
+        They are exact for integers, and for float32 off by less than the width of a cell; 0 where
+        there is no value.
         """
         counts, firsts, lasts = self._cells()
         if not counts.size:
@@ -107,14 +102,10 @@ class BandHistogram:
         return found
 
     def moments(self, limits: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Return mean and standard deviation (of the population) of the values.
+        """Return mean and standard deviation (of the population); (0, 0) without a value.
 
-        Args:
-            limits: (low, high) that the values are clipped to first; None to clip none.
-
-        Returns:
-            Both, (0, 0) where there is no value. Without limits those of integers come from exact
-            sums.
+        The values are clipped to the limits, (low, high), first. Without limits those of integers
+        come from exact sums.
         """
         counts, firsts, lasts = self._cells()
         if not counts.size:
@@ -170,27 +161,23 @@ class BandHistogram:
 
 
 class BandStatistics:
-    """Histograms of all bands over all valid pixels, and the figures that follow from them.
+    """Histograms of all bands over all valid pixels, and the numbers that follow from them.
 
-    Attributes:
-        bands: number of bands.
-        count: number of valid pixels so far.
+    ``count`` is how many valid pixels there were so far.
     """
 
     def __init__(self, bands: int) -> None:
-        """Start with no pixel for ``bands`` bands."""
         self.bands = bands
         self.count = 0
         self._dtype: np.dtype | None = None
         self._histograms: list[BandHistogram] = []
 
     def update(self, image: np.ndarray, valid: np.ndarray) -> None:
-        """Add the valid pixels of an image, or of a stack of images.
+        """Add the valid pixels of an image.
 
         Args:
-            image: (h, w, bands) or (n, h, w, bands), integers of 8 or 16 bits or float32, raw
-                values.
-            valid: (h, w) or (n, h, w) bool, False where there is no imagery (void).
+            image: (h, w, bands) raw values of a dtype of ``BandHistogram``.
+            valid: (h, w) bool, False where there is no imagery (void).
 
         Raises:
             RasterError: another number of bands or shape of ``valid``, another dtype than these
@@ -201,11 +188,6 @@ class BandStatistics:
                 f"statistics of {self.bands} bands cannot take an image of {image.shape} with "
                 f"validity of {valid.shape}: give (h, w, {self.bands}) and (h, w)"
             )
-        if image.ndim > 3:
-            # One image at a time: a store of patches is larger than memory.
-            for one, one_valid in zip(image, valid, strict=True):
-                self.update(one, one_valid)
-            return
         if not valid.any():
             return
         if self._dtype is None:
@@ -234,9 +216,8 @@ class BandStatistics:
             return None
         shares = [float(share) for share in PERCENTILES]
         of_band = [histogram.percentiles(shares) for histogram in self._histograms]
-        return {
-            share: [found[number] for found in of_band] for number, share in enumerate(PERCENTILES)
-        }
+        of_share = zip(*of_band, strict=True)
+        return {share: list(found) for share, found in zip(PERCENTILES, of_share, strict=True)}
 
     @property
     def limits(self) -> list[list[float]] | None:
@@ -290,9 +271,7 @@ def value_range(manifest: dict) -> tuple[float, float] | None:
 
     It is the median over the bands of the 2nd and of the 98th percentile, so a strength means what
     it would mean on 8-bit imagery made of the store's by a 2 % stretch, for a typical band.
-
-    Args:
-        manifest: of a patch store.
+    ``manifest`` is that of a patch store.
 
     Returns:
         (low, high) in raw values with low below high; None for 8-bit imagery, which has the range

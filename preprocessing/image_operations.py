@@ -32,8 +32,10 @@ def recolour(
 ) -> np.ndarray:
     """Bend the tone curve, then turn and stretch the colours, then stretch and shift all bands.
 
+    Where nothing is to be changed, the image itself is returned.
+
     Args:
-        image: the image; returned as it is where nothing is to be changed.
+        image: see the top of the module.
         low: bottom of the range of values that the changes refer to.
         high: top of it.
         brightness: added to all bands, as a fraction of the range.
@@ -45,7 +47,12 @@ def recolour(
     """
     if (brightness, contrast, chroma, hue, gamma) == (0, 0, 1, 0, 1) or image.size == 0:
         return image
-    matrix, offset = _affine_colours(image.shape[-1], low, high, brightness, contrast, chroma, hue)
+    matrix = np.eye(image.shape[-1])
+    if len(matrix) >= 3 and (chroma != 1 or hue):
+        matrix[:3, :3] = _colour_matrix(chroma, hue)
+    matrix *= 1 + contrast
+    # Rows of a colour matrix add up to one, so one offset serves every band.
+    offset = brightness * (high - low) - contrast * (low + high) / 2
     if gamma != 1:
         curve = _tone_curve(image.dtype, gamma, low, high)
     recoloured = np.empty_like(image)
@@ -55,23 +62,6 @@ def recolour(
         values = curve(image[rows]) if gamma != 1 else image[rows]
         recoloured[rows] = _affine(values, matrix, offset, image.dtype)
     return recoloured
-
-
-def _affine_colours(
-    bands: int,
-    low: float,
-    high: float,
-    brightness: float,
-    contrast: float,
-    chroma: float,
-    hue: float,
-) -> tuple[np.ndarray, float]:
-    """Return the matrix ``(bands, bands)`` and the offset that follow the tone curve."""
-    matrix = np.eye(bands)
-    if bands >= 3 and (chroma != 1 or hue):
-        matrix[:3, :3] = _colour_matrix(chroma, hue)
-    # Rows of a colour matrix add up to one, so one offset serves every band.
-    return matrix * (1 + contrast), brightness * (high - low) - contrast * (low + high) / 2
 
 
 def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -150,11 +140,8 @@ def sharpen(image: np.ndarray, amount: float) -> np.ndarray:
 def emboss(image: np.ndarray, amount: float, direction: float) -> np.ndarray:
     """Add a relief, as if brightness were height and light came from one side.
 
-    Args:
-        image: the image.
-        amount: how many times the rise over two pixels is added.
-        direction: in which the rise is measured, as a fraction of a full turn; 0 is to the right,
-            0.25 downwards.
+    It is ``amount`` times the rise over two pixels in a direction, which is a fraction of a full
+    turn: 0 is to the right, 0.25 downwards.
     """
     import cv2
 
@@ -173,12 +160,8 @@ def uneven_light(
     Light and colour then change from place to place like shadows of clouds or haze; at high
     frequencies the pixels are mottled.
 
-    Args:
-        image: the image.
-        gain: factor of all bands in the other version.
-        spread: further factor of each band, drawn log-evenly from 1 / spread to spread.
-        low: value of no light, from which gains are counted.
-        rng: draws the bands' factors and the mask.
+    In the other version, values above ``low`` (no light) are multiplied by ``gain``, and in each
+    band by a further factor, drawn log-evenly from 1 / spread to spread.
     """
     gains = gain * spread ** rng.uniform(-1, 1, size=image.shape[-1])
     alpha = frequency_noise(image.shape[:2], rng.uniform(*EXPONENTS), rng)
@@ -195,13 +178,8 @@ def frequency_noise(
 ) -> np.ndarray:
     """Return random waves whose amplitude is a power of their frequency.
 
-    Args:
-        shape: (height, width), not empty.
-        exponent: 0 is white noise, the further below the smoother.
-        rng: draws the waves.
-
-    Returns:
-        (height, width) float32 that reaches from 0 to 1; all 0 for a single pixel.
+    The exponent 0 is white noise, the further below the smoother. The waves, float32 of the shape
+    (height, width), reach from 0 to 1; for a single pixel they are 0.
     """
     height, width = shape
     across = np.fft.rfftfreq(width).astype(np.float32)
@@ -229,15 +207,7 @@ def gaussian_noise(image: np.ndarray, deviation: float, rng: np.random.Generator
 def salt_and_pepper(
     image: np.ndarray, share: float, low: float, high: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Set single pixels, all their bands, to the lowest or the highest value.
-
-    Args:
-        image: the image.
-        share: of the pixels, 0..1, on average; half of them each.
-        low: value of pepper.
-        high: value of salt.
-        rng: draws which pixels.
-    """
+    """Set a share of the pixels, 0..1 on average, to ``low`` or ``high``, half of them each."""
     drawn = rng.random(image.shape[:2], dtype=np.float32)
     changed = _filled(image, drawn < share, low)
     return _filled(changed, drawn < share / 2, high)
@@ -246,30 +216,17 @@ def salt_and_pepper(
 def drop_pixels(
     image: np.ndarray, share: float, value: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Set single pixels, all their bands, to one value.
-
-    Args:
-        image: the image.
-        share: of the pixels, 0..1, on average.
-        value: what they become.
-        rng: draws which pixels.
-    """
+    """Set a share of the pixels, 0..1 on average, all their bands, to one value."""
     return _filled(image, rng.random(image.shape[:2], dtype=np.float32) < share, value)
 
 
 def drop_rectangles(
     image: np.ndarray, share: float, value: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Set rectangles, all their bands, to one value (coarse dropout).
+    """Set rectangles, a share of the area of 0..1 on average, to one value (coarse dropout).
 
     The rectangles are cells of a grid whose place and cell size are drawn. They never overlap;
     neighbours make larger shapes.
-
-    Args:
-        image: the image.
-        share: of the area, 0..1, on average.
-        value: what they become.
-        rng: draws grid and cells.
     """
     shortest, longest = (
         max(SHORTEST_RECTANGLE, side * min(image.shape[:2])) for side in RECTANGLE_SIDES
@@ -291,15 +248,10 @@ def _filled(image: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
 
 
 def symmetry(array: np.ndarray, k: int) -> np.ndarray:
-    """Flip or rotate an array by one of the eight symmetries of the square.
+    """Flip or rotate an array (h, w, ...) by one of the eight symmetries of the square.
 
-    Args:
-        array: (h, w, ...) of any dtype.
-        k: 0 to 3 are quarter turns anticlockwise; 4 to 7 are the same, then mirrored left to
-            right. 0 changes nothing.
-
-    Returns:
-        A view, (h, w, ...) for even k and (w, h, ...) for odd k.
+    For k of 0 to 3 these are quarter turns anticlockwise, for 4 to 7 the same, then mirrored left
+    to right. Returns a view, (h, w, ...) for even k and (w, h, ...) for odd k.
 
     Raises:
         ValueError: k is not one of 0 to 7.
@@ -320,7 +272,7 @@ def affine_matrix(
     """Return the map from pixels of the changed patch to where they were in the source.
 
     Args:
-        shape: (height, width) of the image, before and after.
+        shape: (height, width), before and after.
         turn: rotation as a fraction of a full turn, positive anticlockwise as ``np.rot90``.
         factor: scale; above 1 enlarges.
         slant: shear, as the tangent of its angle; areas stay.
@@ -338,18 +290,11 @@ def affine_matrix(
 
 
 def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Resample an image bilinearly and its mask by nearest neighbour.
+    """Resample an image, not empty, bilinearly and its mask by nearest neighbour.
 
     Beyond its sides the image is mirrored, the outermost row included, so that no edge appears
-    where the imagery ends; the mask is void there, so that nothing invented counts.
-
-    Args:
-        image: the image, not empty.
-        mask: (h, w) uint8 of 0, 1 and 255.
-        matrix: (2, 3), see ``affine_matrix``.
-
-    Returns:
-        Image and mask of the same shapes and dtypes.
+    where the imagery ends; the mask, (h, w) uint8 of 0, 1 and 255, is void there, so that nothing
+    invented counts. The matrix is that of ``affine_matrix``; shapes and dtypes stay.
 
     Raises:
         LabelError: a mask of another dtype than uint8, which could not hold void.
@@ -386,12 +331,8 @@ def _rotation(turn: float) -> np.ndarray:
 def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Map the 2nd to the 98th percentile of the valid values to 0..255, and clip.
 
-    Args:
-        values: any shape and numeric dtype.
-        valid: bool of the same shape, or of its leading dimensions: what the percentiles are of.
-
-    Returns:
-        float32 of the same shape; the values as they are where nothing is valid.
+    The values have any shape and numeric dtype, ``valid`` is bool of the same shape or of its
+    leading dimensions. The result is float32; without a valid value they are as they were.
     """
     if not valid.any():
         return values.astype(np.float32)

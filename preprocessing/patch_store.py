@@ -32,12 +32,12 @@ _OF_A_PATCH = {"scene", "window", "extent", "valid_share", "target_share"}
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """How scenes are cut.
+    """How scenes are cut; sizes are in pixels.
 
     Attributes:
-        patch_size: side of a training patch in the store, pixels. Training draws crops inside it,
-            so a patch larger than the crop gives crops at more places.
-        stride: distance between training patches, pixels, at most ``patch_size``.
+        patch_size: side of a training patch in the store. Training draws crops inside it, so a
+            patch larger than the crop gives crops at more places.
+        stride: distance between training patches, at most ``patch_size``.
         validation_size: side of a validation patch: that of the windows trained on.
         bands: number of bands.
         target: what the labels show, such as ``"buildings"``.
@@ -103,13 +103,9 @@ class PatchSet:
 
 @dataclass(frozen=True)
 class PatchStore:
-    """An open store.
+    """An open store: its folder, and the patches to train and to validate on.
 
-    Attributes:
-        folder: where it lies.
-        manifest: the manifest as written; its ``settings`` are all of ``PatchSettings``.
-        train: patches to train on.
-        validation: patches to validate on.
+    The manifest is as written; its ``settings`` are all of ``PatchSettings``.
     """
 
     folder: Path
@@ -178,12 +174,8 @@ def _refuse_missing(manifest: dict) -> None:
 class StoredScene:
     """A validation scene joined again from its patches.
 
-    Attributes:
-        name: name of the scene.
-        place: where it was taken.
-        path: the raster it was cut from, which may be gone by now.
-        image: ``(height, width, bands)`` raw pixels.
-        mask: ``(height, width)`` uint8 of 0, 1 and 255.
+    The image is ``(height, width, bands)`` raw pixels, the mask ``(height, width)`` uint8 of 0, 1
+    and 255. The raster that it was cut from, ``path``, may be gone by now.
     """
 
     name: str
@@ -217,18 +209,16 @@ def stored_scenes(store: PatchStore) -> Iterator[StoredScene]:
 def _open_split(folder: Path, manifest: dict, split: str) -> PatchSet:
     described = manifest["splits"][split]
     patches, size = described["patches"], described["patch_size"]
-    expected = (len(patches), size, size)
-    shape, dtype = (*expected, manifest["bands"]), np.dtype(manifest["dtype"])
-    images = _open_array(folder / split / "images.npy", shape, dtype)
-    masks = _open_array(folder / split / "masks.npy", expected, np.dtype(np.uint8))
+    scenes = [manifest["scenes"][patch["scene"]] for patch in patches]
+    shape, dtype = (len(patches), size, size), np.dtype(manifest["dtype"])
     return PatchSet(
-        images=images,
-        masks=masks,
+        images=_open_array(folder / split / "images.npy", (*shape, manifest["bands"]), dtype),
+        masks=_open_array(folder / split / "masks.npy", shape, np.dtype(np.uint8)),
         extents=np.array([patch["extent"] for patch in patches], int).reshape(-1, 2),
         target_shares=np.array([patch["target_share"] for patch in patches], float),
         valid_shares=np.array([patch["valid_share"] for patch in patches], float),
-        scenes=tuple(manifest["scenes"][patch["scene"]]["name"] for patch in patches),
-        sources=tuple(manifest["scenes"][patch["scene"]].get("source") for patch in patches),
+        scenes=tuple(scene["name"] for scene in scenes),
+        sources=tuple(scene.get("source") for scene in scenes),
     )
 
 

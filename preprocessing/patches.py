@@ -24,11 +24,7 @@ from preprocessing.tiling import VOID, Window, cover, cut, cut_mask, fill_void
 
 
 def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict | None]:
-    """Read or rasterise the label of one scene.
-
-    Args:
-        scene: the scene.
-        info: of the scene's image.
+    """Read or rasterise the label of one scene; ``info`` is that of its image.
 
     Returns:
         Mask ``(height, width)`` uint8 of 0, 1 and 255; and for polygons what became of them
@@ -50,12 +46,7 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
 def load_pair(
     scene: Scene, bands: int, band_numbers: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict | None]:
-    """Read image and label of one scene, whole.
-
-    Args:
-        scene: the scene.
-        bands: number of bands to read.
-        band_numbers: which, counted from 1; None to choose by colour interpretation.
+    """Read image and label of one scene, whole; bands are chosen as in ``PatchSettings``.
 
     Returns:
         Image ``(height, width, bands)`` in its dtype; label ``(height, width)`` uint8 of 0, 1 and
@@ -72,26 +63,15 @@ def load_pair(
     return image, label, valid, counts
 
 
-def training_windows(height: int, width: int, settings: PatchSettings) -> list[Window]:
-    """Return the windows of the training patches, which cover every pixel."""
-    return cover(height, width, settings.patch_size, settings.stride)
-
-
 def validation_patches(
     image: np.ndarray, mask: np.ndarray, size: int
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """Yield patches that hold every valid pixel of a scene exactly once.
 
     The last row and column of patches are moved back into the scene, so that the network sees
-    real surroundings there; pixels of an earlier patch are void in them.
-
-    Args:
-        image: ``(height, width, bands)``.
-        mask: ``(height, width)`` uint8 of 0, 1 and 255.
-        size: side of a patch.
-
-    Yields:
-        Window, image ``(size, size, bands)``, mask ``(size, size)`` uint8.
+    real surroundings there; pixels of an earlier patch are void in them. The image is ``(height,
+    width, bands)``, the mask ``(height, width)`` uint8 of 0, 1 and 255. Yields the window, the
+    image ``(size, size, bands)`` and the mask ``(size, size)`` of each patch.
     """
     remaining = mask.copy()
     for window in cover(*mask.shape, size):
@@ -118,13 +98,7 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
       ``band_percentiles``, ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std``
       of the values clipped to these.
 
-    Args:
-        folder: the folder of the store; must not exist.
-        scenes: training and validation scenes.
-        settings: how to cut.
-
-    Returns:
-        The store, open.
+    Returns the store, open.
 
     Raises:
         DatasetError: no scene of one split, two of one name, a dtype that cannot be trained on,
@@ -138,20 +112,16 @@ def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) 
     if folder.exists():
         raise OutputError(f"{folder} exists; delete it or name another folder")
     infos = check_scenes(scenes, settings)
+    pairs = [pair for pair in zip(scenes, infos, strict=True) if pair[0].label_kind == "polygons"]
     # Before the hashing of gigabytes: a folder that cannot be written is found first.
     with replacing_folder(folder) as made:
-        _check_polygons(scenes, infos)
+        # All vector labels are read once before the work, since the last may be unreadable.
+        for scene, info in tqdm(pairs, desc="checking labels", unit="scene", disable=None):
+            scene_polygons(scene, info)
         described = describe_scenes(scenes, infos)
         manifest = _write(made, scenes, described, settings)
         (made / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return open_store(folder)
-
-
-def _check_polygons(scenes: Sequence[Scene], infos: Sequence[rasters.RasterInfo]) -> None:
-    """Read all vector labels once before the work, since the last of them may be unreadable."""
-    pairs = [pair for pair in zip(scenes, infos, strict=True) if pair[0].label_kind == "polygons"]
-    for scene, info in tqdm(pairs, desc="checking labels", unit="scene", disable=None):
-        scene_polygons(scene, info)
 
 
 def _write(
@@ -170,7 +140,7 @@ def _write(
             statistics.update(image, mask != VOID)
             patches = (
                 (window, cut(image, window), cut_mask(mask, window))
-                for window in training_windows(*mask.shape, settings)
+                for window in cover(*mask.shape, settings.patch_size, settings.stride)
             )
         else:
             patches = validation_patches(image, mask, settings.validation_size)

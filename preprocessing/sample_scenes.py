@@ -38,11 +38,7 @@ GAP = 60.0
 def render_scene(
     size: int = 512, seed: int | Sequence[int] = 0
 ) -> tuple[np.ndarray, list[Polygon], np.ndarray]:
-    """Generate one scene; the same size and seed give the same arrays.
-
-    Args:
-        size: side in pixels of 0.3 m, 128 or more.
-        seed: any number, or a sequence of them.
+    """Generate one scene; the same size, in pixels of 0.3 m, and seed give the same arrays.
 
     Returns:
         image: uint8 (size, size, 3), red, green, blue.
@@ -83,13 +79,7 @@ def write_sample_scenes(
     (EPSG:4326), complete or not at all; older files are replaced. Scenes go to the places in
     turn, so that a split by index, from 1, takes some of every place; no two share ground. The
     same arguments give the same pixels, and a scene does not depend on how many there are.
-
-    Args:
-        folder: where to write; made if missing.
-        scenes: how many.
-        size: side in pixels, 128 or more.
-        seed: number that the scenes depend on.
-        places: names that do not end in a digit.
+    ``size`` is the side in pixels, 128 or more; names of places do not end in a digit.
 
     Raises:
         ValueError: ``size`` is below 128.
@@ -107,17 +97,10 @@ def write_sample_scenes(
         for kind, pixels in (("images", image), ("gt", mask[..., None] * np.uint8(255))):
             path = train / kind / f"{name}.tif"
             write_raster(path, pixels, crs=CRS, transform=transform, compress="deflate")
-        _write_polygons(train / "polygons" / f"{name}.geojson", polygons, transform)
-
-
-def _write_polygons(path: Path, polygons: Sequence[Polygon], transform: Affine) -> None:
-    """Write polygons in pixels as GeoJSON in longitude and latitude."""
-    placed = [affinity.affine_transform(p, transform.to_shapely()) for p in polygons]
-    buildings = geopandas.GeoDataFrame(
-        {"building": ["yes"] * len(placed)}, geometry=placed, crs=CRS
-    )
-    with replacing(path, overwrite=True) as partial:
-        # RFC 7946 rounds to about 1 cm: too coarse to rasterise to the very same pixels.
-        buildings.to_crs("EPSG:4326").to_file(
-            partial, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=12
-        )
+        placed = geopandas.GeoSeries(polygons, crs=CRS).affine_transform(transform.to_shapely())
+        buildings = geopandas.GeoDataFrame({"building": "yes"}, placed.index, geometry=placed)
+        with replacing(train / "polygons" / f"{name}.geojson", overwrite=True) as partial:
+            # RFC 7946 rounds to about 1 cm: too coarse to rasterise to the very same pixels.
+            buildings.to_crs("EPSG:4326").to_file(
+                partial, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=12
+            )

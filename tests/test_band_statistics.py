@@ -89,14 +89,6 @@ def test_a_large_image_is_taken_in_parts(monkeypatch):
     assert (parts.count, parts.mean) == (whole.count, whole.mean) and parts.count == valid.sum()
 
 
-def test_a_stack_is_its_images():
-    rng = np.random.default_rng(2)
-    stack = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
-    valid = rng.random((5, 8, 8)) < 0.5
-    flat = statistics(stack.reshape(40, 8, 3), valid.reshape(40, 8))
-    assert statistics(stack, valid).std == flat.std
-
-
 # Limits
 
 

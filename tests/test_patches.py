@@ -26,11 +26,10 @@ from preprocessing.patches import (
     build_store,
     load_label,
     load_pair,
-    training_windows,
     validation_patches,
 )
 from preprocessing.raster_access import raster_info
-from preprocessing.tiling import Window, cut, cut_mask
+from preprocessing.tiling import Window, cover, cut, cut_mask
 from tests.training_fixtures import (
     PATCHES,
     SIZES,
@@ -234,9 +233,8 @@ def test_polygons_become_masks_and_their_counts_stand_in_the_manifest(tmp_path, 
     share=st.floats(0.1, 1),
 )
 def test_training_windows_hold_every_pixel(height, width, size, share):
-    cutting = PatchSettings(size, max(1, int(share * size)), 16)
     seen = np.zeros((height, width), int)
-    for window in training_windows(height, width, cutting):
+    for window in cover(height, width, size, max(1, int(share * size))):
         assert (window.height, window.width) == (size, size)
         seen[window.clipped(height, width).slices] += 1
         # Only a scene smaller than a patch is exceeded.
