@@ -135,13 +135,9 @@ def evaluation_rows(asked: Asked) -> list[dict]:
 
 @dataclass(frozen=True)
 class Part:
-    """One table.
+    """One table: what measures its rows, and what is aimed at.
 
-    Attributes:
-        rows: measures its rows.
-        goal: what is aimed at.
-        named_after: fields of ``Asked`` that its files are named after.
-        needs_data: whether it needs a trained network and imagery.
+    Its files are named after these fields of ``Asked``. Some need a trained network and imagery.
     """
 
     rows: Callable[[Asked], list[dict]]

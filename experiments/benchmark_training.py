@@ -132,15 +132,11 @@ def step_cost(
     operations: float,
     peak: Callable[[], float],
 ) -> dict[str, Any]:
-    """Measure time and memory of a training step.
+    """Measure time and memory of a training step on ``batch`` patches of ``crop`` pixels a side.
 
-    Args:
-        step: runs one step.
-        repeats: steps that are timed after the first; may be 0.
-        batch: patches in a batch, of ``crop`` pixels a side.
-        crop: see ``batch``.
-        operations: of the convolutions of one forward pass, per pixel.
-        peak: returns the operations per second of a large matrix product.
+    ``repeats`` steps, which may be none, are timed after the first. ``operations`` are those of
+    the convolutions of one forward pass, per pixel; ``peak`` returns the operations per second of
+    a large matrix product.
 
     Returns:
         ``megabytes`` that the process, or the accelerator, came to hold more than before the first

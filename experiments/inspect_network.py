@@ -18,11 +18,7 @@ FIGURES = ("filters.png", "feature_maps.png", "grad_cam.png")
 def parse_corner(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """Return the numbers of ``"1024,512"``.
-
-    Raises:
-        click.BadParameter: not two whole numbers from 0.
-    """
+    """Return the numbers of ``"1024,512"``."""
     if value is None:
         return None
     column, _, row = (part.strip() for part in value.partition(","))

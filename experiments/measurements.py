@@ -25,15 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def measure(
     function: str, environment: dict[str, str] | None = None, **arguments: Any
 ) -> dict[str, Any]:
-    """Call a function in a process of its own.
+    """Call ``"module:function"`` in a process of its own, with more environment variables.
 
-    Args:
-        function: ``"module:function"``; it returns a dictionary that JSON can hold.
-        environment: variables that the process gets besides those of this one.
-        **arguments: of the function, values that JSON can hold.
-
-    Returns:
-        The arguments, what the function returned, and ``peak_megabytes``.
+    The arguments, and the dictionary that the function returns, are values that JSON can hold.
+    Returns both, and ``peak_megabytes``.
 
     Raises:
         RunError: the function failed, for example because memory ran out.
@@ -86,8 +81,7 @@ def times(function: Callable[[], Any], repeats: int) -> list[float]:
 def blocks(side: int, seed: int) -> np.ndarray:
     """Return generated pixels: bright blocks of 16 pixels a side, one in seven, on noise.
 
-    Returns:
-        ``(side, side)`` uint8; blocks are 210 to 239, all else 40 to 159.
+    They are ``(side, side)`` uint8; blocks are 210 to 239, all else 40 to 159.
     """
     random = np.random.default_rng(seed)
     bright = random.random((-(-side // 16), -(-side // 16))) < 1 / 7

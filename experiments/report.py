@@ -78,17 +78,10 @@ def main(
         )
     else:
         run = load_run(model)
-        content = report_run(
-            run,
-            scenes_of(run, data),
-            folder,
-            also.relaxed_buffer,
-            augment,
-            also.objects,
-            overwrite,
-        )
-    scenes = len({row["name"] for row in content["scenes"]})
-    click.echo(f"{scenes} scenes in {time.monotonic() - began:.0f} s: open {folder / PAGE}")
+        scenes, buffer = scenes_of(run, data), also.relaxed_buffer
+        content = report_run(run, scenes, folder, buffer, augment, also.objects, overwrite)
+    number = len({row["name"] for row in content["scenes"]})
+    click.echo(f"{number} scenes in {time.monotonic() - began:.0f} s: open {folder / PAGE}")
 
 
 if __name__ == "__main__":

@@ -103,12 +103,8 @@ def contract_beside(path: Path) -> Path:
 class Format:
     """A format that a network can be exported to.
 
-    Attributes:
-        title: its name.
-        ending: of the names of its files or folders.
-        packages: what it needs beside this project's own, by names of import and of pip.
-        export: writes a run to a path; takes ``overwrite``.
-        contract: where the contract is.
+    ``packages`` are what it needs beside this project's own, by names of import and of pip;
+    ``export`` writes a run to a path; ``contract`` says where the contract is.
     """
 
     title: str

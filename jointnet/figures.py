@@ -241,12 +241,13 @@ def draw_grad_cam(
     figure = _figure(16, 4.35)
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(1, 4)
-    for axes, words in (
-        (panels[0], "image"),
-        (panels[1], "Grad-CAM over the image"),
-        (panels[2], f"Grad-CAM of {size} positions, divided by its maximum"),
-        (panels[3], f"probabilities, outline at {threshold:g}"),
-    ):
+    titles = [
+        "image",
+        "Grad-CAM over the image",
+        f"Grad-CAM of {size} positions, divided by its maximum",
+        f"probabilities, outline at {threshold:g}",
+    ]
+    for axes, words in zip(panels, titles, strict=True):
         axes.axis("off")
         axes.set_title(words, fontsize=10)
     unit = {"vmin": 0, "vmax": 1}
@@ -254,10 +255,8 @@ def draw_grad_cam(
     panels[1].imshow(picture.mean(axis=2), cmap="gray", **unit)
     heat = np.where(valid, cam.heat, 0)
     panels[1].imshow(heat, cmap="inferno", alpha=_OPACITY * heat, **unit)
-    for axes, values, cmap in (
-        (panels[2], cam.heat, "inferno"),
-        (panels[3], seen.probabilities, "gray"),
-    ):
+    shown = ((cam.heat, "inferno"), (seen.probabilities, "gray"))
+    for axes, (values, cmap) in zip(panels[2:], shown, strict=True):
         drawn = axes.imshow(np.where(valid, values, np.nan), cmap=cmap, **unit)
         figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.02)
     found = valid & (seen.probabilities >= threshold)

@@ -85,8 +85,9 @@ def find_layer(model: keras.Model, name: str) -> keras.layers.Layer:
 
 def default_layer(model: keras.Model) -> str:
     """Return the last layer before the decoder: the coarsest, which sees most of the image."""
-    before = next(iter(named_layers(model)))
-    for name, layer in named_layers(model).items():
+    layers = named_layers(model)
+    before = next(iter(layers))
+    for name, layer in layers.items():
         if isinstance(layer, BilinearUpsampling):
             break
         before = name
