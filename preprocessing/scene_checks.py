@@ -31,18 +31,15 @@ from preprocessing.patch_store import PatchSettings
 from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.rasters import LabelReader, RasterReader
 from preprocessing.scenes import Scene, images_in
-from preprocessing.tiling import VOID, Window
+from preprocessing.tiling import VOID, Window, strips
 
+# Scenes that overlap by more of the smaller one's width are no mere neighbours. Chips of SpaceNet 1
+# are upright boxes in degrees around squares of a projected grid, so each overlaps the next by 1 %.
 SHARED_GROUND = 0.02
-"""Scenes that overlap by more of the smaller one's width are no mere neighbours.
-
-Chips may be cut as upright boxes in degrees around squares of a projected grid, as those of
-SpaceNet 1 are, and each then overlaps the next by up to 1 %.
-"""
 
 PATCH_SIZE = 512
+# Upper ends, the first of which is no target at all.
 COVERAGE_BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-"""Upper ends, the first of which is no target at all."""
 
 # Files beside a Shapefile that change what its outlines mean: fields, CRS, index.
 _SIDECARS = (".dbf", ".prj", ".shx")
@@ -56,13 +53,9 @@ _GSD_TOLERANCE = 0.02
 def check_scenes(scenes: Sequence[Scene], settings: PatchSettings) -> list[RasterInfo]:
     """Refuse what can be refused without reading the scenes whole.
 
-    Args:
-        scenes: training and validation scenes.
-        settings: which bands are taken of each.
-
     Returns:
         What the scenes' images are, in the order of the scenes; their dtype is that of the bands
-        that are taken.
+        that the settings take.
 
     Raises:
         DatasetError: no scene of one split, two of one name, a dtype that cannot be trained on,
@@ -185,22 +178,14 @@ def _refuse_leak(one: dict, other: dict, reason: str) -> NoReturn:
 
 
 def share_ground(one: list | None, other: list | None) -> bool:
-    """Return whether two scenes show the same ground.
+    """Return whether two scenes show the same ground; False where one's place is unknown.
 
-    Corners are compared, not upright boxes: the grid's north is not true north, so the box in
+    That is so if what they share is wider than ``SHARED_GROUND`` of the smaller one's width (that
+    of the narrowest turned box around it). Corners, as ``ground.geographic_corners`` gives them,
+    are compared rather than upright boxes: the grid's north is not true north, so the box in
     degrees of a tile of a projected grid is larger than the tile, and overlaps the next tile's.
-
-    Args:
-        one: corners as ``ground.geographic_corners`` gives them, None where unknown.
-        other: the same of the other scene.
-
-    Returns:
-        Whether what they share is wider than ``SHARED_GROUND`` of the smaller one's width (that
-        of the narrowest turned box around it); False where one's place is unknown.
     """
-    if one is None or other is None:
-        return False
-    if not _boxes_meet(one, np.array([other]))[0]:
+    if one is None or other is None or not _boxes_meet(one, np.array([other]))[0]:
         return False
     longitude, latitude = one[0]
     # A degree of longitude is shorter than one of latitude.
@@ -228,7 +213,7 @@ def _boxes_meet(one: list, others: np.ndarray) -> np.ndarray:
 
 
 def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
-    """Return corners in one piece across the antimeridian, on the side of a longitude."""
+    """Shift corners across the antimeridian to the side of a longitude."""
     corners = np.array(corners, float)
     corners[..., 0] -= 360 * np.round((corners[..., 0] - longitude) / 360)
     return corners
@@ -238,13 +223,13 @@ def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
 
 
 class Problems:
-    """Base of checks that go on after a problem: errors become lines of ``problems``."""
+    """Base of checks that go on after an error, which becomes a line of ``problems``."""
 
     problems: list[str]
 
     @contextmanager
     def noted(self, file: str = "", called: str = "") -> Iterator[None]:
-        """Make an error in the block a problem, in which a file is called otherwise."""
+        """Turn an error in the block into a problem, in which ``file`` is ``called`` otherwise."""
         try:
             yield
         except JointNetError as error:
@@ -257,9 +242,9 @@ class InriaCheck(Problems):
 
     Attributes:
         folder: the folder that holds ``images`` and ``gt``.
-        official: whether it was held against the official data set.
-        images: images found.
-        labels: labels found.
+        official: whether all names are those of the official data set.
+        images: how many were found.
+        labels: how many were found.
         problems: one line each; a file is named by its path.
         notes: what differs from the official data set without being wrong, one line each.
         tiles: readable labels by place.
@@ -284,14 +269,8 @@ class InriaCheck(Problems):
 def check_inria(root: Path | str) -> InriaCheck:
     """Read every pixel of a folder in the Inria layout, and say what is wrong with it.
 
-    Memory stays flat, a few rows of one file at a time.
-
-    Args:
-        root: the folder that holds ``images`` and ``gt``, or ``train``, or
-            ``AerialImageDataset``.
-
-    Raises:
-        DatasetError: there is no such folder, or no raster in it.
+    ``root`` holds ``images`` and ``gt``, or ``train``, or ``AerialImageDataset``; if there is no
+    such folder, or no raster in it, DatasetError is raised. Memory holds a few rows of a file.
     """
     folder = train_folder(root)
     images, labels = images_in(folder / "images"), images_in(folder / "gt")
@@ -346,7 +325,7 @@ def _parse(path: Path) -> TileName | None:
 
 
 def _names(images: list[Path], labels: list[Path]) -> Iterator[str]:
-    """Yield names that are none, that two files share, or that only one side has."""
+    """Yield a line for each name that is no tile's, that two files share, or that lacks a pair."""
     for mine, others, missing in ((images, labels, "label"), (labels, images, "image")):
         stems = {path.stem for path in others}
         seen: dict[str, Path] = {}
@@ -363,14 +342,9 @@ def _names(images: list[Path], labels: list[Path]) -> Iterator[str]:
 def missing_tiles(
     found: Collection[str], cities: Iterable[str], number: int, what: str, suffix: str = ""
 ) -> Iterator[str]:
-    """Yield a line for each city of which tiles are missing.
+    """Yield a line for each city that lacks some of its tiles ``<city>1<suffix>`` to ``number``.
 
-    Args:
-        found: names that are there.
-        cities: of the data set.
-        number: tiles of each city; they are named from 1.
-        what: what the lines call tiles.
-        suffix: end of the names.
+    ``what`` is what the lines call them.
     """
     for city in cities:
         names = [f"{city}{tile}{suffix}" for tile in range(1, number + 1)]
@@ -381,18 +355,13 @@ def missing_tiles(
             yield f"{city}: {len(absent)} of {number} {what} missing: {', '.join(absent)}"
 
 
-def _rows(height: int, width: int) -> Iterator[Window]:
-    """Yield full-width windows, each one row of patches."""
-    for row in range(0, height, PATCH_SIZE):
-        yield Window(row, 0, min(PATCH_SIZE, height - row), width)
-
-
 def _read_image(path: Path, official: bool) -> Iterator[str]:
     """Read an image whole, and yield what is wrong with it."""
     info = raster_info(path)
     with RasterReader(path, range(1, info.band_count + 1), info.band_count) as reader:
-        strips = (reader.read(window)[0] for window in _rows(reader.height, reader.width))
-        low, high = zip(*((strip.min(), strip.max()) for strip in strips), strict=True)
+        windows = strips(reader.height, reader.width, PATCH_SIZE)
+        pixels = (reader.read(window)[0] for window in windows)
+        low, high = zip(*((strip.min(), strip.max()) for strip in pixels), strict=True)
     if min(low) == max(high):
         yield f"{path}: all its pixels are {min(low)}"
     if info.dtype not in DTYPES:
@@ -414,8 +383,9 @@ def _read_label(path: Path, place: str, check: InriaCheck) -> None:
     coverage = np.zeros_like(check.coverage)
     with LabelReader(path) as reader:
         columns = np.arange(0, reader.width, PATCH_SIZE)
-        for window in _rows(reader.height, reader.width):
-            mask = reader.read(window)
+        for row in range(0, reader.height, PATCH_SIZE):
+            window = Window(row, 0, PATCH_SIZE, reader.width)
+            mask = reader.read(window.clipped(reader.height, reader.width))
             targets, pixels = (
                 np.add.reduceat(counted.sum(axis=0), columns)
                 for counted in (mask == 1, mask != VOID)
