@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.windows import Window as Area
 from tqdm import tqdm
 
 from preprocessing.errors import DatasetError, OutputError, RasterError, listed
@@ -279,7 +278,6 @@ def _write_plain(source: Path, path: Path, options: dict) -> None:
             with gdal_quiet(), rasterio.open(path, "w", **profile) as file:
                 for window in strips(info.height, info.width, _ROWS):
                     pixels = np.where(label.read(window) == 1, np.uint8(target), np.uint8(0))
-                    area = Area(window.column, window.row, window.width, window.height)
-                    file.write(pixels, 1, window=area)
+                    file.write(pixels, 1, window=window.slices)
         except GDAL_ERRORS as error:
             raise cannot_write(path, error) from error

@@ -178,17 +178,15 @@ class PyramidWriter:
         for level in range(len(self.sizes)):
             (folder / str(level)).mkdir(parents=True, exist_ok=True)
 
-    def write(self, strip: np.ndarray) -> None:
+    def write(self, strip: np.ndarray, level: int = 0) -> None:
         """Take the next rows: ``(rows, width, channels)`` uint8, any number of them.
+
+        The levels below the full size make themselves.
 
         Raises:
             ValueError: another width, or more rows than the raster has.
             OSError: a tile cannot be written.
         """
-        self._add(0, strip)
-
-    def _add(self, level: int, strip: np.ndarray) -> None:
-        """Take rows of a level, and write the tiles that they complete."""
         height, width = self.sizes[level]
         waiting = self._waiting[level]
         waiting.append(strip)
@@ -213,7 +211,7 @@ class PyramidWriter:
                 content = self.encode(np.ascontiguousarray(tile))
                 (self.folder / str(level) / name).write_bytes(content)
         if level + 1 < len(self.sizes):
-            self._add(level + 1, halve(pixels[:whole]))
+            self.write(halve(pixels[:whole]), level + 1)
         else:
             self.smallest = pixels
 

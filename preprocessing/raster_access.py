@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 import rasterio
-import rasterio.windows
 from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
@@ -243,10 +242,9 @@ def read_window(
 def _read(
     dataset: rasterio.DatasetReader, window: Window, bands: list[int], masks: bool
 ) -> np.ndarray:
-    area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
     with gdal_quiet():
         read = dataset.read_masks if masks else dataset.read
-        return np.ascontiguousarray(np.moveaxis(read(bands, window=area), 0, -1))
+        return np.ascontiguousarray(np.moveaxis(read(bands, window=window.slices), 0, -1))
 
 
 def _first_bad_block(

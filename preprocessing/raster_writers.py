@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import rasterio
 import rasterio.shutil
-import rasterio.windows
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
@@ -70,7 +69,7 @@ def write_raster(
     ):
         for first in range(0, rows, height):
             strip = np.moveaxis(pixels[: rows - first], -1, 0)
-            file.write(strip, window=_area(Window(first, 0, strip.shape[1], width)))
+            file.write(strip, window=Window(first, 0, strip.shape[1], width).slices)
     return Path(path)
 
 
@@ -150,15 +149,14 @@ class _Writer(ABC):
                 f"{np.dtype(self.dtype).name} of its height and width are needed"
             )
         pixels, valid = self._encode(pixels)
-        area = _area(window)
         with _writing(self.path):
-            self._file.write(pixels, 1, window=area)
+            self._file.write(pixels, 1, window=window.slices)
             if valid is not None and not self._masked and not valid.all():
                 self._masked = True
                 for above, _ in self._written:
-                    self._file.write_mask(np.ones((above.height, above.width), bool), _area(above))
+                    self._file.write_mask(np.ones((above.height, above.width), bool), above.slices)
             if self._masked:
-                self._file.write_mask(valid, area)
+                self._file.write_mask(valid, window.slices)
         self._written.append((window, _check_sum(pixels, valid)))
 
     @abstractmethod
@@ -200,9 +198,9 @@ class _Writer(ABC):
         with rasterio.open(final) as file:
             levels = len(file.overviews(1))
             for window, written in self._written:
-                pixels, valid = file.read(1, window=_area(window)), None
+                pixels, valid = file.read(1, window=window.slices), None
                 if "nodata" not in self.options:
-                    valid = file.dataset_mask(window=_area(window)) > 0
+                    valid = file.dataset_mask(window=window.slices) > 0
                 if _check_sum(pixels, valid) != written:
                     raise OSError(f"pixels differ from row {window.row} on")
         for level in range(levels):
@@ -285,7 +283,7 @@ class ErrorMapWriter(ClosedOnExit):
             OutputError: disk full.
         """
         with _writing(self.path):
-            self._file.write(values, 1, window=_area(window))
+            self._file.write(values, 1, window=window.slices)
 
     def close(self) -> None:
         """Complete the file."""
@@ -302,10 +300,6 @@ def _profile(like: RasterReader | RasterInfo, dtype: type, block: int) -> dict[s
     shape = {"height": like.height, "width": like.width, "count": 1, "dtype": dtype}
     tiles = {"tiled": True, "blockxsize": block, "blockysize": block, "compress": compression()}
     return {"driver": "GTiff", "BIGTIFF": "IF_SAFER", **shape, **tiles, **place}
-
-
-def _area(window: Window) -> rasterio.windows.Window:
-    return rasterio.windows.Window(window.column, window.row, window.width, window.height)
 
 
 def _check_sum(pixels: np.ndarray, valid: np.ndarray | None) -> int:
