@@ -28,7 +28,7 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Row and column slices, of a window inside its array; rasterio reads and writes by them."""
+        """Row and column slices of a window inside its array; rasterio takes them too."""
         return (
             slice(self.row, self.row + self.height),
             slice(self.column, self.column + self.width),
