@@ -53,7 +53,6 @@ OBJECT_METRICS = {
     )
 }
 """The metrics of objects, in the order of tables, and what tables call them."""
-_SIGNED = ("count_error", "area_error")
 
 
 class LabelledImage(NamedTuple):
@@ -471,7 +470,7 @@ def object_text(rows: Sequence[dict]) -> str:
         cells.append([_at(row["threshold"]), row["place"]])
         cells[-1] += [row["true_objects"], row["predicted_objects"]]
         for name in OBJECT_METRICS:
-            signed = name in _SIGNED and row[name] is not None
+            signed = name.endswith("_error") and row[name] is not None
             cells[-1].append(f"{row[name]:+.3f}" if signed else row[name])
     heading = ["threshold", "place", "true", "found", *OBJECT_METRICS.values()]
     return (

@@ -1,12 +1,11 @@
 """Pack masks into the zip file that the Inria contest takes, and check such a file."""
 
-import os
 import shutil
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +46,19 @@ _ROWS = 128
 
 @dataclass
 class SubmissionCheck(Problems):
-    """What was found in a zip file.
+    """What was found in a zip file; without ``problems`` the contest can take it.
 
     Attributes:
-        masks: masks that could be read whole.
+        masks: how many could be read whole.
         size: bytes of the zip file.
         pixels: pixels of these masks.
         target: pixels of the target among them.
-        problems: one line each; none where the contest can take the file.
     """
 
     masks: int = 0
     size: int = 0
     pixels: int = 0
     target: int = 0
-    problems: list[str] = field(default_factory=list)
 
 
 def wanted_tiles(images: Sequence[Path]) -> dict[str, tuple[int, int]]:
@@ -99,13 +96,12 @@ def missing_masks(names: Collection[str], wanted: Collection[str]) -> list[str]:
 # Checking
 
 
-def check_submission(path: str | os.PathLike, wanted: Sizes) -> SubmissionCheck:
+def check_submission(path: Path, wanted: Sizes) -> SubmissionCheck:
     """Read a zip file whole, and say what the contest would stumble over.
 
     Looks, in flat memory, at names (missing, others, twice, in folders), damage, format, bands,
     bits, compression, size and every value. A path that is no zip file raises DatasetError.
     """
-    path = Path(path)
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
@@ -221,7 +217,7 @@ def _bits(dataset: rasterio.DatasetReader) -> int:
 
 def pack_masks(
     masks: Mapping[str, Path],
-    path: str | os.PathLike,
+    path: Path,
     wanted: Sizes,
     compression: str = "lzw",
     overwrite: bool = False,

@@ -173,7 +173,7 @@ def count_objects(
         for mask, labels, numbers in ((truth, true, pairs[:, 0]), (prediction, found, pairs[:, 1]))
     ]
     inner, outer = boundaries(truth, prediction, BOUNDARY_PX)
-    polis_m = _on_ground(outlines, info)
+    polis_m, pairs_on_ground = _on_ground(outlines, info)
     return ObjectCounts(
         matched=len(pairs),
         true_objects=int(np.count_nonzero(true_areas)),
@@ -184,8 +184,8 @@ def count_objects(
         boundary_union=outer,
         boundary_px=BOUNDARY_PX,
         polis_px=float(polis(*outlines).sum()),
-        polis_m=0.0 if polis_m is None else polis_m,
-        pairs_on_ground=0 if polis_m is None else len(pairs),
+        polis_m=polis_m,
+        pairs_on_ground=pairs_on_ground,
         scores=scores,
         hits=hits[found_areas > 0],
     )
@@ -310,7 +310,7 @@ def polis(true: np.ndarray, found: np.ndarray) -> np.ndarray:
         # Without the last point, which is the first again.
         vertices = shapely.get_num_points(ring) - 1
         points, owner = shapely.get_coordinates(ring, return_index=True)
-        kept = np.r_[owner[1:] == owner[:-1], np.zeros(min(len(owner), 1), bool)].astype(bool)
+        kept = np.diff(owner, append=-1) == 0
         distances = shapely.distance(shapely.points(points[kept]), other[owner[kept]])
         total += np.bincount(owner[kept], distances, len(true)) / (2 * np.maximum(vertices, 1))
     return total
@@ -332,14 +332,14 @@ def _outlines(mask: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.n
     return of_number[numbers]
 
 
-def _on_ground(outlines: list[np.ndarray], info: "RasterInfo | None") -> float | None:
-    """Return the sum of PoLiS in metres; None where the raster has no place on the ground."""
+def _on_ground(outlines: list[np.ndarray], info: "RasterInfo | None") -> tuple[float, int]:
+    """Return the sum of PoLiS in metres, and of how many pairs: 0 without a place on the ground."""
     import shapely
 
     from preprocessing.ground import placement
 
     place = None if info is None else placement(info)
     if place is None or place.crs is None:
-        return None
+        return 0.0, 0
     placed = [shapely.transform(place.outlines(one), place.metres) for one in outlines]
-    return float(polis(*placed).sum())
+    return float(polis(*placed).sum()), len(outlines[0])

@@ -222,10 +222,11 @@ def _unwrapped(corners: list | np.ndarray, longitude: float) -> np.ndarray:
 # A folder in the Inria layout
 
 
+@dataclass
 class Problems:
     """Base of checks that go on after an error, which becomes a line of ``problems``."""
 
-    problems: list[str]
+    problems: list[str] = field(default_factory=list, kw_only=True)
 
     @contextmanager
     def noted(self, file: str = "", called: str = "") -> Iterator[None]:
@@ -245,7 +246,6 @@ class InriaCheck(Problems):
         official: whether all names are those of the official data set.
         images: how many were found.
         labels: how many were found.
-        problems: one line each; a file is named by its path.
         notes: what differs from the official data set without being wrong, one line each.
         tiles: readable labels by place.
         target: target pixels by place.
@@ -258,7 +258,6 @@ class InriaCheck(Problems):
     official: bool
     images: int
     labels: int
-    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tiles: Counter[str] = field(default_factory=Counter)
     target: Counter[str] = field(default_factory=Counter)
