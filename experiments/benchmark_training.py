@@ -230,11 +230,9 @@ class Constant(keras.utils.PyDataset):
         self.length = length
 
     def __len__(self) -> int:
-        """Return how often the batch is given out."""
         return self.length
 
     def __getitem__(self, index: int) -> tuple:
-        """Return the batch."""
         return self.batch
 
 

@@ -15,11 +15,6 @@ FORMATS = ("onnx", "saved_model", "litert")
 TOLERANCE = 1e-3
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
-
-
 @click.command(
     cls=Command,
     epilog="""\b
@@ -105,8 +100,9 @@ def main(
         form = export.FORMATS[key]
         form.export(run, path, overwrite)
         difference = export.greatest_difference(run, key, path, patch)
+        size = sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
         click.echo(
-            f"{path}: {form.title}, {size_of(path) / 1e6:.1f} MB, at most {difference:.1g} from "
+            f"{path}: {form.title}, {size / 1e6:.1f} MB, at most {difference:.1g} from "
             f"Keras on {shown}; these numbers are in {form.contract}"
         )
         if difference > TOLERANCE:

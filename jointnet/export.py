@@ -239,7 +239,7 @@ PREDICTORS: dict[str, Callable[[Path], Engine]] = {
 
 
 def greatest_difference(run: Run, name: str, path: Path, patch: np.ndarray) -> float:
-    """Return by how much the probabilities of an exported network differ from Keras' at most.
+    """Return the greatest difference between an exported network's probabilities and Keras'.
 
     Both predict a patch, then half of it in a batch of two, so that every free axis changes. The
     patch is ``(height, width, bands)`` raw pixels in the run's dtype, of a size that the network

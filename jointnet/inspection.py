@@ -5,8 +5,7 @@ Layers have the names of ``keras.Model.layers``; those inside a dense atrous blo
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,26 +199,22 @@ def grad_cam(
 
 
 def _forward(model: keras.Model, image: np.ndarray, taps: Mapping[keras.layers.Layer, Tap]) -> Any:
-    """Feed one image, with taps on the outputs of layers."""
-    with ExitStack() as stack:
-        for layer, tap in taps.items():
-            stack.enter_context(_tapped(layer, tap))
-        return model(keras.ops.convert_to_tensor(image[None]), training=False)
-
-
-@contextmanager
-def _tapped(layer: keras.layers.Layer, tap: Tap) -> Iterator[None]:
-    """Replace a layer's ``call`` for a while.
+    """Feed one image, with taps on the outputs of layers, whose ``call`` is replaced meanwhile.
 
     A layer inside a block is no node of the network's graph, so no model can end or begin there.
     """
-    call = layer.call
-    # The layer's own ``__setattr__`` would track the function.
-    object.__setattr__(layer, "call", lambda *args, **kwargs: tap(call(*args, **kwargs)))
+
+    def tapped(call: Callable[..., Any], tap: Tap) -> Callable[..., Any]:
+        return lambda *args, **kwargs: tap(call(*args, **kwargs))
+
+    for layer, tap in taps.items():
+        # The layer's own ``__setattr__`` would track the function.
+        object.__setattr__(layer, "call", tapped(layer.call, tap))
     try:
-        yield
+        return model(keras.ops.convert_to_tensor(image[None]), training=False)
     finally:
-        object.__delattr__(layer, "call")
+        for layer in taps:
+            object.__delattr__(layer, "call")
 
 
 def _keeper(kept: dict[str, Any], name: str) -> Tap:

@@ -137,7 +137,6 @@ class SceneWriter:
         self._added: list[Future] = []
 
     def __enter__(self) -> Self:
-        """Return the writer."""
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -49,18 +49,25 @@ def recolour(
         return image
     matrix = np.eye(image.shape[-1])
     if len(matrix) >= 3 and (chroma != 1 or hue):
-        matrix[:3, :3] = _colour_matrix(chroma, hue)
+        turn = np.eye(3)
+        turn[1:, 1:] = chroma * _rotation(hue).T
+        matrix[:3, :3] = YIQ_TO_RGB @ turn @ RGB_TO_YIQ
     matrix *= 1 + contrast
-    # Rows of a colour matrix add up to one, so one offset serves every band.
+    # Each row of the three colours adds up to one, so one offset serves every band.
     offset = brightness * (high - low) - contrast * (low + high) / 2
     if gamma != 1:
         curve = _tone_curve(image.dtype, gamma, low, high)
+    matrix, offset = matrix.astype(np.float32), np.float32(offset)
     recoloured = np.empty_like(image)
     step = max(1, PIXELS_AT_ONCE // image.shape[1])
     for start in range(0, len(image), step):
         rows = slice(start, start + step)
         values = curve(image[rows]) if gamma != 1 else image[rows]
-        recoloured[rows] = _affine(values, matrix, offset, image.dtype)
+        # Planes, because numpy is several times faster on long rows than on triples.
+        planes = np.moveaxis(values, -1, 0).astype(np.float32, order="C")
+        flat = matrix @ planes.reshape(len(planes), -1)
+        flat += offset
+        recoloured[rows] = np.moveaxis(as_pixels(flat, image.dtype).reshape(planes.shape), 0, -1)
     return recoloured
 
 
@@ -71,23 +78,6 @@ def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         np.rint(values, out=values)
         np.clip(values, limits.min, limits.max, out=values)
     return values.astype(dtype, copy=False)
-
-
-def _colour_matrix(chroma: float, hue: float) -> np.ndarray:
-    """Return the (3, 3) RGB matrix that scales chroma and turns it by ``hue`` full turns."""
-    cosine, sine = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
-    turn = np.eye(3)
-    turn[1:, 1:] = chroma * np.array([[cosine, -sine], [sine, cosine]])
-    return YIQ_TO_RGB @ turn @ RGB_TO_YIQ
-
-
-def _affine(values: np.ndarray, matrix: np.ndarray, offset: float, dtype: np.dtype) -> np.ndarray:
-    """Return ``matrix @ bands + offset`` of every pixel of (h, w, bands), in ``dtype``."""
-    # Planes, because numpy is several times faster on long rows than on triples.
-    planes = np.moveaxis(values, -1, 0).astype(np.float32, order="C")
-    flat = matrix.astype(np.float32) @ planes.reshape(len(planes), -1)
-    flat += np.float32(offset)
-    return np.moveaxis(as_pixels(flat, dtype).reshape(planes.shape), 0, -1)
 
 
 def _tone_curve(
