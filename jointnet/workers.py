@@ -7,6 +7,7 @@ raster, run and outputs under the same paths as this process, and be able to imp
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,11 +94,17 @@ class Workers(ExitStack):
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         address = self.address
         if address is None:
+            preloads = config.get("distributed.worker.preload")
             settings = {
                 # Set before the processes start, as libraries read it once; the user's own win.
                 "distributed.nanny.pre-spawn-environ": _environment(self.count),
                 # Else a process that died is given up where its successor takes 15 s to start.
                 "distributed.deploy.lost-worker-timeout": SECONDS_WITHOUT_WORKERS,
+                # For dask_setup.
+                "distributed.worker.preload": [
+                    *([preloads] if isinstance(preloads, str) else preloads),
+                    __name__,
+                ],
             }
             self.enter_context(config.set(settings))
             address = self.enter_context(
@@ -166,6 +173,11 @@ def _environment(workers: int) -> dict[str, str]:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the process that started this one; Dask calls this in each worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _predict(number: int, folder: str) -> None:

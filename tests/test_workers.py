@@ -126,6 +126,8 @@ def test_processes_get_their_share_unless_the_environment_says_otherwise(pair, a
         assert environment["TF_NUM_INTRAOP_THREADS"] == str(max(1, cores // 2))
         assert environment["OMP_NUM_THREADS"] == "17"
         assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    # Ctrl-C is for the process that started them.
+    assert all(pair.run(lambda: signal.getsignal(signal.SIGINT) == signal.SIG_IGN).values())
     # One swath at a time in each, however much memory it takes.
     for worker in pair.scheduler_info()["workers"].values():
         assert (worker["nthreads"], worker["memory_limit"]) == (1, 0)
