@@ -130,13 +130,13 @@ def _name_problems(names: list[str], wanted: Collection[str]) -> list[str]:
     problems = []
     if inside:
         problems.append(
-            f"{len(inside)} of {len(names)} entries lie in folders or are some: {listed(inside)}; "
-            "pack the files alone"
+            f"{len(inside)} of {len(names)} entries are in folders or are folders: {listed(inside)}"
+            "; pack the files alone"
         )
     if doubled:
-        problems.append(f"{len(doubled)} names stand there more than once: {listed(doubled)}")
+        problems.append(f"{len(doubled)} names occur more than once: {listed(doubled)}")
     if others:
-        problems.append(f"{len(others)} entries that are no test image's: {listed(others)}")
+        problems.append(f"{len(others)} entries belong to no test image: {listed(others)}")
     return problems + missing_masks(plain, wanted)
 
 
@@ -172,7 +172,7 @@ def _check_mask(member: str, name: str, size: tuple[int, int], check: Submission
                 row, column = np.argwhere(wrong)[0]
                 raise RasterError(
                     f"{name}: has the value {pixels[row, column]} at row {window.row + row}, "
-                    f"column {column}; 0 and {target} are meant"
+                    f"column {column}; 0 and {target} are allowed"
                 )
             found += int(np.count_nonzero(pixels))
     check.masks += 1
@@ -184,16 +184,16 @@ def _format_problems(dataset: rasterio.DatasetReader, size: tuple[int, int]) -> 
     """Yield what an open mask is otherwise than the contest asks."""
     yield from _size_problem(dataset, size)
     if dataset.count != 1:
-        yield f"has {dataset.count} bands, one is meant"
+        yield f"has {dataset.count} bands; it must have one"
         return
     bits, structure = _bits(dataset), dataset.tags(ns="IMAGE_STRUCTURE")
     if dataset.dtypes[0] != "uint8" or bits not in (1, 8):
         depth = dataset.dtypes[0] if bits == 8 else f"of {bits} bits"
-        yield f"pixels are {depth}, uint8 is meant"
+        yield f"pixels are {depth}; they must be uint8"
     if bits != 1 and dataset.colorinterp[0] == ColorInterp.palette:
-        yield "has a colour table; grey values are meant"
+        yield "has a colour table; it must have grey values"
     if "MINISWHITE" in structure:
-        yield "stores 0 as white; 0 is to be black"
+        yield "stores 0 as white; it must be black"
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
         yield "has a mask of void pixels; the contest knows none"
     if "COMPRESSION" not in structure:

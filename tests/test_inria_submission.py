@@ -180,9 +180,9 @@ def test_one_bit_as_gdal_translate_makes_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pixels": np.zeros((*SIZE, 3), np.uint8)}, "has 3 bands, one is meant"),
-        ({"pixels": np.zeros((*SIZE, 1), np.uint16)}, "pixels are uint16, uint8 is meant"),
-        ({"pixels": np.zeros((*SIZE, 1), np.float32)}, "pixels are float32, uint8 is meant"),
+        ({"pixels": np.zeros((*SIZE, 3), np.uint8)}, "has 3 bands; it must have one"),
+        ({"pixels": np.zeros((*SIZE, 1), np.uint16)}, "pixels are uint16; they must be uint8"),
+        ({"pixels": np.zeros((*SIZE, 1), np.float32)}, "pixels are float32; they must be uint8"),
         ({"nbits": 4, "pixels": np.zeros((*SIZE, 1), np.uint8)}, "pixels are of 4 bits"),
         ({"pixels": np.zeros((60, 40, 1), np.uint8)}, "has 40 x 60 pixels, its image 60 x 40"),
         ({"compress": "NONE"}, "is not compressed"),
@@ -199,7 +199,7 @@ def test_another_value_is_named_with_its_place(tmp_path, value):
     pixels = np.zeros((*SIZE, 1), np.uint8)
     pixels[39, 58:] = [[255], [value]]
     problem = problem_of(tmp_path, tiff(tmp_path / "x.tif", pixels))
-    assert problem == f"a2.tif: has the value {value} at row 39, column 59; 0 and 255 are meant"
+    assert problem == f"a2.tif: has the value {value} at row 39, column 59; 0 and 255 are allowed"
 
 
 def test_a_mask_of_void_is_named(tmp_path):
@@ -233,18 +233,16 @@ def test_names_are_told_by_kind(tmp_path):
     file = tiff(tmp_path / "a.tif")
     folders = packed(tmp_path, [(f"up/{name}", file) for name in WANTED])
     assert check_submission(folders, WANTED).problems == [
-        "2 of 2 entries lie in folders or are some: up/a1.tif, up/a2.tif; pack the files alone"
+        "2 of 2 entries are in folders or are folders: up/a1.tif, up/a2.tif; pack the files alone"
     ]
     others = packed(tmp_path, [("a1.tif", file), ("a2.png", file), ("read.me", file)])
     assert check_submission(others, WANTED).problems == [
-        "2 entries that are no test image's: a2.png, read.me",
+        "2 entries belong to no test image: a2.png, read.me",
         "1 of 2 masks missing: a2.tif",
     ]
     with pytest.warns(UserWarning, match="Duplicate name"):
         twice = packed(tmp_path, [("a1.tif", file), ("a1.tif", file), ("a2.tif", file)])
-    assert check_submission(twice, WANTED).problems == [
-        "1 names stand there more than once: a1.tif"
-    ]
+    assert check_submission(twice, WANTED).problems == ["1 names occur more than once: a1.tif"]
     nothing = packed(tmp_path, [])
     assert check_submission(nothing, WANTED).problems == ["2 of 2 masks missing: a1.tif, a2.tif"]
 
