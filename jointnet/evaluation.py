@@ -234,8 +234,8 @@ def _groups(
 def summarise(records: Sequence[SceneCounts]) -> list[dict]:
     """Add counts per place and over everything, then divide once.
 
-    There must be a record. One whose relaxed buffer differs raises ValueError: such counts cannot
-    be added.
+    There must be at least one record. Records of different relaxed buffers raise ValueError, as
+    their counts cannot be added.
 
     Returns:
         A row per threshold and place, the places sorted and ``"overall"`` last, with
