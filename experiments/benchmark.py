@@ -135,9 +135,10 @@ def evaluation_rows(asked: Asked) -> list[dict]:
 
 @dataclass(frozen=True)
 class Part:
-    """One table: what measures its rows, and what is aimed at.
+    """One table: what measures its rows, and the goal.
 
-    Its files are named after these fields of ``Asked``. Some need a trained network and imagery.
+    Its files are named after the fields ``named_after`` of ``Asked``. With ``needs_data`` it needs
+    a trained network and imagery.
     """
 
     rows: Callable[[Asked], list[dict]]

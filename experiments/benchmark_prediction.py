@@ -28,7 +28,7 @@ from preprocessing.sample_scenes import render_scene
 from preprocessing.scenes import images_in
 from preprocessing.tiling import VOID
 
-# Square kilometres that a plan may be made for, of imagery of so many metres per pixel.
+# Areas in square kilometres whose machine hours are planned, and metres per pixel of the imagery.
 PLANNED = {"city_of_200_km2": 200, "county_of_2500_km2": 2_500, "country_of_100000_km2": 100_000}
 PLANNED_GSD = 0.3
 ON_GROUND = {"crs": "EPSG:32633", "transform": Affine(0.3, 0, 500_000, 0, -0.3, 5_000_000)}

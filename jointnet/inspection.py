@@ -37,7 +37,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class GradCam:
-    """Where a layer's activations speak for the target.
+    """Where the activations of a layer speak for the target.
 
     Attributes:
         heat: ``(height, width)`` float32, 0..1: ``coarse`` enlarged to the image by bilinear

@@ -128,7 +128,8 @@ class SceneWriter:
     """Writes the pictures of scenes to a report's folder, in threads; a context manager.
 
     OpenCV and zlib, which do most of the work, let other threads run meanwhile. ``add`` waits
-    while too many scenes are held in memory.
+    while too many scenes are held in memory. A later ``add``, or ``finish``, raises what a scene
+    failed with.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,11 +145,7 @@ class SceneWriter:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, name: str, info: "RasterInfo", strips: Strips) -> None:
-        """Begin to write a scene; ``strips`` is called in a thread.
-
-        Raises:
-            JointNetError, OSError: an earlier scene failed.
-        """
+        """Begin to write a scene; ``strips`` is called in a thread."""
         from preprocessing.pictures import write_scene_pictures
 
         for earlier in self._added[:-THREADS]:
@@ -163,11 +160,7 @@ class SceneWriter:
         self._added.append(self._pool.submit(write))
 
     def finish(self) -> list[ReportScene]:
-        """Wait, and return the scenes in the order in which they were added.
-
-        Raises:
-            JointNetError, OSError: a scene failed.
-        """
+        """Wait, and return the scenes in the order in which they were added."""
         return [future.result() for future in self._added]
 
 

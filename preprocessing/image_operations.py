@@ -322,7 +322,7 @@ def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Map the 2nd to the 98th percentile of the valid values to 0..255, and clip.
 
     The values have any shape and numeric dtype, ``valid`` is bool of the same shape or of its
-    leading dimensions. The result is float32; without a valid value they are as they were.
+    leading dimensions. Returns float32; the values as they are where none is valid.
     """
     if not valid.any():
         return values.astype(np.float32)
@@ -350,10 +350,10 @@ From the palette of Okabe and Ito (2008), which colour-blind readers can tell ap
 
 
 def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Return for each pixel whether a prediction is right.
+    """Return the class of each pixel: ``BACKGROUND``, ``MISSED``, ``FALSE``, ``FOUND`` or void.
 
-    Both masks are uint8 of 0, 1 and 255 (void) and of one shape, any; so is the result, of
-    ``BACKGROUND``, ``MISSED``, ``FALSE``, ``FOUND``, and void where either is.
+    Both masks are uint8 of 0, 1 and 255 (void), of any one shape, which the result has too; it is
+    void where either is.
     """
     classes = (truth == 1).view(np.uint8) + 2 * (prediction == 1).view(np.uint8)
     classes[(truth == VOID) | (prediction == VOID)] = VOID

@@ -156,7 +156,9 @@ def hold_back(scenes: Sequence[Scene], validation: Validation, folder: object) -
     Raises:
         DatasetError: a name that no scene has, a share out of range, or no scene left on a side.
     """
-    tile_of = _tiles(scenes)
+    cut = _by_row_and_column(scenes)
+    # Patches of the only tile are tiles themselves.
+    tile_of = cut if len(set(cut)) > 1 else _by_name(scenes)
     tiles = sorted(set(tile_of))
     if validation is None:
         chosen = set(tiles[::HELD_BACK])
@@ -192,13 +194,8 @@ def patch_note(scenes: Sequence[Scene]) -> str | None:
     )
 
 
-def _tiles(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
-    """Return source and tile of each scene; patches of the only tile are tiles themselves."""
-    cut = _by_row_and_column(scenes)
-    return cut if len(set(cut)) > 1 else _by_name(scenes)
-
-
 def _by_name(scenes: Sequence[Scene]) -> list[tuple[str, str]]:
+    """Return source and tile of each scene; a scene without a tile is one itself."""
     matches = [(scene, STEM.fullmatch(scene.name)) for scene in scenes]
     return [(s.source or "", match["tile"] if match else s.name) for s, match in matches]
 

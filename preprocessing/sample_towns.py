@@ -24,7 +24,7 @@ HIGHEST = 16.0
 PLOT, DEPTH = 20.0, 25.0
 # Half the width of a street, and the pavement beside it.
 STREET, WALK = 3.2, 1.7
-# Colours of roofs, and no less of paving, roads and bare soil: colour alone must not tell.
+# Colours of roofs and equally of paving, roads and bare soil: colour alone must not tell them.
 SURFACES = np.array(
     [(0.64, 0.41, 0.32), (0.52, 0.34, 0.28), (0.46, 0.38, 0.32), (0.34, 0.35, 0.37)]
     + [(0.50, 0.50, 0.51), (0.70, 0.68, 0.65), (0.63, 0.56, 0.45), (0.40, 0.41, 0.34)]
@@ -62,9 +62,7 @@ class Sun(NamedTuple):
 class Canvas:
     """Albedo float32 (n, n, 3) in 0..1 and height float32 (n, n), to be drawn on.
 
-    Args:
-        size: side of the image in pixels; the canvas is finer and has a margin.
-        rng: source of the textures.
+    It is finer than the image, which has ``size`` pixels a side, and has a margin.
 
     Attributes:
         x: centres of the canvas pixels, float32 (1, n); ``y`` likewise (n, 1).
