@@ -50,14 +50,19 @@ def visible(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
 
 
-@pytest.mark.slow
-def test_killed_at_ten_random_moments(tmp_path):
-    image = write_image(tmp_path / "a.tif", blotches(1600, 64))
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """An image, a run, what is predicted of it in one go, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    image = write_image(folder / "a.tif", blotches(1600, 64))
     began = time.monotonic()
-    assert start(run, image, tmp_path / "whole").wait() == 0
-    seconds = time.monotonic() - began
-    whole = visible(tmp_path / "whole")
+    assert start(folder / "run", image, folder / "whole").wait() == 0
+    return folder / "run", image, visible(folder / "whole"), time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(tmp_path, uninterrupted):
+    run, image, whole, seconds = uninterrupted
     assert len(whole) == 5
     moments = random.Random(0)
     kept = []
@@ -108,9 +113,10 @@ def test_killed_while_the_outputs_are_made(tmp_path, target):
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_run_that_started_them_and_nothing_is_lost(tmp_path):
-    image, run = write_image(tmp_path / "a.tif", blotches(1600, 64)), tmp_path / "run"
-    assert start(run, image, tmp_path / "whole").wait() == 0
+def test_two_processes_end_with_the_run_that_started_them_and_nothing_is_lost(
+    tmp_path, uninterrupted
+):
+    run, image, whole, _ = uninterrupted
     out = tmp_path / "out"
     process = start(run, image, out, workers=2)
     while process.poll() is None and not list(out.glob(".a_*.swaths/swath_*.f32")):
@@ -131,5 +137,5 @@ def test_two_processes_end_with_the_run_that_started_them_and_nothing_is_lost(tm
     assert start(run, image, out).wait() == 1
     process.send_signal(signal.SIGCONT)
     assert process.wait() == 0
-    assert visible(out) == visible(tmp_path / "whole")
-    assert set(os.listdir(out)) == set(visible(out))
+    assert visible(out) == whole
+    assert set(os.listdir(out)) == set(whole)
