@@ -14,10 +14,6 @@ from experiments.options import (
     sharing_options,
     threshold_option,
 )
-from jointnet.raster_job import MASK, PredictionOptions, RasterJob, outputs_of
-from jointnet.raster_prediction import predict_rasters
-from jointnet.runs import load_run
-from preprocessing.image_names import find_images
 
 
 @click.command(
@@ -113,6 +109,11 @@ def main(
     the outputs until they are complete. Give the same command again after an interruption: it goes
     on from there, and does nothing for an image that is done.
     """  # noqa: D301 (click takes the control character itself)
+    from jointnet.raster_job import MASK, PredictionOptions, RasterJob, outputs_of
+    from jointnet.raster_prediction import predict_rasters
+    from jointnet.runs import load_run
+    from preprocessing.image_names import find_images
+
     # A shell turns --image *.tif into --image a.tif b.tif.
     paths = find_images([*images, *more_images], Path("data"), outputs_of)
     run = load_run(model)

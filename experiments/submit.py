@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,21 +16,11 @@ from experiments.options import (
     sharing_options,
     threshold_option,
 )
-from jointnet.raster_job import MASK, OVERLAY, PROBABILITIES, PredictionOptions, RasterJob
-from jointnet.raster_prediction import predict_rasters
-from jointnet.runs import load_run
 from preprocessing.errors import DatasetError, RunError, listed
-from preprocessing.inria import test_images
-from preprocessing.inria_submission import (
-    COMPRESSIONS,
-    SubmissionCheck,
-    check_submission,
-    mask_name,
-    pack_masks,
-    wanted_tiles,
-)
 from preprocessing.output_files import refuse_existing
-from preprocessing.scenes import images_in
+
+if TYPE_CHECKING:
+    from preprocessing.inria_submission import SubmissionCheck
 
 
 def masks_in(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], int]:
@@ -41,6 +32,9 @@ def masks_in(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], int]
     Raises:
         DatasetError: no such folder, no mask of a test image in it, or two of one.
     """
+    from jointnet.raster_job import MASK, OVERLAY, PROBABILITIES
+    from preprocessing.scenes import images_in
+
     names = {Path(name).stem: name for name in wanted}
     found: dict[str, Path] = {}
     others = 0
@@ -59,7 +53,7 @@ def masks_in(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], int]
     return found, others
 
 
-def describe(path: Path, check: SubmissionCheck) -> str:
+def describe(path: Path, check: "SubmissionCheck") -> str:
     """Say in one line what a zip file holds."""
     share = check.target / max(check.pixels, 1)
     many = "mask" if check.masks == 1 else "masks"
@@ -92,7 +86,7 @@ Examples:
 )
 @click.option(
     "--compression",
-    type=click.Choice(list(COMPRESSIONS)),
+    type=click.Choice(["lzw", "ccittfax4"]),
     default="lzw",
     show_default=True,
     help="Compression of the masks; ccittfax4 has one bit a pixel and is the smallest.",
@@ -124,6 +118,9 @@ def main(
     --check does the same with any file. Without test images it is checked against the official
     list: 36 tiles of 5000 x 5000 pixels of each of five cities.
     """
+    from preprocessing.inria import test_images
+    from preprocessing.inria_submission import mask_name, pack_masks, wanted_tiles
+
     _refuse_useless(masks, checked)
     try:
         images = test_images(data)
@@ -144,6 +141,10 @@ def main(
         if others:
             click.echo(f"{masks}: {others} other raster{'s'[: others != 1]} left out")
     else:
+        from jointnet.raster_job import MASK, PredictionOptions, RasterJob
+        from jointnet.raster_prediction import predict_rasters
+        from jointnet.runs import load_run
+
         run, folder = load_run(model), output.with_suffix("")
         if run.config["target"] != "buildings":
             raise RunError(f"{model} finds {run.config['target']}; the contest is about buildings")
@@ -170,6 +171,8 @@ def main(
 
 def _check(path: Path, wanted: dict[str, tuple[int, int]]) -> int:
     """Check a file and print what is wrong with it."""
+    from preprocessing.inria_submission import check_submission
+
     check = check_submission(path, wanted)
     for problem in check.problems:
         click.echo(f"error: {path}: {problem}", err=True)

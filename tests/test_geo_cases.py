@@ -245,7 +245,7 @@ def check_outputs(path: Path, base: Path, valid: np.ndarray) -> geopandas.GeoDat
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_as_it_is(cases, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run())
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: smooth_run())
     result, output, base = found_by(cases / name, tmp_path / "out")
     if name in REFUSED:
         assert result.exit_code == 2 and result.stderr.count("\n") == 1
@@ -265,7 +265,7 @@ def test_each_as_it_is(cases, name, tmp_path, monkeypatch):
 
 def test_bands_named_and_then_what_is_next(cases, tmp_path, monkeypatch):
     """What the line of a raster of one band says leads on: to a result, or to the next line."""
-    monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run())
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: smooth_run())
     bands = ["--bands", "1,1,1"]
     result, output, base = found_by(cases / "rotated.tif", tmp_path, *bands)
     assert (
@@ -279,7 +279,7 @@ def test_bands_named_and_then_what_is_next(cases, tmp_path, monkeypatch):
 
 
 def test_near_infrared_tagged_alpha_is_fed_where_it_is_named(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run(bands=4))
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: smooth_run(bands=4))
     path = cases / "201404_rgbnir_nodata.tif"
     result, output, _ = found_by(path, tmp_path)
     assert result.exit_code == 2 and output.count("\n") == 1
@@ -294,7 +294,7 @@ def test_near_infrared_tagged_alpha_is_fed_where_it_is_named(cases, tmp_path, mo
 
 def test_every_line_at_once(cases, tmp_path, monkeypatch):
     """In a folder, the first raster that cannot be fed stops the command before any work."""
-    monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run())
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: smooth_run())
     result, output, _ = found_by(cases, tmp_path / "out")
     assert result.exit_code == 2 and not (tmp_path / "out").exists()
     assert output.splitlines()[-1].startswith("error: ")
@@ -340,7 +340,7 @@ PLACED_BY_POINTS = "Placed by polynomials of order 2 fitted to its "
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_as_a_copy_of_three_bands(cases, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run())
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: smooth_run())
     valid = copy(cases / name, tmp_path / name)
     result, output, base = found_by(tmp_path / name, tmp_path / "out")
     assert result.exit_code == 0, output
@@ -356,7 +356,7 @@ def test_each_as_a_copy_of_three_bands(cases, name, tmp_path, monkeypatch):
 
 
 def test_control_points_place_the_footprints_and_their_area(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, "load_run", lambda folder: smooth_run())
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: smooth_run())
     path = tmp_path / "riotiler_cog_gcps.tif"
     copy(cases / path.name, path)
     result, output, base = found_by(path, tmp_path / "out")
@@ -381,7 +381,7 @@ def test_control_points_place_the_footprints_and_their_area(cases, tmp_path, mon
 def test_the_network_that_comes_with_the_project(cases, tmp_path, monkeypatch):
     name = "riotiler_cog_rgb_mask.tif"
     run = load_run(ROOT / "results" / "open_buildings")
-    monkeypatch.setattr(infer, "load_run", lambda folder: run)
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: run)
     valid = copy(cases / name, tmp_path / name)
     result, output, base = found_by(tmp_path / name, tmp_path / "out")
     assert result.exit_code == 0, output

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from experiments import infer
 from jointnet import raster_prediction
+from jointnet.raster_job import outputs_of
 from preprocessing.errors import OutputError
+from preprocessing.image_names import find_images
 from preprocessing.rasters import RasterReader, read_image, read_label
 from tests.helpers import blotches, make_run, stand_in_run, write_image
 
@@ -38,7 +40,7 @@ def run_folder(tmp_path_factory):
 @pytest.fixture
 def stand_in(monkeypatch):
     """The stand-in network, whatever --model names."""
-    monkeypatch.setattr(infer, "load_run", lambda folder: stand_in_run())
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: stand_in_run())
 
 
 def call(*words):
@@ -172,7 +174,7 @@ def test_one_footprint_is_singular(folder, stand_in):
 
 
 def test_roads_become_centre_lines(folder, monkeypatch):
-    monkeypatch.setattr(infer, "load_run", lambda folder: stand_in_run(target="roads"))
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: stand_in_run(target="roads"))
     placed = call("--image", "a.tif")
     found = r"results/a_output\.tif, a_overlay\.png, a_centre_lines\.geojson, a_centre_lines\.qml: "
     assert re.match(found + r"\d+ centre lines?, 0\.\d km, [\d.]+% roads, ", placed.stdout)
@@ -205,7 +207,7 @@ def test_an_interrupt_leaves_nothing(folder, monkeypatch):
         raise KeyboardInterrupt
 
     run.model.predict_on_batch = interrupted
-    monkeypatch.setattr(infer, "load_run", lambda folder: run)
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: run)
     result = call("--image", "a.tif")
     assert result.exit_code == 130 and written(folder / "results") == []
 
@@ -222,7 +224,7 @@ def test_help_shows_how():
 def test_outputs_beside_the_images_are_no_images(folder, stand_in):
     assert call("--image", folder, "--output", folder, "--probabilities").exit_code == 0
     (folder / "b_overlay.png").touch()
-    assert infer.find_images(["."], folder, infer.outputs_of) == ["a.tif", "b_overlay.png"]
+    assert find_images(["."], folder, outputs_of) == ["a.tif", "b_overlay.png"]
 
 
 # Bad input: one line, exit code 2, nothing written
@@ -346,7 +348,9 @@ REFUSED = {
 def test_real_rasters(real_data, tmp_path, monkeypatch):
     """Each of them gives a result that lies where it lies, or its one line."""
     # Not an untrained network: it finds tens of thousands of specks.
-    monkeypatch.setattr(infer, "load_run", lambda folder: stand_in_run(window=256, overlap=32))
+    monkeypatch.setattr(
+        "jointnet.runs.load_run", lambda folder: stand_in_run(window=256, overlap=32)
+    )
     monkeypatch.chdir(tmp_path)
     paths = sorted((real_data / "geo_cases").rglob("*.tif"))
     assert {path.name for path in paths} > set(REFUSED)

@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def served(tmp_path, monkeypatch, run):
     """A server of a folder with a tile in it; the working directory is another."""
-    monkeypatch.setattr(infer, "load_run", lambda folder: run)
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: run)
     (tmp_path / "served").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from experiments import infer, submit
 from jointnet import raster_prediction
 from preprocessing.errors import RasterError
+from preprocessing.inria_submission import COMPRESSIONS
 from preprocessing.rasters import read_label
 from tests.helpers import blotches, make_run, stored_stand_in_run, write_image
 from tests.mask_files import write
@@ -36,8 +37,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def stand_in(run, monkeypatch):
     """The fast network, whatever --model names."""
-    monkeypatch.setattr(submit, "load_run", lambda folder: run)
-    monkeypatch.setattr(infer, "load_run", lambda folder: run)
+    monkeypatch.setattr("jointnet.runs.load_run", lambda folder: run)
 
 
 def call(*words, command=submit.main):
@@ -194,3 +194,8 @@ def test_where_an_image_fails_the_others_are_predicted_and_nothing_is_packed(
     result = call("--model", "run", "--output", "up.zip")
     assert result.exit_code == 2 and result.stderr == "error: a1.tif: corrupt\n"
     assert (folder / "up" / "a2_output.tif").exists() and not (folder / "up.zip").exists()
+
+
+def test_the_command_offers_every_compression():
+    (option,) = (one for one in submit.main.params if one.name == "compression")
+    assert list(option.type.choices) == list(COMPRESSIONS)
