@@ -1,4 +1,4 @@
-"""A raster as a network is fed it: checked, its bands chosen, resampled to the trained GSD."""
+"""Check a raster for a network, choose its bands, and resample it to the trained GSD."""
 
 import math
 import os
@@ -21,38 +21,32 @@ GSD_TOLERANCE = 0.25
 NATIVE = "native"
 # Pixels longer than wide, or wider than long, by more than this are resampled to square ones.
 _SQUARE = 1.25
-# Pixels smaller than a 16th, or larger than four times, are fed as they are: windows of the first
-# would be too large to read, and what the network looks for cannot be seen in the second.
+# Pixels beyond these factors of the trained size are fed as they are: windows of the smallest would
+# be too large to read, and in the largest nothing can be found.
 _RESAMPLED = (1 / 16, 4)
-# Pixels kept to take percentiles from, about.
+# About how many pixels to take percentiles from.
 _SAMPLE = 1_000_000
 
 
 class NetworkInput:
     """A raster that fits a network, and how it is read for it.
 
+    The arguments beside run and image are those of ``raster_job.PredictionOptions``.
+
     Attributes:
-        image: name of the raster.
-        bands: 1-based bands to feed, as given, else as named in training; None for those that
-            colour interpretation says.
+        bands: 1-based bands to feed, as given, else as named in training; None to choose by
+            colour interpretation.
         info: ``RasterInfo`` of the raster.
-        marks: plain values of what is read: the bands, and what says where they are void.
-        notes: sentences worth reading, without the raster's name: bands that were taken where
-            that is not plain, a band tagged alpha that looks like imagery, a GSD far from that of
-            the training, a place that comes from ground control points, no place on the ground.
+        marks: plain values: the bands read, and what says where they are void.
+        notes: sentences for the user, without the raster's name: which bands were taken if that
+            is not obvious, a band tagged alpha that looks like imagery, a GSD far from that of
+            the training, a place from ground control points, no place on the ground.
         own_size: rows and columns of the raster.
         size: rows and columns that the network sees.
 
-    Args:
-        run: the network.
-        image: anything GDAL reads.
-        bands: explicit 1-based bands.
-        gsd: ground metres per pixel, or ``"native"``, as in ``fed_steps``.
-        void_white: white areas are void, see ``preprocessing.resampling``.
-
     Raises:
         RasterError: no such file, no raster, fewer bands than the network takes, or pixels of
-            another dtype: these are never stretched in silence, the message says how it is done.
+            another dtype; they are never stretched silently, the message says how to convert them.
     """
 
     def __init__(
@@ -102,11 +96,7 @@ class NetworkInput:
     def on_own_grid(
         self, strips: Iterable[tuple[int, np.ndarray]]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Bring probabilities back to the raster's own size.
-
-        Args:
-            strips: first row and ``(rows, width)`` float32, NaN where void, from top to bottom.
-        """
+        """Bring probabilities (strips as ``prediction.join`` yields) back to the raster's size."""
         if self.size == self.own_size:
             yield from strips
             return
@@ -122,20 +112,19 @@ class NetworkInput:
 def fed_steps(
     run: Run, found: tuple[float, float] | None, given: float | str | None = None
 ) -> tuple[float, float] | None:
-    """Return the metres of ground between rows and columns from which a raster is resampled.
+    """Return the metres between rows and between columns if the raster is to be resampled.
 
-    Each axis is resampled by itself: pixels in degrees are higher than wide away from the equator,
+    Each axis is resampled by itself: away from the equator pixels in degrees are higher than wide,
     and the network was trained on square ones.
 
     Args:
         run: the network.
         found: what the raster says (``RasterInfo.steps``); None where it does not.
-        given: what the user says in its place, for both axes; ``"native"`` to resample nothing.
+        given: what the user says instead, for both axes; ``"native"`` to resample nothing.
 
     Returns:
-        The metres; None to feed the raster as it is: they are unknown; both are within a quarter of
-        the trained ones, and the larger of the smaller; or one is below a 16th or above four times
-        of the trained ones.
+        None to feed the raster as it is: the metres are unknown, both are within a quarter of the
+        trained ones and of each other, or one is below a 16th or above four times of them.
     """
     trained, steps = run.config["gsd"], _said_steps(found, given)
     if trained is None or steps is None or given == NATIVE:
@@ -173,9 +162,9 @@ def _check(reader: "RasterReader", run: Run, gsd: float | str | None) -> list[st
 
 
 def _alpha_note(reader: "RasterReader") -> str:
-    """Ask whether a band tagged alpha is near infrared, where it varies as imagery does.
+    """Ask whether a band tagged alpha is near infrared, if it varies as imagery does.
 
-    It is only a note: a decision by pixels would be wrong for some raster in silence.
+    This is only a note, as deciding by pixels would silently be wrong for some raster.
     """
     band = reader.validity.imagery_tagged_alpha()
     if band is None:
@@ -187,7 +176,7 @@ def _alpha_note(reader: "RasterReader") -> str:
 
 
 def _control_point_note(reader: "RasterReader") -> str:
-    """Say how well ground control points place the raster; '' where they do not."""
+    """Say how well ground control points place the raster; '' if they do not."""
     from preprocessing.ground import fit_control_points
 
     fit = fit_control_points(reader.gcps, reader.crs, reader.height, reader.width)
@@ -226,7 +215,7 @@ def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -
 
 
 def _pixel(steps: tuple[float, float]) -> str:
-    """Say how large pixels are, by one number where they are about square."""
+    """Say how large pixels are, by one number if they are about square."""
     if _are_square(steps):
         return f"{_plain(math.sqrt(steps[0] * steps[1]), 2)} m per pixel"
     height, width = (_plain(step, 2) for step in steps)
@@ -234,7 +223,7 @@ def _pixel(steps: tuple[float, float]) -> str:
 
 
 def _plain(value: float, digits: int) -> str:
-    """Write so many significant digits, without the exponent that ``g`` gives large numbers."""
+    """Format with so many significant digits, without the exponent that ``g`` may give."""
     return np.format_float_positional(value, digits, fractional=False, trim="-")
 
 
@@ -271,7 +260,7 @@ def _scaling(reader: "RasterReader") -> str:
         low, high = np.percentile(values[:, position], (2, 98))
         high = high if high > low else low + 1
         options += f" -scale_{band} {low:.6g} {high:.6g} 0 255"
-    # Nodata has no place of its own among 256 values, so validity goes into a mask.
+    # All 256 values are in use, so validity goes into a mask, not nodata.
     return options + (" -mask mask -a_nodata none" if void else "")
 
 
@@ -283,16 +272,12 @@ def read_patch(
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """Read a patch of a raster as the network is fed it in prediction.
 
-    Args:
-        run: the network.
-        image: anything GDAL reads.
-        corner: column and row of the patch's first pixel in the raster, moved back where the patch
-            would reach outside; None for the patch in the middle.
-        gsd: see ``NetworkInput``.
+    ``corner`` is the column and row of the raster where the patch begins, moved back if the patch
+    would reach outside; None for the patch in the middle.
 
     Returns:
-        ``(window, window, bands)`` raw pixels, mirrored where the raster is smaller; where they are
-        imagery, ``(window, window)`` bool; and column and row of the first pixel in the raster.
+        ``(window, window, bands)`` raw pixels, mirrored where the raster is smaller; validity
+        ``(window, window)`` bool; and column and row of the first pixel in the raster.
 
     Raises:
         RasterError: the raster cannot be read or fed, the corner lies outside of it, or the patch

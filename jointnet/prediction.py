@@ -1,12 +1,12 @@
-"""Windows over a raster: where they lie, how they are predicted, and how they are blended.
+"""Lay windows over a raster, predict them, and blend them.
 
-Windows have the size that the network was trained on, because its group statistics span the
-window. The grid begins half an overlap before the raster, where the image is mirrored, so pixels
-at the border have surroundings on all sides and the same weight as others.
+Windows have the size that the network was trained on, as its group statistics span the window.
+The grid begins half an overlap before the raster, where the image is mirrored, so pixels at the
+border have surroundings on all sides and weigh as much as others.
 
-A swath is a few consecutive rows of windows, predicted in one go, in this process or another.
-Neighbouring swaths share rows of pixels. There each keeps sums and weights, which are added when
-the swaths are joined, so the result does not depend on who predicted which.
+A swath is a few consecutive rows of windows, predicted by one process. Neighbouring swaths share
+rows of pixels: there each keeps weighted sums and weights, which are added when the swaths are
+joined, so the result does not depend on which process predicted which swath.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ from preprocessing.image_operations import symmetry
 from preprocessing.tiling import Window, cut, fill_void, starts
 
 SWATH_ROWS = 8
-"""Rows of windows in a swath, or more where windows overlap by most of their side."""
+"""Rows of windows in a swath; more where windows overlap by most of their side."""
 
 Read = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 """Image ``(height, width, bands)`` and validity ``(height, width)`` bool of a window."""
@@ -32,18 +32,14 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """The windows over one raster, and how they are blended.
+    """The windows over a raster of ``height`` x ``width`` pixels, and how they are blended.
 
-    Attributes:
-        height: rows of the raster.
-        width: columns of the raster.
-        window: side of a window in pixels.
-        overlap: pixels that neighbours share, less than ``window``. The outer quarter of the
-            overlap is discarded, where a network sees least around; over the rest the weights
-            ramp so that those of two neighbours add up to 1.
+    ``window`` is their side and ``overlap`` what neighbours share, in pixels. The outer quarter of
+    the overlap, where a network sees least context, is discarded; over the rest the weights ramp
+    so that those of two neighbours add up to 1.
 
     Raises:
-        ValueError: an overlap that is negative or not less than the window.
+        ValueError: the overlap is negative or not less than the window.
     """
 
     height: int
@@ -68,8 +64,7 @@ class WindowGrid:
     def windows(self, tops: Iterable[int] | None = None) -> list[Window]:
         """Return the windows row by row; those at the border reach outside the raster.
 
-        Args:
-            tops: first pixel row of each row of windows; None for all.
+        ``tops`` are the first pixel rows of the rows of windows wanted; None for all.
         """
         return [
             Window(row, column, self.window, self.window)
@@ -88,14 +83,11 @@ class WindowGrid:
 
 
 class Strip(NamedTuple):
-    """Consecutive rows of one swath.
+    """Consecutive rows of one swath, from row ``first`` of the raster.
 
-    Attributes:
-        first: row of the raster.
-        values: ``(rows, width)`` float32, NaN where the image is void. Probabilities where
-            ``weights`` is None, else their weighted sums over the windows of this swath.
-        weights: ``(rows, width)`` float32, sums of the weights; None where no other swath shows
-            these rows.
+    ``weights`` are sums, ``(rows, width)`` float32; None where no other swath shows these rows.
+    ``values`` are ``(rows, width)`` float32, NaN where void: probabilities without weights, else
+    weighted sums of them.
     """
 
     first: int
@@ -104,15 +96,10 @@ class Strip(NamedTuple):
 
 
 class Swath(NamedTuple):
-    """A few consecutive rows of windows.
+    """A few consecutive rows of windows, which begin at the pixel rows ``tops``.
 
-    Attributes:
-        number: of the swath, from 0.
-        tops: first pixel row of each row of windows.
-        first: first row of the raster that the windows show.
-        own: first row that the swath before does not show.
-        shared: first row that the next swath shows too.
-        last: end (exclusive) of the rows of the raster that the windows show.
+    They show the rows ``first`` to ``last`` (exclusive) of the raster: up to ``own`` the swath
+    before shows them too, from ``shared`` on the next one. ``number`` counts from 0.
     """
 
     number: int
@@ -150,16 +137,9 @@ def blend(
     swath: Swath,
     results: Iterable[tuple[Window, np.ndarray | None, np.ndarray]],
 ) -> Iterator[Strip]:
-    """Average the overlapping windows of a swath by their weights; one row of them in memory.
+    """Yield the strips of a swath: windows averaged by weight, with one row of them in memory.
 
-    Args:
-        grid: the grid the windows come from.
-        swath: one of its swaths.
-        results: the swath's windows row by row, each with its probabilities, or None where all
-            is void, and its validity.
-
-    Yields:
-        The strips of ``swath.strips``.
+    ``results`` are the swath's windows row by row, as ``predict_windows`` yields them.
     """
     weights = grid.weights()
     columns = grid.starts(grid.width)
@@ -193,14 +173,10 @@ def blend(
 
 
 def join(swaths: Iterable[Iterable[Strip]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Put the strips of all swaths together; rows that two swaths share are held in memory.
+    """Join the strips of all swaths, given from top to bottom; only shared rows are held in memory.
 
-    Args:
-        swaths: the strips of each swath, from the first swath to the last.
-
-    Yields:
-        First row and ``(rows, width)`` float32 probabilities of consecutive strips that together
-        are the raster; NaN where there is no imagery.
+    Yields first row and ``(rows, width)`` float32 probabilities, NaN where void, of consecutive
+    strips that together make up the raster.
     """
     before: Strip | None = None
     for strips in swaths:
@@ -234,15 +210,9 @@ _SYMMETRIES = (0, 1, 2, 3, 4, 7, 6, 5)
 
 
 def flipped(batch: np.ndarray, k: int, back: bool = False) -> np.ndarray:
-    """Flip or rotate windows by one of the eight symmetries of the square, or undo it.
+    """Return a view of windows flipped or rotated by ``image_operations.symmetry``, or undo it.
 
-    Args:
-        batch: ``(batch, size, size, channels)``, any dtype.
-        k: 0 to 7 as in ``image_operations.symmetry``.
-        back: apply the inverse.
-
-    Returns:
-        A view of the same shape.
+    The batch is ``(batch, size, size, channels)`` of any dtype, k 0 to 7; ``back`` inverts.
     """
     # Mirror images (4 to 7) are their own inverse.
     k = -k % 4 if back and k < 4 else k
@@ -250,10 +220,7 @@ def flipped(batch: np.ndarray, k: int, back: bool = False) -> np.ndarray:
 
 
 def mean_over_symmetries(predict: Predict) -> Predict:
-    """Return a function that averages ``predict`` over the eight symmetries of its windows.
-
-    It calls ``predict`` eight times, with batches of one shape, and gives float32.
-    """
+    """Return a function that averages ``predict``, in float32, over the windows' 8 symmetries."""
 
     def mean(batch: np.ndarray) -> np.ndarray:
         total = np.zeros((*batch.shape[:3], 1), np.float32)
@@ -271,8 +238,8 @@ _END = object()
 def ahead(items: Iterator, depth: int = 2) -> Iterator:
     """Yield the items of an iterator while one thread makes the next ``depth`` of them.
 
-    An error in the iterator is raised here after the items before it. The thread ends with the
-    items, or when this generator is closed.
+    An error in the iterator is raised after the items before it. Closing the generator ends the
+    thread.
     """
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, items, _END) for _ in range(depth))
@@ -287,9 +254,8 @@ def ahead(items: Iterator, depth: int = 2) -> Iterator:
 def batch_of(window: int) -> int:
     """Return how many windows of so many pixels a side to predict at once.
 
-    As many pixels as one window of 512: more is no faster on a CPU, and holds more memory (5 GB
-    for four such windows at full width, 2 GB for one); and 16 at most, as the last batch is
-    filled up.
+    Together they have the pixels of one window of 512: more is no faster on a CPU and takes more
+    memory (four such windows 5 GB, one 2). At most 16, as the last batch is filled up.
     """
     return max(1, min(512**2 // window**2, 16))
 
@@ -299,19 +265,14 @@ def predict_windows(
 ) -> Iterator[tuple[Window, np.ndarray | None, np.ndarray]]:
     """Predict windows in order, reading the next batch while one is predicted.
 
-    The batch always has ``batch_size`` windows (the last is filled up), so that a network is
-    compiled once and a pixel's value does not depend on where its window stands in the list.
-    Void pixels are fed as the mean of the window's valid ones (``tiling.fill_void``).
-
-    Args:
-        windows: square windows of one size.
-        read: takes any of them, also one that reaches outside; called from one other thread.
-        predict: the network.
-        batch_size: windows predicted at once.
+    Every batch has ``batch_size`` windows (the last is filled up), so a network is compiled once
+    and a pixel's value does not depend on the window's place in the list. Void pixels are fed as
+    the mean of the window's valid ones (``tiling.fill_void``). ``read``, called from one other
+    thread, must take windows that reach outside the raster.
 
     Yields:
-        The window, its ``(size, size)`` float32 probabilities, or None where all is void, and its
-        validity ``(size, size)`` bool.
+        The window (all are squares of one size), its ``(size, size)`` float32 probabilities, or
+        None where all is void, and its validity ``(size, size)`` bool.
 
     Raises:
         ValueError: a batch size below 1.
@@ -339,17 +300,9 @@ def predict_windows(
 def predict_swath(
     read: Read, grid: WindowGrid, swath: Swath, predict: Predict, batch_size: int
 ) -> Iterator[Strip]:
-    """Predict the windows of one swath, whatever becomes of the others.
+    """Predict one swath of the grid, and yield its strips for ``join``.
 
-    Args:
-        read: takes a window inside the raster; called from one other thread.
-        grid: windows over the raster.
-        swath: one of ``swaths_of(grid)``.
-        predict: the network.
-        batch_size: windows predicted at once.
-
-    Yields:
-        The strips of ``swath.strips``, for ``join``.
+    ``read`` gets windows inside the raster only; it is called from one other thread.
     """
 
     def read_mirrored(window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -378,7 +331,7 @@ def predict_image(
     Args:
         predict: the network, such as ``model.predict_on_batch``.
         image: ``(height, width, bands)`` raw pixels.
-        valid: ``(height, width)`` bool, False where there is no imagery; None for all valid.
+        valid: ``(height, width)`` bool, False where void; None for all valid.
         window: side of a window in pixels, that of the training patches.
         overlap: pixels that neighbouring windows share.
         batch_size: windows predicted at once; None for ``batch_of`` the window.

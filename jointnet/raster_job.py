@@ -1,8 +1,8 @@
-"""One raster to predict: what is wanted, what it depends on, and what of it lies on disk.
+"""One raster to predict: its options, all that the result depends on, and its swaths on disk.
 
 Predicted swaths lie in a folder beside the outputs, ``.<stem>_<key>.swaths``, until the outputs are
-complete. The key stands for network, options and raster, so swaths of another prediction are never
-taken for these. Each swath is a file that appears complete, so any process may predict any of them.
+complete. The key is a hash of network, options and raster, so the swaths of another prediction are
+never used. Each swath is a file that appears complete, so any process may predict any of them.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT = "jointnet prediction 2"
 KEY_TAG = "JOINTNET_PREDICTION"
-"""Name of the tag in the mask that holds the key of the job that made it."""
+"""Tag of the mask that holds the key of the job that made it."""
 
 MASK, OVERLAY, PROBABILITIES = "_output.tif", "_overlay.png", "_probabilities.tif"
 FOOTPRINTS, CENTRE_LINES = "_footprints.geojson", "_centre_lines.geojson"
@@ -68,7 +68,7 @@ def output_paths(
 
 
 def outputs_of(image: Path) -> list[Path]:
-    """Return the names of all files that a prediction of an image may write beside it."""
+    """Return the names of all files that a prediction of an image may write."""
     return [
         path
         for target in ("buildings", "roads")
@@ -86,10 +86,9 @@ class PredictionOptions:
         threshold: probability from which a pixel is target, 0..1; None for the run's own.
         probabilities: write ``<stem>_probabilities.tif`` too, float32, NaN where void.
         batch_size: windows predicted at once; None for ``prediction.batch_of`` the run's window.
-        augment: predict every window in its eight flips and rotations, and take the mean; eight
-            times the time.
-        gsd: ground metres per pixel of the raster, where it does not say or says it wrong; None
-            for what it says; ``"native"`` to feed it as it is, whatever it says.
+        augment: average each window's eight flips and rotations; takes eight times as long.
+        gsd: ground metres per pixel; None for what the raster says; ``"native"`` to feed it as it
+            is.
         void_white: white areas are void, see ``preprocessing.resampling``.
     """
 
@@ -112,17 +111,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class SwathFiles:
-    """The swaths of one raster that are predicted already.
+    """The predicted swaths of one raster, in a folder that ``locked`` or ``begin`` makes.
 
     A file holds the float32 rows of ``Swath.strips`` one after the other: each strip's values,
-    then its weights where it has them.
-
-    Attributes: ``folder``, ``grid`` and ``swaths``, all swaths of the grid.
-
-    Args:
-        folder: where they lie; made by ``locked`` or ``begin``.
-        grid: windows over the raster.
-        output: the file that errors in writing name, as no user knows the folder.
+    then its weights if it has any. Errors in writing name ``output``, as users do not know the
+    folder.
     """
 
     def __init__(self, folder: Path, grid: WindowGrid, output: Path):
@@ -133,8 +126,8 @@ class SwathFiles:
     def locked(self) -> Iterator[None]:
         """Make the folder, and keep a second run of the same job out until the block ends.
 
-        The lock goes with the process, however that ends. Where the system or the disk has no
-        locks, two runs do the same work twice; as files appear complete, they do no harm.
+        The lock ends with the process, even if it is killed. Without locks (system or disk) two
+        runs do the work twice, which does no harm as files appear complete.
 
         Raises:
             OutputError: another process has the lock, or the folder cannot be made.
@@ -154,9 +147,7 @@ class SwathFiles:
             yield
 
     def begin(self, job: dict) -> list[Swath]:
-        """Write down the job, for ``job_in``, and return the missing swaths.
-
-        What killed runs have left undone goes.
+        """Write the job for ``job_in``, delete drafts of killed runs, return the missing swaths.
 
         Raises:
             OutputError: no right to write, or the disk has no room for the missing swaths.
@@ -185,7 +176,7 @@ class SwathFiles:
             OutputError: the disk is full, or the folder is gone.
         """
         path = self._path(swath)
-        # Not from tempfile, whose files only their owner may read.
+        # Files from tempfile can be read by their owner only.
         draft = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
         try:
             with writing(self._output):
@@ -211,9 +202,9 @@ class SwathFiles:
 
     @contextmanager
     def drafts(self) -> Iterator[Path]:
-        """Yield a folder for drafts of the outputs, gone when the block ends.
+        """Yield a temporary folder for drafts of the outputs.
 
-        Once it holds a folder ``replaced``, outputs may lie in their places (``publishing``).
+        Once it holds a folder ``replaced``, outputs may be in place (``publishing``).
         """
         with (
             writing(self._output),
@@ -223,15 +214,15 @@ class SwathFiles:
 
     @property
     def publishing(self) -> bool:
-        """Whether a run was killed while it put outputs made from these swaths in their places."""
+        """Whether a run was killed while it moved the outputs into place."""
         return any(self.folder.glob("drafts-*/replaced"))
 
     def remove(self) -> None:
-        """Delete the folder with all that it holds."""
+        """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_empty(self) -> None:
-        """Delete the folder where no swath was finished: there is nothing to go on from."""
+        """Delete the folder if no swath is finished."""
         if len(self.missing()) == len(self.swaths):
             self.remove()
 
@@ -262,16 +253,9 @@ class SwathFiles:
 
 
 class RasterJob:
-    """A raster, the network that predicts it, and where its outputs go.
+    """A raster, the network that predicts it, and the folder of its outputs.
 
-    Attributes: ``run``, ``target``, ``image``, ``folder``, ``options``, ``input`` (the raster as
-    the network is fed it) and ``grid``, the windows over that.
-
-    Args:
-        run: the network, from ``jointnet.runs.load_run``.
-        image: anything GDAL reads, see ``image_names.RasterName``.
-        folder: where the outputs go.
-        options: what was chosen.
+    ``input`` is the raster as the network is fed it, ``grid`` the windows over that.
 
     Raises:
         RasterError: no such raster, or one that does not fit the network (``NetworkInput``).
@@ -288,7 +272,7 @@ class RasterJob:
 
     @property
     def resumable(self) -> bool:
-        """Whether another start can go on from the swaths: not for weights that have no file."""
+        """Whether a later run can use the swaths: not if the weights have no file."""
         return (self.run.folder / WEIGHTS).is_file()
 
     @property
@@ -309,14 +293,14 @@ class RasterJob:
 
     @cached_property
     def described(self) -> dict[str, Any]:
-        """All that the outputs depend on, plain values."""
+        """All that the outputs depend on, as plain values."""
         options = asdict(self.options) | {"threshold": self.threshold, "target": self.target}
         options["batch_size"] = self.batch_size
         options["bands"] = self.input.bands and list(self.input.bands)
         weights = self.run.folder / WEIGHTS
         return {
             "format": FORMAT,
-            # A network that was never written is like no other.
+            # A network that was never saved is like no other.
             "weights": hash_file(weights) if self.resumable else uuid.uuid4().hex,
             "network": self.run.config.get("network"),
             "precision": getattr(getattr(self.run.model, "dtype_policy", None), "name", "float32"),
@@ -335,7 +319,7 @@ class RasterJob:
 
     @cached_property
     def files(self) -> SwathFiles:
-        """The swaths that are predicted already."""
+        """The predicted swaths."""
         name = f".{self.image.stem[:80]}_{self.key[:12]}.swaths"
         return SwathFiles(self.folder / name, self.grid, self.paths[MASK])
 
@@ -346,7 +330,7 @@ class RasterJob:
         return self.files.begin(self.described | told)
 
     def is_done(self) -> bool:
-        """Return whether all outputs are there, made by this very job."""
+        """Return whether all outputs exist and were made by this job."""
         from preprocessing.raster_access import raster_tags
 
         if not all(path.is_file() for path in self.paths.values()):
@@ -361,7 +345,7 @@ class RasterJob:
 
         Raises:
             RasterError: the raster cannot be read there, or has changed since the job began.
-            RunError: the network gives what is not finite.
+            RunError: the network returns values that are not finite.
             OutputError: the swath cannot be written.
         """
         self.refuse_changed()
@@ -387,11 +371,7 @@ class RasterJob:
         return self.input.on_own_grid(self.files.strips())
 
     def refuse_changed(self) -> None:
-        """Refuse a raster that has changed since the job began.
-
-        Raises:
-            RasterError: it has, or it is gone.
-        """
+        """Raise a ``RasterError`` if the raster has changed since the job began, or is gone."""
         found = compare_files(self._begun, files_of(self.image))
         if found == "gone":
             raise RasterError(
@@ -399,7 +379,7 @@ class RasterJob:
                 "same command goes on from what is predicted"
             )
         if found == "changed":
-            # Of no use to any other start: the key is another one then.
+            # No other run can use the swaths, as its key differs.
             self.files.remove()
             raise RasterError(
                 f"{self.image}: changed while it was predicted; start again once it is complete"
@@ -417,14 +397,12 @@ class RasterJob:
 
 
 def job_in(folder: Path, load: Callable[[str, str, str], Run]) -> RasterJob:
-    """Return the job whose swaths lie in a folder, for a process that knows nothing else of it.
+    """Return the job of a ``SwathFiles`` folder, for another process.
 
-    Args:
-        folder: that of a ``SwathFiles``.
-        load: returns a network by the folder of its run, its precision and its weights' hash.
+    ``load`` returns a network by the folder of its run, its precision and its weights' hash.
 
     Raises:
-        RunError: there is no job, its run has changed or cannot be loaded.
+        RunError: there is no job, or its run has changed or cannot be loaded.
         RasterError: the raster has changed or cannot be read.
     """
     try:
@@ -442,14 +420,11 @@ def job_in(folder: Path, load: Callable[[str, str, str], Run]) -> RasterJob:
 
 
 def files_of(image: RasterName) -> list[list]:
-    """Return name, bytes and time of change of a raster's files, without reading pixels.
+    """Return ``[name, bytes, time of change]`` of a raster's own file, then of its others.
 
-    Names are bare, as machines may see a shared file system under different paths. For a member
-    of an archive, size and time are the archive's. Of remote files only the address is known,
-    without a signature: a change is not noticed unless size, bands, dtype or place are others.
-
-    Returns:
-        The raster's own file, then the others: ``[name, size, time]``; None for what is unknown.
+    Names are bare, as machines may see a shared file system under different paths. For a member of
+    an archive, size and time are the archive's. For remote files they are None, and the name is
+    the address without signature, so only other size, bands, dtype or place show a change.
 
     Raises:
         RasterError: no such file, or no raster.
@@ -460,10 +435,9 @@ def files_of(image: RasterName) -> list[list]:
 
 
 def compare_files(was: list[list], now: list[list]) -> Literal["same", "gone", "changed"]:
-    """Compare files, by ``files_of``; what was unknown is not compared.
+    """Compare files by ``files_of``, without those that were unknown.
 
-    Returns:
-        "gone" where files are missing while all others are what they were.
+    Returns "gone" if files are missing while all others are as they were.
     """
     unknown = {name for name, *stamp in was if stamp == [None, None]}
     was, now = ([entry for entry in found if entry[0] not in unknown] for found in (was, now))
@@ -474,13 +448,10 @@ def compare_files(was: list[list], now: list[list]) -> Literal["same", "gone", "
 
 
 def raster_of(info: "RasterInfo", marks: list, image: RasterName) -> list:
-    """Return what a raster is beside its files, plain values.
+    """Return plain values that tell a raster from others, beside its files.
 
-    Args:
-        info: of the raster.
-        marks: see ``NetworkInput``.
-        image: its name counts only where it is no file: a subdataset, a member of an archive or a
-            remote file, without the folders of this machine.
+    ``marks`` are those of ``NetworkInput``. The name counts only if it is no file (a subdataset,
+    a member of an archive or a remote file), without the folders of this machine.
     """
     if image.is_file():
         name = ""
