@@ -125,7 +125,7 @@ def main(
         if overwrite or not job.is_done():
             jobs.append(job)
         else:
-            # Left by a process that ended between the two.
+            # Swaths are left if a process ended after publishing and before deleting them.
             job.files.remove()
             click.echo(f"{job.paths[MASK]}: done already; --overwrite does it again")
     failures = predict_rasters(

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
 
 
 def masks_in(folder: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], int]:
-    """Return the masks of a folder by the name they get, and the number of other rasters there.
+    """Return the masks of a folder by their names in the zip, and the number of other rasters.
 
-    ``austin1_output.tif``, as ``infer.py`` names a mask, stands for ``austin1.tif``, and so does
-    ``austin1`` of any format.
+    ``austin1_output.tif`` (from ``infer.py``) and ``austin1`` of any format become ``austin1.tif``.
 
     Raises:
-        DatasetError: no such folder, no mask of a test image in it, or two of one.
+        DatasetError: no such folder, no mask of a test image in it, or two of one image.
     """
     from jointnet.raster_job import MASK, OVERLAY, PROBABILITIES
     from preprocessing.scenes import images_in
@@ -125,7 +124,7 @@ def main(
     try:
         images = test_images(data)
     except DatasetError:
-        # Only a prediction needs them.
+        # Only a prediction needs the images.
         if given("data") or (masks is None and checked is None):
             raise
         images = []
@@ -149,7 +148,7 @@ def main(
         if run.config["target"] != "buildings":
             raise RunError(f"{model} finds {run.config['target']}; the contest is about buildings")
         options = PredictionOptions(threshold=threshold, augment=augment)
-        # The same jobs as infer.py would begin in that folder.
+        # The jobs that infer.py would begin in that folder.
         jobs = [RasterJob(run, image, folder, options) for image in images]
         missing = [job for job in jobs if not job.is_done()]
         if len(missing) < len(jobs):
@@ -183,7 +182,7 @@ def _check(path: Path, wanted: dict[str, tuple[int, int]]) -> int:
 
 
 def _refuse_useless(masks: Path | None, checked: Path | None) -> None:
-    """Refuse options that would do nothing."""
+    """Refuse options that would do nothing beside --check or --masks."""
     if checked is not None:
         chosen, useful = "--check", {"checked", "data"}
     elif masks is not None:

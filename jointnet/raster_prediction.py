@@ -1,4 +1,4 @@
-"""From rasters to outputs: checked, predicted, and published together once complete."""
+"""Predict rasters, and publish each one's outputs together once all are complete."""
 
 import os
 import time
@@ -39,11 +39,11 @@ def check_outputs(
     overwrite: bool = False,
     target: str = "buildings",
 ) -> None:
-    """Refuse, before any work is done, outputs that must not or cannot be written.
+    """Refuse outputs that must not or cannot be written, before any work is done.
 
     Raises:
-        OutputError: outputs that exist while ``overwrite`` is off; images whose outputs would
-            have the same names, or take the place of an image; ``folder`` is a file.
+        OutputError: ``folder`` is a file; outputs exist and ``overwrite`` is off, would have the
+            same names, or would replace an image.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -68,17 +68,13 @@ class RasterPrediction:
     """What was predicted from one raster.
 
     Attributes:
-        image: the raster.
         target: what the network finds, such as "buildings".
-        outputs: files written: mask, overlay, vector layer, its style and, if asked for,
-            probabilities.
-        notes: sentences worth reading, see ``NetworkInput``.
+        outputs: mask, overlay, vector layer, its style and, if asked for, probabilities.
+        notes: see ``NetworkInput``.
         features: number of footprints or, of roads, centre lines.
-        total: their area or length in all.
-        unit: of that: "m2", "m", or "px" where the raster has no place on the ground.
-        pixels: pixels of the raster.
-        valid_pixels: those that are not void.
-        target_pixels: those of the target.
+        total: their total area or length in ``unit``: "m2", "m", or "px" if the raster has no
+            place on the ground.
+        pixels: of the raster; ``valid_pixels`` are not void, ``target_pixels`` are target.
         seconds: time taken, outputs included.
     """
 
@@ -96,7 +92,7 @@ class RasterPrediction:
 
     @property
     def target_share(self) -> float:
-        """Target among valid pixels, 0..1; 0 where all is void."""
+        """The share of target among valid pixels, 0..1; 0 if all is void."""
         return self.target_pixels / max(self.valid_pixels, 1)
 
     def describe(self) -> str:
@@ -125,28 +121,24 @@ def predict_raster(
     progress: bool = False,
     **options: Any,
 ) -> RasterPrediction:
-    """Predict a raster of any size in flat memory, and write what was found.
+    """Predict a raster of any size in flat memory, and write the outputs to a folder.
 
-    ``<stem>_output.tif`` is the mask (uint8, 0 / 255, internal mask where there is void),
-    ``<stem>_overlay.png`` a picture to look at, ``<stem>_footprints.geojson`` the outlines with
-    their area and mean probability or, of roads, ``<stem>_centre_lines.geojson`` their centre
-    lines with length and mean probability, each as ``experiments/vectorise.py`` makes it by
-    default, with a QGIS style (``.qml``). They appear together once all are complete; on any
-    failure none does. Until then the disk holds the swaths that are predicted and, while the
-    outputs are made, four bytes a pixel more.
+    ``<stem>_output.tif`` is the mask (uint8, 0 / 255, internal mask if there is void),
+    ``<stem>_overlay.png`` a picture, and ``<stem>_footprints.geojson`` the outlines with area and
+    mean probability or, of roads, ``<stem>_centre_lines.geojson`` with length and mean probability,
+    as ``experiments/vectorise.py`` makes them by default, with a QGIS style (``.qml``). All
+    appear together once complete, or none does. Until then the disk holds the predicted swaths
+    and, while the outputs are made, four more bytes a pixel.
 
     Args:
         run: the network, from ``jointnet.runs.load_run``.
-        image: anything GDAL reads, of any size, in the dtype that the network was trained on.
-        folder: where the outputs go; made where it is missing.
+        image: anything GDAL reads, in the dtype that the network was trained on.
+        folder: made if missing.
         overwrite: replace outputs that exist.
-        workers: processes that share the work; each takes the memory of one. In a script, a call
-            with several belongs below ``if __name__ == "__main__":``.
+        workers: processes that share the work; each takes as much memory as one alone. In a
+            script, call with several only below ``if __name__ == "__main__":``.
         progress: show a bar while predicting, if standard error is a terminal.
-        options: ``threshold``, ``probabilities``, ``bands`` and so on, see ``PredictionOptions``.
-
-    Returns:
-        What was written, and numbers about it.
+        options: fields of ``PredictionOptions``.
 
     Raises:
         RasterError: the raster cannot be read or fed, see ``NetworkInput``.
@@ -168,20 +160,17 @@ def predict_rasters(
     cluster: str | None = None,
     say: Callable[[str], Any] = print,
 ) -> list[str]:
-    """Predict several rasters, all checked before the first is predicted.
+    """Predict several rasters, and return a line for each that failed; the others are finished.
 
     Args:
-        jobs: of one network, folder and options; none of them done.
+        jobs: none of them done; all of one network, folder and options.
         overwrite: replace outputs that exist.
         workers: processes of this machine that share each raster.
-        cluster: scheduler of a Dask cluster to use in their place.
-        say: gets a line for each note, and for each raster that is done.
-
-    Returns:
-        A line for each raster that failed; the others are finished.
+        cluster: scheduler of a Dask cluster to use instead of them.
+        say: called with a line for each note and each finished raster.
 
     Raises:
-        OutputError: outputs exist or cannot be written, see ``check_outputs``.
+        OutputError: before any is predicted, see ``check_outputs``.
     """
     for job in jobs[:1]:
         begun = [other.image for other in jobs if not other.files.publishing]
@@ -202,14 +191,14 @@ def predict_rasters(
 
 
 def _shared(workers: int, cluster: str | None) -> AbstractContextManager[Workers | None]:
-    """Enter the processes that share the work; None for this one alone."""
+    """Return the processes that share the work; None for this one alone."""
     return Workers(workers, cluster) if cluster or workers > 1 else nullcontext()
 
 
 def _predict(
     job: RasterJob, others: Workers | None, overwrite: bool, progress: bool
 ) -> RasterPrediction:
-    """Predict what is missing of a job, and make its outputs."""
+    """Predict the missing swaths of a job, and make its outputs."""
     began = time.perf_counter()
     with job.files.locked():
         try:
@@ -242,8 +231,8 @@ def predict_swaths(
     """Predict swaths of a job that has begun, alone or with others.
 
     Raises:
-        RasterError: some cannot be read; the others are finished.
-        RunError, OutputError: at once; what was finished stays.
+        RasterError: some swaths cannot be read; the others are finished.
+        RunError, OutputError: at once; finished swaths stay.
     """
     if others is not None and not others.address and len(swaths) == 1:
         others = None
@@ -262,7 +251,7 @@ def predict_swaths(
         for swath, error in failing:
             if not isinstance(error, RasterError):
                 raise error
-            # Of a raster that has changed, nothing that follows is of use.
+            # Once the raster has changed, no further swath is of use.
             job.refuse_changed()
             failures.append((swath, error))
     if failures:
@@ -281,11 +270,11 @@ def _predict_here(
 
 
 def _lost(job: RasterJob, failures: list[tuple[Swath, RasterError]]) -> str:
-    """Say in one line what could not be read, and what is kept."""
+    """Say in one line which rows could not be read, and what is kept."""
     swaths, line = len(job.files.swaths), str(failures[0][1])
     if swaths == 1:
         return line
-    # Of the raster's own grid, where the network saw another.
+    # Rows of the raster; the network may have seen it resampled.
     scale = job.input.own_size[0] / job.input.size[0]
     spans = [
         f"{round(swath.first * scale)} to {round(swath.last * scale)}" for swath, _ in failures
@@ -300,10 +289,7 @@ def _lost(job: RasterJob, failures: list[tuple[Swath, RasterError]]) -> str:
 
 
 def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
-    """Make the outputs of a raster of which all swaths are predicted.
-
-    Returns:
-        Those fields of ``RasterPrediction`` that are counted here, by name.
+    """Make the outputs once all swaths are predicted; return the counts for ``RasterPrediction``.
 
     Raises:
         RasterError: the raster has changed since it was predicted.
@@ -324,14 +310,14 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
             spool.path.unlink()
             write_png(overlay(reader, drafts[MASK]), drafts[OVERLAY])
         except OutputError as error:
-            # The user named another folder than the hidden one.
+            # The user does not know the hidden folder.
             raise OutputError(str(error).replace(str(folder), str(job.folder))) from error
         job.refuse_changed()
-        # From here on outputs may lie in their places; should this process be killed, the next
-        # start may replace them. On any exception they are gone, and so is this folder.
+        # From here on outputs may be in place. If this process is killed, the next run may replace
+        # them; on any exception they are removed, and so is this folder.
         replaced = folder / "replaced"
         replaced.mkdir()
-        # The mask, which says by its tag that all is done, is the last to arrive.
+        # The mask comes last, as its tag says that all is done.
         moves = [(drafts[ending], paths[ending]) for ending in paths if ending != MASK]
         publish_all([*moves, (drafts[MASK], paths[MASK])], replaced, overwrite)
     job.files.remove()
@@ -347,7 +333,7 @@ def finish(job: RasterJob, overwrite: bool = False) -> dict[str, Any]:
 def _write_rasters(
     job: RasterJob, paths: dict[str, Path], spool: "ProbabilitySpool"
 ) -> tuple[int, int]:
-    """Write the mask and, if wanted, the probabilities; count valid pixels and target pixels."""
+    """Write mask and, if wanted, probabilities; return how many pixels are valid and target."""
     from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 
     valid_pixels = target_pixels = 0
@@ -360,7 +346,7 @@ def _write_rasters(
             probability_file = stack.enter_context(writer)
         for first, strip in job.strips():
             window = Window(first, 0, *strip.shape)
-            # A weighted mean may be above 1 by a rounding.
+            # Rounding may lift a weighted mean above 1.
             strip = np.clip(strip, 0, 1)
             mask = threshold_mask(strip, job.threshold)
             mask_file.write(window, mask)
@@ -373,12 +359,7 @@ def _write_rasters(
 
 
 class ProbabilitySpool:
-    """Rows of float32 in a plain file, as features need rows of long before.
-
-    Args:
-        path: the file; made with the first rows.
-        width: columns of the raster.
-    """
+    """Rows of float32 in a plain file, as a feature may need rows written long before."""
 
     def __init__(self, path: Path, width: int) -> None:
         self.path, self.width = path, width
@@ -389,10 +370,10 @@ class ProbabilitySpool:
             file.write(np.ascontiguousarray(rows, np.float32).data)
 
     def read(self, window: Window) -> np.ndarray:
-        """Read a window of rows that were written, float64 ``(height, width)``.
+        """Read a window, float64 ``(height, width)``.
 
         Raises:
-            OSError: the file is gone, or ends before the window does.
+            OSError: the file is missing, or ends before the window does.
         """
         offset = window.row * self.width * np.dtype(np.float32).itemsize
         values = np.fromfile(self.path, np.float32, window.height * self.width, offset=offset)

@@ -1,7 +1,7 @@
-"""Other processes that predict swaths: some of this machine, or those of a Dask cluster.
+"""Predict swaths in other processes, of this machine or of a Dask cluster.
 
-They predict into the folder of ``raster_job.SwathFiles``, one swath at a time; each loads the
-network once. A swath of a process that dies goes to another. The workers of a cluster must see
+Each loads the network once and predicts one swath at a time into the folder of
+``raster_job.SwathFiles``. If one dies, another predicts its swath. Workers of a cluster must see
 raster, run and outputs under the same paths as this process, and be able to import the project.
 """
 
@@ -25,20 +25,18 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 SECONDS_WITHOUT_WORKERS = 60
-"""How long a cluster may have no worker before it is given up."""
+"""How long to wait for a cluster that has no workers."""
 _SECONDS_TO_CONNECT, _POLL_SECONDS = 10, 0.2
 # A network uses all threads of its process, so a worker with several predicts one swath at a time.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 class Workers(ExitStack):
-    """Processes that share the swaths of a raster; they start with the first raster.
-
-    A context manager, which ends these processes and the connection to a cluster.
+    """Processes that share the swaths of a raster, from the first raster to the end of the block.
 
     Args:
-        count: processes of this machine. Each has its share of the cores.
-        address: scheduler of a Dask cluster to use in their place, such as ``tcp://node1:8786``.
+        count: processes of this machine; each has its share of the cores.
+        address: scheduler of a Dask cluster to use instead, such as ``tcp://node1:8786``.
     """
 
     def __init__(self, count: int, address: str | None = None) -> None:
@@ -48,22 +46,16 @@ class Workers(ExitStack):
     def predict(
         self, job: RasterJob, swaths: Sequence[Swath], advance: Callable[[], Any]
     ) -> Iterator[tuple[Swath, JointNetError]]:
-        """Predict swaths; close the generator to leave the rest.
+        """Predict swaths of a job that has begun, and yield those that failed with the error.
 
-        Args:
-            job: what to predict, begun.
-            swaths: some of ``job.files.swaths``.
-            advance: called after each swath.
-
-        Yields:
-            The swaths that failed, each with the error.
+        ``advance`` is called after each swath. Close the generator to skip the rest.
 
         Raises:
-            RunError: there is no cluster, or it has no workers any more.
+            RunError: no cluster answers, or it has lost its workers.
         """
         client = self._client
         folder = os.path.abspath(job.files.folder)
-        # Impure: what a task leaves is a file, so it must be run, not remembered.
+        # Impure: the result of a task is a file, so it must run, not come from a cache.
         futures = {
             client.submit(_predict, swath.number, folder, pure=False): swath for swath in swaths
         }
@@ -86,8 +78,8 @@ class Workers(ExitStack):
 
     @cached_property
     def _client(self) -> "Client":
-        """The connection to the cluster, which is started where none was named."""
-        # Takes half a second to import, so not for a prediction in this process.
+        """The connection to the cluster; without an address one is started here."""
+        # Takes half a second to import.
         from dask import config
         from distributed import Client, LocalCluster
 
@@ -98,7 +90,7 @@ class Workers(ExitStack):
             settings = {
                 # Set before the processes start, as libraries read it once; the user's own win.
                 "distributed.nanny.pre-spawn-environ": _environment(self.count),
-                # Else a process that died is given up where its successor takes 15 s to start.
+                # By default a process that died is given up if its successor needs 15 s to start.
                 "distributed.deploy.lost-worker-timeout": SECONDS_WITHOUT_WORKERS,
                 # For dask_setup.
                 "distributed.worker.preload": [
@@ -125,11 +117,11 @@ class Workers(ExitStack):
 
 
 class _ClusterError(Exception):
-    """A cluster that does nothing any more."""
+    """The cluster has stopped working."""
 
 
 def _finished(client: "Client", pending: set["Future"]) -> Iterator["Future"]:
-    """Yield futures as they end, well or not."""
+    """Yield futures as they end, failed or not."""
     last_seen = time.monotonic()
     while pending:
         done = {future for future in pending if future.done()}
@@ -160,15 +152,15 @@ def _error_of(future: "Future") -> JointNetError | None:
 
 
 def _environment(workers: int) -> dict[str, str]:
-    """Return variables by which processes leave each other cores and GPU memory."""
-    # On Linux, those that this process may use: of a machine that is shared, not all.
+    """Return environment variables that make processes share cores and GPU memory."""
+    # On Linux only the cores that this process may use; the machine may be shared.
     shared = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if shared else os.cpu_count() or 1
     threads = str(max(1, cores // workers))
     return {
         "TF_NUM_INTRAOP_THREADS": threads,
         "OMP_NUM_THREADS": threads,
-        # Else the first takes all memory of the GPU.
+        # Otherwise the first takes all memory of the GPU.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -181,7 +173,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def _predict(number: int, folder: str) -> None:
-    """Predict one swath into the folder that all share: the task of a worker."""
+    """Predict one swath into the shared folder: the task of a worker."""
     failed = None
     with _ONE_AT_A_TIME:
         try:
@@ -190,7 +182,7 @@ def _predict(number: int, folder: str) -> None:
             if swath in job.files.missing():
                 job.predict(swath)
         except JointNetError as error:
-            # A copy, as what has caused it cannot be sent.
+            # A copy, as the cause of the error cannot be sent.
             failed = type(error)(str(error))
     if failed:
         raise failed
@@ -203,5 +195,5 @@ def _job(folder: str) -> RasterJob:
 
 @lru_cache(maxsize=1)
 def _run(folder: str, precision: str, weights: str) -> Run:
-    """Load a network once for all rasters; other weights (their hash) are another one."""
+    """Load a network once for all rasters; ``weights`` is their hash, for the cache."""
     return load_run(Path(folder), precision)
