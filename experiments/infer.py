@@ -56,7 +56,7 @@ Examples:
 @click.option(
     "--void-white",
     is_flag=True,
-    help="White areas of 31 pixels a side or more are no imagery.",
+    help="Treat white areas of 31 x 31 pixels or more as void.",
 )
 @threshold_option
 @augment_option
@@ -86,28 +86,27 @@ def main(
     workers: int,
     cluster: str | None,
 ) -> int:
-    """Find buildings, or what else a network was trained on, in aerial images.
+    """Find buildings or roads, whichever a network was trained on, in aerial images.
 
-    Reads anything that GDAL reads (GeoTIFF, JPEG, PNG, ...), of any size, and writes for each
-    image, all at once when they are complete:
+    Reads anything that GDAL reads (GeoTIFF, JPEG, PNG, ...), of any size. The outputs of an image
+    appear together once they are complete:
 
     \b
       <image>_output.tif          mask: 255 target, 0 background, and a mask band
                                   where there is no imagery
-      <image>_overlay.png         the image with what was found, to look at
+      <image>_overlay.png         the image with the mask drawn over it
       <image>_footprints.geojson  outlines with their area in m2 and mean probability
       <image>_centre_lines.geojson
-                                  in place of them, if the model finds roads: centre
-                                  lines with their length in m and mean probability
+                                  instead, if the model finds roads: centre lines
+                                  with their length in m and mean probability
       <image>_probabilities.tif   with --probabilities: float32, 0 to 1
 
-    The vector layer is the one that vectorise.py makes of mask and probabilities by default, with
-    a QGIS style (.qml) beside it.
+    The vector layer is what vectorise.py makes by default, with a QGIS style (.qml) beside it.
 
-    All images are checked before the first is predicted. If one fails all the same, the others are
-    finished, and the exit code is 2. What was predicted of an image stays in a hidden folder beside
-    the outputs until they are complete. Give the same command again after an interruption: it goes
-    on from there, and does nothing for an image that is done.
+    All images are checked before the first is predicted. If one fails later, the others are still
+    finished, and the exit code is 2. Finished work stays in a hidden folder beside the outputs
+    until they are complete: after an interruption, give the same command again to go on from
+    there. It skips images that are done.
     """  # noqa: D301 (click takes the control character itself)
     from jointnet.raster_job import MASK, PredictionOptions, RasterJob, outputs_of
     from jointnet.raster_prediction import predict_rasters

@@ -106,12 +106,12 @@ def main(
     masks: Path | None,
     checked: Path | None,
 ) -> int:
-    """Make the file that the Inria contest takes: a zip of a mask for each test image.
+    """Make the zip file that the Inria contest takes, with a mask for each test image.
 
-    The images lie in AerialImageDataset/test/images under --data. Each is predicted as infer.py
-    does it, so the same command goes on after an interruption. Masks that are there already, made
-    with the same weights and options, are taken as they are. The zip file holds masks of the
-    images' names, 0 and 255 in one band, void as background, in no folder.
+    The images lie in AerialImageDataset/test/images under --data. They are predicted as by
+    infer.py: the same command goes on after an interruption, and uses masks that were made with
+    the same weights and options. The zip has no folders; its masks have the images' names, one
+    band of 0 and 255, and void as background.
 
     The file is checked before it appears: names, sizes, bands, depth, compression and every value.
     --check does the same with any file. Without test images it is checked against the official
