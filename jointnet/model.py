@@ -18,23 +18,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class PixelNetwork(keras.Model):
-    """What the networks share: raw pixels in, scaled by the first layer; probabilities out.
+    """Base of the networks: scales raw pixels in its first layer, and ends with a sigmoid.
 
     Args:
-        body: makes the features of the scaled pixels, ``(batch, height, width, channels)`` of the
-            given dtype policy; one 1x1 convolution and a sigmoid follow.
+        body: turns scaled pixels into features ``(batch, height, width, channels)`` of the given
+            dtype policy; a 1x1 convolution and the sigmoid follow.
         bands: bands of the input.
-        band_offset: subtracted from each band: one number or one per band.
-        band_scale: divides each band after that: one number or one per band.
-        band_limits: (low, high) that each band is clipped to first, one pair per band, or None.
+        band_offset: subtracted from each band: one number, or one per band.
+        band_scale: divides each band after that: one number, or one per band.
+        band_limits: (low, high) that each band is clipped to first, or None; for imagery of more
+            than 8 bits, see ``preprocessing.band_statistics``.
         name: name of the model.
-        dtype: dtype policy; scaling and the final sigmoid are float32 under each.
+        dtype: dtype policy; scaling and sigmoid are float32 under each.
 
     Raises:
         ValueError: ``bands`` is not positive, or an argument does not fit it.
     """
 
-    # Sides of an image are multiples of it; and the names that ``from_variant`` takes.
+    # Divides the sides of every image; and the names that ``from_variant`` takes.
     MULTIPLE = 1
     VARIANTS: ClassVar[dict[str, Any]] = {}
 
@@ -74,11 +75,7 @@ class PixelNetwork(keras.Model):
         training: bool | None = None,
         mask: keras.KerasTensor | None = None,
     ) -> keras.KerasTensor:
-        """Return the probabilities of raw pixels; see the class.
-
-        Raises:
-            ValueError: the height or width is not a multiple of ``MULTIPLE``.
-        """
+        """Return the probabilities of raw pixels, or raise ValueError if the sides do not fit."""
         sides = tuple(inputs.shape[1:3])
         if any(side is not None and side % self.MULTIPLE for side in sides):
             raise ValueError(
@@ -119,28 +116,21 @@ class JointNet(PixelNetwork):
 
     Three dense atrous blocks, each followed by a stride-2 1x1 convolution; a 1x1 bridge; then
     three times bilinear x2, concatenation with the fused output of the encoder's block of that
-    size, and a 1x1 convolution, where the last is a whole dense atrous block. The network is
-    fed raw pixels: scaling is its first layer.
+    size, and a 1x1 convolution, where the last is a whole dense atrous block.
 
     Group statistics span the whole input, so an output pixel depends on all of it: predict with
     windows of the size that was trained on.
 
+    Further arguments are those of ``PixelNetwork``; by default 0..255 is mapped to -1..1.
+
     Args:
-        bands: bands of the input.
         growth_rates: growth rate of each encoder block; the first is also the decoder block's.
         bridge_filters: channels of the bridge.
-        groups: groups of the normalisations, one number for all blocks, or ``"doubling"``:
-            8, 16, 32 by depth and 32 in the decoder's block, for growth rates that these divide.
+        groups: groups of the normalisations: one number for all blocks, or ``"doubling"``: 8, 16,
+            32 by depth and 32 in the decoder's block, which must divide the growth rates.
         downsample_from: ``"block_output"`` (the fused output feeds the next level) or
             ``"block_input"`` (the other public implementation, whose bridge sees single strided
             pixels).
-        band_offset: subtracted from each band: one number or one per band.
-        band_scale: divides each band after that: one number or one per band. The defaults map
-            0..255 to -1..1.
-        band_limits: (low, high) that each band is clipped to before that, one pair per band; None
-            to clip nothing. For imagery of more than 8 bits, see ``preprocessing.band_statistics``.
-        name: name of the model.
-        dtype: dtype policy; scaling and the final sigmoid are float32 under each.
 
     Call arguments:
         inputs: ``(batch, height, width, bands)`` raw pixels of any numeric dtype; height and
@@ -150,7 +140,7 @@ class JointNet(PixelNetwork):
         ``(batch, height, width, 1)`` float32 probabilities of the target class, 0..1.
 
     Raises:
-        ValueError: an argument outside what is named above; the message says what would work.
+        ValueError: an argument has no such value; the message says which it may have.
     """
 
     MULTIPLE = 8
@@ -192,9 +182,8 @@ class JointNet(PixelNetwork):
                 )
                 skips.append(block(x))
                 x = skips[-1] if downsample_from == "block_output" else x
-                # Every second pixel, then a plain 1x1 convolution: the same function as a strided
-                # 1x1 convolution, whose training corrupts memory in TensorFlow on CPU (oneDNN).
-                # A pool of one pixel, as the gradient of x[:, ::2, ::2] takes ten times as long.
+                # Equals a strided 1x1 convolution, whose training corrupts memory in TensorFlow on
+                # a CPU (oneDNN). The gradient of x[:, ::2, ::2] would take ten times as long.
                 every_second = keras.layers.AveragePooling2D(
                     1, 2, dtype=policy, name=f"every_second_{depth}"
                 )
@@ -228,11 +217,7 @@ class JointNet(PixelNetwork):
 
     @classmethod
     def from_variant(cls, variant: str, **overrides: Any) -> "JointNet":
-        """Build one of ``VARIANTS``, with other arguments overridden.
-
-        Raises:
-            ValueError: the name is unknown.
-        """
+        """Build one of ``VARIANTS``, some arguments overridden; ValueError for other names."""
         if variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
         return cls(**{**VARIANTS[variant], **overrides})

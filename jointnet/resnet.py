@@ -1,8 +1,4 @@
-"""ResNetUNet, the control: a residual encoder (He et al. 2016, CVPR) and the decoder of the U-Net.
-
-The decoder is that of Ronneberger et al. 2015 (MICCAI, figure 1) over the five resolutions of the
-encoder: upsampling, concatenation with the encoder's output of that size, two 3x3 convolutions.
-"""
+"""ResNetUNet, the control: ResNet encoder (He et al. 2016, CVPR) and U-Net decoder."""
 
 import contextlib
 import hashlib
@@ -17,7 +13,7 @@ from jointnet.model import PixelNetwork
 from layers import BandScaling, BilinearUpsampling
 from preprocessing.errors import first_line
 
-# Residual blocks of the encoder's four stages, by its name in ``keras.applications``.
+# Residual blocks of the four stages, by the encoder's name in ``keras.applications``.
 BACKBONES: dict[str, tuple[int, int, int, int]] = {
     "ResNet50": (3, 4, 6, 3),
     "ResNet101": (3, 4, 23, 3),
@@ -26,59 +22,53 @@ BACKBONES: dict[str, tuple[int, int, int, int]] = {
     "ResNet101V2": (3, 4, 23, 3),
     "ResNet152V2": (3, 8, 36, 3),
 }
-# Red, green, blue of 8-bit images: the mean that keras.applications subtracts, and the standard
-# deviation that torchvision divides by, on the same scale.
+# Red, green, blue, 0..255: the mean of keras.applications, the standard deviation of torchvision.
 IMAGENET_MEAN = (123.68, 116.779, 103.939)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-# Of the batch normalisations' moving averages. Keras' own 0.99 still holds a quarter of its initial
-# values after 140 steps, when recipes for a CPU have long been validated.
+# Of batch normalisation. With Keras' 0.99 a quarter of a moving average would still be its initial
+# value after 140 steps, when recipes for a CPU have been validated already.
 MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class ResNetUNet(PixelNetwork):
-    """ResNet encoder of ``keras.applications`` with a U-Net decoder; interface of ``JointNet``.
+    """ResNet encoder of ``keras.applications`` with a U-Net decoder.
 
-    The decoder has five stages: bilinear x2, concatenation with the encoder's output of that size
-    (none at full size), and twice 3x3 convolution, batch normalisation, ReLU.
+    The decoder (Ronneberger et al. 2015, MICCAI, figure 1) has five stages: bilinear x2,
+    concatenation with the encoder's output of that size (none at full size), and twice 3x3
+    convolution, batch normalisation, ReLU.
 
-    The network is fed raw pixels, and its first layer scales them to mean 0 and standard deviation
-    1 by the statistics of the bands. A second layer brings three bands, taken for red, green and
-    blue, to ImageNet's mean and standard deviation and to the channel order and units in which
-    the encoder was pretrained, so that ``"imagenet"`` weights meet what they were made for
-    whatever the imagery's depth and contrast. Without statistics that is
-    ``keras.applications``' own ``preprocess_input`` exactly. Other numbers of bands reach the
+    The first layer standardises raw pixels by the statistics of the bands. A second one brings
+    three bands, taken for red, green and blue, to ImageNet's statistics, channel order and units,
+    so that ``"imagenet"`` weights fit imagery of any depth and contrast; without statistics the
+    two are ``preprocess_input`` of ``keras.applications``. Other numbers of bands reach the
     encoder as the first layer scales them.
 
-    In training, statistics are those of the batch; at prediction, moving averages over the last
-    batches of training. An output pixel then depends on what the convolutions see, and no more.
+    Training normalises by the batch's statistics, prediction by moving averages, so an output
+    pixel depends only on what the convolutions see.
+
+    Further arguments are those of ``PixelNetwork``.
 
     Args:
-        bands: bands of the input.
         backbone: a name in ``BACKBONES``.
-        weights: the encoder's initial weights: None for random ones, ``"imagenet"``, which
+        weights: initial weights of the encoder: None for random ones, ``"imagenet"``, which
             ``keras.applications`` downloads once, or a weights file of its encoder without the
-            classifier. The configuration names them as ``initial_weights`` for the record, and a
-            network that is built from its configuration loads none.
+            classifier. The configuration only records them, as ``initial_weights``; a network
+            that is built from its configuration loads none.
         decoder_filters: channels of the decoder's five stages, from deep to full size.
-        band_offset: mean of each band: one number or one per band. None stands for ImageNet's
-            where there are three bands, else for 127.5.
-        band_scale: standard deviation of each band: one number or one per band. None as above.
-        band_limits: (low, high) that each band is clipped to before that, one pair per band; None
-            to clip nothing.
-        name: name of the model.
-        dtype: dtype policy; scaling and the final sigmoid are float32 under each.
+        band_offset: mean of each band, as in ``PixelNetwork``; None for ImageNet's where there
+            are three bands, else 127.5.
+        band_scale: standard deviation of each band, likewise.
 
     Call arguments:
-        inputs: ``(batch, height, width, bands)`` raw pixels of any numeric dtype; height and
-            width free multiples of 32; ``jointnet.prediction.predict_image`` takes other sizes.
+        inputs: as for ``JointNet``; height and width are multiples of 32.
 
     Returns:
-        ``(batch, height, width, 1)`` float32 probabilities of the target class, 0..1.
+        Probabilities, as ``JointNet`` does.
 
     Raises:
-        ValueError: an argument outside what is named above, or weights that cannot be downloaded,
-            read or used; the message says what would work.
+        ValueError: an argument has no such value, or weights cannot be downloaded, read or used;
+            the message says what would work.
     """
 
     MULTIPLE = 32
@@ -140,36 +130,31 @@ class ResNetUNet(PixelNetwork):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "ResNetUNet":
-        """Build a network with random weights; nothing is read or downloaded."""
+        """Build a network with random weights, without any download."""
         model = cls(**{key: value for key, value in config.items() if key != "initial_weights"})
         model.initial_weights = config.get("initial_weights")
         return model
 
     @classmethod
     def from_variant(cls, variant: str, **overrides: Any) -> "ResNetUNet":
-        """Build the network of a backbone, one of ``BACKBONES``, with other arguments as given.
-
-        Raises:
-            ValueError: the name is unknown.
-        """
+        """Build a network on one of ``BACKBONES``; ValueError for other names."""
         return cls(**{"backbone": variant, **overrides})
 
 
 def _levels(backbone: str) -> list[str]:
-    """Names of the encoder's layers whose outputs are the last of 1/2, 1/4 .. 1/32 of the size."""
+    """Return the names of the encoder's last layers at 1/2, 1/4 .. 1/32 of the size."""
     blocks = BACKBONES[backbone]
     if backbone.endswith("V2"):
-        # A stage's last block is the one that halves the size; its first layers still have it.
+        # The last block of a stage halves the size, after its first layers.
         within = [f"conv{n}_block{blocks[n - 2]}_preact_relu" for n in (2, 3, 4)]
         return ["conv1_conv", *within, "post_relu"]
     return ["conv1_relu", *(f"conv{n}_block{blocks[n - 2]}_out" for n in (2, 3, 4, 5))]
 
 
 def _as_pretrained(x: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
-    """Standardised red, green and blue as the encoder saw them in pretraining, float32.
+    """Turn standardised red, green and blue into what the encoder was pretrained on, float32.
 
-    The V2 encoders were trained on ImageNet's pixels mapped from 0..255 to -1..1, the others on
-    blue, green, red with the mean subtracted.
+    For V2 that is 0..255 mapped to -1..1; for the others blue, green, red minus the mean.
     """
     if backbone.endswith("V2"):
         offset = [(127.5 - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
@@ -183,7 +168,7 @@ def _as_pretrained(x: keras.KerasTensor, backbone: str) -> keras.KerasTensor:
 def _encoder(
     backbone: str, weights: str | Path | None, x: keras.KerasTensor, policy: keras.DTypePolicy
 ) -> keras.Model:
-    """The encoder on top of ``x``, with its initial weights."""
+    """Build the encoder on top of ``x``, with its initial weights."""
     build = getattr(keras.applications, backbone)
     if weights is None:
         with _global_policy(policy):
@@ -198,7 +183,7 @@ def _encoder(
         raise ValueError(f'weights must be None, "imagenet" or a file; {weights} is none')
     try:
         with _global_policy(policy), warnings.catch_warnings():
-            # Where parts of a file do not fit, Keras may only warn, and leave them random.
+            # Keras may only warn of layers that do not fit, and leave them random.
             warnings.filterwarnings("error", "Skipping")
             return build(include_top=False, weights=str(weights), input_tensor=x)
     except Exception as error:  # noqa: BLE001 (a failed download raises a plain Exception)
@@ -217,7 +202,7 @@ def _encoder(
 
 @contextlib.contextmanager
 def _global_policy(policy: keras.DTypePolicy) -> Iterator[None]:
-    """The global dtype policy, which alone decides that of the layers of keras.applications."""
+    """Set the global dtype policy, the only one that keras.applications follows."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -229,8 +214,7 @@ def _global_policy(policy: keras.DTypePolicy) -> Iterator[None]:
 def _convolution(
     x: keras.KerasTensor, filters: int, policy: keras.DTypePolicy, name: str
 ) -> keras.KerasTensor:
-    """3x3 convolution, batch normalisation, ReLU."""
-    # The normalisation takes out what a bias would add.
+    # No bias: the normalisation would take it out.
     x = keras.layers.Conv2D(
         filters, 3, padding="same", use_bias=False, dtype=policy, name=f"{name}_conv"
     )(x)
@@ -239,7 +223,7 @@ def _convolution(
 
 
 def _describe_weights(weights: str | Path | None) -> str | None:
-    # A file is named without its folder, and by its content.
+    # A file goes by its name and content; its folder is private.
     if weights is None or weights == "imagenet":
         return weights
     with Path(weights).open("rb") as file:

@@ -10,26 +10,26 @@ import keras
 class BandScaling(keras.layers.Layer):
     """Compute ``(pixels - offset) / scale`` with one offset and one scale per band.
 
-    With limits, pixels are clipped first: a few saturated or damaged pixels of 16-bit or float
-    imagery would otherwise enter the statistics of a whole window.
+    Limits clip the pixels first: a few saturated or damaged pixels of 16-bit or float imagery
+    would otherwise spoil the statistics of a whole window.
 
     ``keras.layers.Rescaling`` does the same, but fails on the JAX backend if TensorFlow cannot be
     imported, and multiplies by rounded inverses.
 
     Args:
-        offset: subtracted from each band, one number per band.
-        scale: divides each band after that, one number per band, none 0.
-        limits: (low, high) that each band is clipped to first, one pair per band, or None.
+        offset: one number per band.
+        scale: one number per band, none of them 0.
+        limits: (low, high) of each band, or None to clip nothing.
 
     Input shape:
         ``(batch, height, width, bands)``, any numeric dtype.
 
     Output shape:
-        As the input, in the layer's compute dtype.
+        The same, in the layer's compute dtype.
 
     Raises:
-        ValueError: numbers of offsets, scales and limits differ, a scale is 0, or limits are not
-            (low, high) with low at most high.
+        ValueError: offset, scale and limits differ in length, a scale is 0, or a low limit is
+            above its high one.
     """
 
     def __init__(

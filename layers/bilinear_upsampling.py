@@ -1,17 +1,17 @@
-"""Bilinear upsampling by two that works with free height and width on every backend."""
+"""Bilinear upsampling by two, for free height and width on every backend."""
 
 import keras
 
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class BilinearUpsampling(keras.layers.Layer):
-    """Double height and width bilinearly, pixel centres aligned at half pixels.
+    """Double height and width bilinearly.
 
     Equal to ``keras.layers.UpSampling2D(2, interpolation="bilinear")``, which fails in graph
-    mode if height and width are free (keras 3.14 to 3.15.1). Along an axis, the two pixels that
-    replace ``x[i]`` are ``(x[i-1] + 3 x[i]) / 4`` and ``(3 x[i] + x[i+1]) / 4``, with the border
-    pixel repeated. They are computed as steps from ``x[i]``, so that float16 does not overflow
-    and a constant stays the same.
+    mode if height and width are free (keras 3.14 to 3.15.1). Along an axis,
+    ``(x[i-1] + 3 x[i]) / 4`` and ``(3 x[i] + x[i+1]) / 4`` replace ``x[i]``, with border pixels
+    repeated. They are computed as steps from ``x[i]``: float16 does not overflow, and constants
+    stay the same.
 
     Input shape:
         ``(batch, height, width, channels)``, floating point.
@@ -31,13 +31,8 @@ class BilinearUpsampling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the shape with height and width doubled where they are known."""
-        batch, height, width, channels = input_shape
-        return (
-            batch,
-            None if height is None else 2 * height,
-            None if width is None else 2 * width,
-            channels,
-        )
+        batch, *sides, channels = input_shape
+        return (batch, *(None if side is None else 2 * side for side in sides), channels)
 
 
 def _both_halves(x: keras.KerasTensor, axis: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:

@@ -10,17 +10,16 @@ from layers.group_normalization import GroupNormalization
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class Conv2D(keras.layers.Conv2D):
-    """``keras.layers.Conv2D``, faster on TensorFlow if it is dilated.
+    """``keras.layers.Conv2D``, faster on TensorFlow if it is dilated, and equal but for rounding.
 
     On TensorFlow, Keras rearranges the pixels into a batch of small images, convolves, and
-    rearranges them back. Here it is one operation, and so is its gradient by the input, the
+    rearranges them back. Here it is one operation, and so is the gradient of the input, the
     convolution with the kernel turned by 180 degrees (Dumoulin and Visin 2016, arXiv:1603.07285,
-    section 4.2). The gradient by the kernel stays Keras' own: as one operation it is slower in
-    float32, and TensorFlow 2.21 ends with a segmentation fault in bfloat16.
+    section 4.2). The kernel's gradient stays Keras' own: as one operation it is slower in
+    float32, and crashes TensorFlow 2.21 in bfloat16.
 
-    This covers stride 1, ``"same"`` padding, an odd kernel, one group and channels last; anything
-    else, and every other backend, uses the base class. Values are equal but for rounding. Do not
-    rename the class: files of weights name the layers of a list by class.
+    Other backends, strides, paddings, groups, data formats and even kernels use the base class.
+    Do not rename the class: weights files name the layers of a list by class.
     """
 
     def convolution_op(
@@ -43,7 +42,7 @@ class Conv2D(keras.layers.Conv2D):
     def _with_gradient(
         self, inputs: keras.KerasTensor, kernel: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, Callable]:
-        """Return the convolution, and the function from its gradient to those of the arguments."""
+        """Return the convolution, and what makes its gradient those of the arguments."""
         import tensorflow as tf
 
         def convolve(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -67,29 +66,29 @@ REMATERIALISATIONS = (None, "concatenations", "blocks")
 class DenseAtrousBlock(keras.layers.Layer):
     """Dense 3x3 atrous convolutions, fused by one 1x1 convolution.
 
-    Each convolution reads the concatenation of the block's input and all earlier outputs and
-    makes ``growth_rate`` channels: convolution, ReLU, group normalisation. The dilation rates
-    1, 2, 5 (twice) widen the field of view without the holes that equal rates would leave.
-    One 1x1 convolution with ReLU fuses the concatenation of everything.
+    Each 3x3 convolution reads the concatenation of the block's input and all earlier outputs;
+    ReLU and group normalisation follow. The dilation rates 1, 2, 5 (twice) widen the field of
+    view without the holes that equal rates would leave. A 1x1 convolution with ReLU fuses the
+    concatenation of everything.
 
     Args:
         growth_rate: channels of each 3x3 convolution (k).
         groups: groups of the normalisations; must divide ``growth_rate``.
-        dilation_rates: dilation of each 3x3 convolution.
-        epsilon: epsilon of the normalisations.
+        dilation_rates: one for each 3x3 convolution.
+        epsilon: that of the normalisations.
         filters: channels of the fused output; None for ``4 * growth_rate``.
-        rematerialise: what training computes a second time for the gradients, to hold less in
-            memory; the results are the same. ``"concatenations"``: what the convolutions read,
-            whose memory grows with the square of their number (Pleiss et al. 2017,
-            "Memory-Efficient Implementation of DenseNets", arXiv:1707.06990). ``"blocks"``:
-            everything but the block's input (Chen et al. 2016, "Training Deep Nets with
-            Sublinear Memory Cost", arXiv:1604.06174). None for nothing.
+        rematerialise: what training computes again for the gradients, to save memory at the cost
+            of time; results stay the same. ``"concatenations"``: what the convolutions read,
+            which grows with the square of their number (Pleiss et al. 2017, "Memory-Efficient
+            Implementation of DenseNets", arXiv:1707.06990). ``"blocks"``: everything but the
+            block's input (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost",
+            arXiv:1604.06174).
 
     Input shape:
         ``(batch, height, width, channels)``, floating point; free height and width.
 
     Output shape:
-        ``(batch, height, width, filters)``: the fused output, not negative.
+        ``(batch, height, width, filters)``, 0 or more.
 
     Raises:
         ValueError: ``growth_rate`` is not positive or no multiple of ``groups``,
@@ -171,7 +170,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         return self.fusion(x)
 
     def _fused_from_list(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Do the same, and hold what is concatenated as a list only."""
+        """Do the same without holding the concatenations."""
         tensors = [inputs]
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
             *tensors, y = _convolve_list(convolution, tensors)
@@ -200,8 +199,8 @@ def _convolve_list(
 ) -> list[keras.KerasTensor]:
     """Return the tensors, and the convolution of their concatenation, which is not held.
 
-    The tensors are passed on so that their gradients are added up convolution by convolution;
-    otherwise each convolution's contribution would be held until the last is there.
+    The tensors are passed on so that their gradients are added up as they come; otherwise each
+    convolution's share would be held until the last is there.
     """
 
     def linear(kernel: keras.KerasTensor, *tensors: keras.KerasTensor) -> list[keras.KerasTensor]:

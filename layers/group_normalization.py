@@ -11,21 +11,18 @@ import keras
 class GroupNormalization(keras.layers.Layer):
     """Normalise each sample over space and over groups of channels, channels last.
 
-    Each of ``groups`` runs of adjacent channels is brought to mean 0 and variance 1 over all its
-    positions and channels, sample by sample; a learned scale (``gamma``) and offset (``beta``)
-    per channel follow. Nothing depends on the other samples of the batch, so training and
-    inference are the same function.
+    Each group of adjacent channels is brought to mean 0 and variance 1, sample by sample; a
+    learned scale (``gamma``) and offset (``beta``) per channel follow. Samples do not depend on
+    each other, so training and inference are the same function. One group is layer normalisation
+    over space and channels; one group per channel is instance normalisation.
 
-    ``groups=1`` is layer normalisation over space and channels; ``groups`` equal to the channels
-    (or ``-1``) is instance normalisation.
+    Statistics are float32 under every dtype policy, and the variance is the mean of squared
+    deviations, not a difference of large squares: float16 inputs of large magnitude and small
+    spread do not overflow, and keep their precision.
 
-    Statistics are computed in float32 under every dtype policy, axis by axis, and as the mean of
-    squared deviations, not as a difference of large squares: float16 inputs of large magnitude
-    and small spread do not overflow, and keep their precision.
-
-    The gradient is written out: between forward and backward pass the layer holds its input,
-    which the ReLU before it holds anyway, and statistics per channel. Automatic differentiation
-    would hold a float32 copy of the input too, and take twice as long.
+    The gradient is written out, and needs only the input, which the ReLU before the layer holds
+    anyway, and statistics per channel. Automatic differentiation would also hold a float32 copy
+    of the input, and take twice as long.
 
     Args:
         groups: number of groups; must divide the channels. ``-1`` is one group per channel.
@@ -35,7 +32,7 @@ class GroupNormalization(keras.layers.Layer):
         ``(batch, ..., channels)``, floating point; free spatial sizes.
 
     Output shape:
-        As the input, in the layer's compute dtype.
+        The same, in the layer's compute dtype.
 
     Raises:
         ValueError: ``groups`` is neither positive nor -1, ``epsilon`` is not positive, or the
@@ -72,18 +69,17 @@ class GroupNormalization(keras.layers.Layer):
         )
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Normalise ``inputs``, and keep their shape."""
+        """Return the normalised inputs."""
         gamma, beta = (keras.ops.cast(w, "float32") for w in (self.gamma, self.beta))
         return keras.ops.custom_gradient(self._with_gradient)(inputs, gamma, beta)
 
     def _with_gradient(
         self, inputs: keras.KerasTensor, gamma: keras.KerasTensor, beta: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, Callable]:
-        """Return the normalised input, and the function from its gradient to the arguments'."""
+        """Return the normalised input, and what makes its gradient those of the arguments."""
         x = keras.ops.cast(inputs, "float32")
-        # Over space first, channel by channel: that walks memory in order, and is two to three
-        # times faster than over a group's channels at once. A group's moments follow exactly
-        # from those of its channels.
+        # Moments of channels first, from which those of groups follow exactly: this walks memory
+        # in order, and is two to three times as fast as taking a group's channels at once.
         mean = _mean_over_space(x)
         centred = x - mean
         variance = _mean_over_space(keras.ops.square(centred))
@@ -100,12 +96,12 @@ class GroupNormalization(keras.layers.Layer):
             if upstream is None:
                 (upstream,) = arguments
             # As in batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167, section 3),
-            # with a group in place of the batch: if y is the normalised input, before gamma and
-            # beta, dx = root * (gamma g - mean(gamma g) - y mean(gamma g y)).
+            # with a group for the batch: if y is the normalised input before gamma and beta,
+            # dx = root * (gamma g - mean(gamma g) - y mean(gamma g y)).
             g = keras.ops.cast(upstream, "float32")
             g_mean = _mean_over_space(g)
-            # TensorFlow computes what depends on the forward pass alone as soon as it can, and
-            # holds it in float32 until here. The zero makes it wait for the gradient.
+            # TensorFlow would compute this during the forward pass, and hold it in float32. The
+            # zero makes it wait for the gradient.
             held = inputs + keras.ops.cast(0 * g_mean, inputs.dtype)
             centred = keras.ops.cast(held, "float32") - group_mean
             gy_mean = root * _mean_over_space(g * centred)
@@ -143,8 +139,8 @@ class GroupNormalization(keras.layers.Layer):
 
 
 def _mean_over_space(x: keras.KerasTensor) -> keras.KerasTensor:
-    # One axis after the other: over several axes TensorFlow adds all values into one float32
-    # sum, which for a 256 x 256 window of values near 60,000 is off by half of their spread.
+    # One axis at a time: TensorFlow's single float32 sum over several axes is off by half of the
+    # spread of values near 60,000 in a window of 256 x 256.
     for axis in range(len(x.shape) - 2, 0, -1):
         x = keras.ops.mean(x, axis=axis, keepdims=True)
     return x

@@ -9,20 +9,19 @@ from losses.voids import split_void
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class BinaryFocalLoss(keras.losses.Loss):
-    """Cross-entropy in which pixels that are predicted well have little weight.
+    """Cross-entropy that gives little weight to pixels that are predicted well.
 
-    Per pixel, with p the probability of the target class:
-    ``-alpha (1 - p)^gamma log(p)`` on target pixels and
-    ``-(1 - alpha) p^gamma log(1 - p)`` on background. The mean over a sample's valid pixels is
-    the sample's loss; the batch's loss is the mean over samples, so it is the same if a batch
-    is split over devices. A sample without valid pixels has loss 0.
+    With p the probability of the target class, ``-alpha (1 - p)^gamma log(p)`` on target pixels
+    and ``-(1 - alpha) p^gamma log(1 - p)`` on background. A sample's loss is the mean over its
+    valid pixels (0 if it has none); the batch's is the mean over samples, so splitting a batch
+    over devices does not change it.
 
-    ``gamma=0`` is cross-entropy weighted by ``alpha``; ``gamma=0, alpha=0.5`` is half of the
-    plain cross-entropy.
+    ``gamma=0`` is cross-entropy weighted by ``alpha``; with ``alpha=0.5`` it is half of the plain
+    cross-entropy.
 
     Args:
-        gamma: focusing exponent, 0 or more. The paper of JointNet uses 2.
-        alpha: weight of the target class in 0..1, background has ``1 - alpha``. JointNet: 0.25.
+        gamma: focusing exponent, 0 or more; the paper of JointNet has 2.
+        alpha: weight of the target class, 0..1; background has ``1 - alpha``. JointNet has 0.25.
         ignore_class: label of void pixels, None where there are none.
 
     Call arguments:
@@ -64,17 +63,12 @@ class BinaryFocalLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "gamma": self.gamma,
-            "alpha": self.alpha,
-            "ignore_class": self.ignore_class,
-        }
+        arguments = {"gamma": self.gamma, "alpha": self.alpha, "ignore_class": self.ignore_class}
+        return {**super().get_config(), **arguments}
 
 
 def _power(base: keras.KerasTensor, exponent: float) -> keras.KerasTensor:
-    # The general power is an order of magnitude slower than a square, and its gradient in the
-    # base is 0 * inf at exponent 0.
+    # The general power is ten times slower than a square, and its gradient is 0 * inf at 0.
     if exponent == 0:
         return keras.ops.ones_like(base)
     if exponent == 2:

@@ -12,12 +12,11 @@ class DiceLoss(keras.losses.Loss):
     """One minus the soft dice coefficient of each sample.
 
     ``1 - (2 sum(t p) + smooth) / (sum(t) + sum(p) + smooth)`` over a sample's valid pixels, with
-    t the labels and p the probabilities. The batch's loss is the mean over samples. A sample of
-    background only has a finite loss that falls to 0 with its probabilities; a sample without
-    valid pixels has loss 0.
+    t the labels and p the probabilities; 0 without valid pixels. The batch's loss is the mean
+    over samples. The loss of a sample without target falls to 0 with its probabilities.
 
     Args:
-        smooth: keeps samples without target defined; in pixels, positive.
+        smooth: positive, in pixels; defines the loss of samples without target.
         ignore_class: label of void pixels, None where there are none.
 
     Call arguments:
@@ -51,8 +50,4 @@ class DiceLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "smooth": self.smooth,
-            "ignore_class": self.ignore_class,
-        }
+        return {**super().get_config(), "smooth": self.smooth, "ignore_class": self.ignore_class}

@@ -6,16 +6,10 @@ import keras
 def split_void(
     y_true: keras.KerasTensor, y_pred: keras.KerasTensor, ignore_class: int | None
 ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
-    """Return labels and probabilities as float32 rows per sample, with each pixel's weight.
+    """Return labels, probabilities and validity, each ``(batch, pixels)`` float32.
 
-    Args:
-        y_true: ``(batch, ...)`` labels 0, 1 and ``ignore_class``, any numeric dtype.
-        y_pred: probabilities in 0..1 of the same number of elements per sample.
-        ignore_class: the label of void pixels, or None where there are none.
-
-    Returns:
-        ``(truth, probability, valid)``, each ``(batch, pixels)`` float32; ``valid`` is 1 where
-        the pixel counts and 0 where it is void, and ``truth`` is 0 at void pixels.
+    ``y_true`` is ``(batch, ...)`` of any numeric dtype, and ``y_pred`` has as many probabilities
+    per sample. Where a label is ``ignore_class``, the returned label and validity are 0.
 
     Raises:
         ValueError: labels and probabilities have different numbers of pixels per sample.
