@@ -12,14 +12,12 @@ from preprocessing.patch_store import PatchSet
 class TrainingBatches(keras.utils.PyDataset):
     """The batches of one epoch.
 
-    An epoch walks through the patches that have a valid pixel, in a new order; where it needs
-    more samples than there are patches, it starts over in another order. With ``target_weight``
-    above 0 patches are drawn with replacement instead: that share of the draws in proportion to
-    the target that patches show, the rest evenly, for scenes that are mostly empty. With
-    ``source_shares`` every batch holds each source's share of samples, to the nearest whole
-    sample over the batches so far; within a source they are drawn as above. Every sample is a
-    random crop of its patch, augmented. No draw depends on an earlier one, so a run that is
-    resumed, or that loads with more workers, sees the same batches.
+    Samples are random crops, augmented, of the patches that have a valid pixel. Each epoch takes
+    the patches in a new order, and starts over in another if they do not suffice. With
+    ``target_weight`` they are drawn with replacement instead, for scenes that are mostly empty.
+    With ``source_shares`` every batch mixes the sources, as nearly as whole samples allow. No draw
+    depends on an earlier one, so a run that is resumed, or that loads with more workers, sees the
+    same batches.
 
     Args:
         patches: the patches to draw from.
@@ -27,14 +25,14 @@ class TrainingBatches(keras.utils.PyDataset):
         seed: seed of the run.
         batch_size: samples in a batch.
         crop_size: side of a sample in pixels, at most the side of a patch.
-        augmentation: what is done to each sample.
-        steps: batches in the epoch; None for as many as one pass over the patches fills.
-        target_weight: share of the draws, 0..1, in proportion to the patches' target shares.
-        source_shares: share of each batch by the name of the source, summing to 1; None for all
-            patches alike.
+        augmentation: random changes of each sample.
+        steps: batches in the epoch; None for one pass over the patches.
+        target_weight: share of the draws, 0..1, that favour patches in proportion to their share
+            of target; the others are even.
+        source_shares: share of each batch by source, summing to 1; None for all patches alike.
         micro_batch_size: samples of an item, a divisor of ``batch_size``; None for whole batches.
-        share: number of this process, from 0, and the number of processes that share each item
-            equally; a process gets its own samples only.
+        share: number of this process, from 0, and number of processes; each gets an equal part
+            of every item.
         **kwargs: ``workers``, ``use_multiprocessing``, ``max_queue_size`` of the base class.
 
     Raises:
@@ -88,7 +86,7 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: float,
         generator: np.random.Generator,
     ) -> np.ndarray:
-        """Return the patch numbers of so many samples, out of the usable ones."""
+        """Return the patch number of each sample, out of the usable ones."""
         patches = len(usable)
         if target_weight:
             shares = self.patches.target_shares[usable] + 1e-9
@@ -105,7 +103,7 @@ class TrainingBatches(keras.utils.PyDataset):
         target_weight: float,
         generator: np.random.Generator,
     ) -> np.ndarray:
-        """Return the patch number of each sample, the sources mixed batch by batch."""
+        """Return the patch number of each sample, with the sources mixed in each batch."""
         sources = np.array(self.patches.sources)[self._usable]
         found = sorted({str(source) for source in sources})
         if sorted(shares) != found or abs(sum(shares.values()) - 1) > 1e-6:
@@ -113,7 +111,7 @@ class TrainingBatches(keras.utils.PyDataset):
                 f"source_shares must sum to 1 over the sources of the store, "
                 f"{', '.join(found)}; got {shares}"
             )
-        # Whole samples of each source up to the end of each batch, and what each batch adds.
+        # Samples of each source up to the end of each batch, rounded; then those of each batch.
         ends = np.arange(0, samples + 1, self.batch_size)[:, None]
         limits = np.concatenate([[0.0], np.cumsum([shares[name] for name in found])])
         counts = np.diff(np.diff(np.rint(ends * limits).astype(int), axis=1), axis=0)
@@ -132,17 +130,16 @@ class TrainingBatches(keras.utils.PyDataset):
         return self.steps * self.batch_size // self.micro_batch_size
 
     def names(self, index: int) -> list[str]:
-        """Name scene and patch of each sample of a micro-batch, of all processes."""
+        """Name scene and patch of each sample of a micro-batch, over all processes."""
         size = self.micro_batch_size
         chosen = self._order[index * size : (index + 1) * size]
         return [f"{self.patches.scenes[number]} (patch {number})" for number in chosen]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return micro-batch ``index`` of the epoch, of several processes this one's share.
+        """Return images and masks of micro-batch ``index``, or of this process's part of it.
 
-        Returns:
-            Images ``(samples, crop, crop, bands)`` in the store's dtype, raw pixels, and masks
-            ``(samples, crop, crop, 1)`` uint8 of 0, 1 and 255.
+        Images are ``(samples, crop, crop, bands)`` raw pixels in the store's dtype, masks
+        ``(samples, crop, crop, 1)`` uint8 of 0, 1 and 255.
         """
         process, processes = self.share
         size = self.micro_batch_size // processes

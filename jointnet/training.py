@@ -1,4 +1,4 @@
-"""Training: train, validate after each epoch, and log."""
+"""Train a network, validate it after each epoch, and log."""
 
 import math
 import os
@@ -27,13 +27,9 @@ from preprocessing.tiling import VOID
 
 
 class EventLog:
-    """TensorBoard event files: a scalar for each column of the history and epoch.
+    """Write the history as TensorBoard events, if ``tensorboard`` is importable.
 
-    Keras' own callback needs TensorFlow; this one needs ``tensorboard``, and writes nothing
-    without it.
-
-    Args:
-        folder: folder of the event files.
+    Keras' own callback needs TensorFlow.
     """
 
     def __init__(self, folder: Path):
@@ -61,18 +57,10 @@ class EventLog:
 
 
 class RunLog:
-    """Progress bar, a line for each epoch, ``history.csv`` and TensorBoard events.
+    """Progress ``bar``, a line for each epoch, ``history.csv`` and TensorBoard events.
 
-    Of several processes only the first writes and prints. A context manager, which closes the bar.
-
-    Args:
-        folder: the run folder.
-        epochs: epochs of the whole run.
-        steps: micro-batches of an epoch, which the bar counts.
-        state: where the run begins.
-
-    Attributes:
-        bar: progress bar of the whole run.
+    ``steps`` are the micro-batches of an epoch. Of several processes only the first writes and
+    prints. Leaving the context closes the bar.
 
     Raises:
         OutputError: the history of a resumed run cannot be written.
@@ -83,17 +71,17 @@ class RunLog:
         self.epochs = epochs
         self.writes = distribution.is_first()
         if self.writes and state.history:
-            # A run that was killed between the two has its last epoch only in the checkpoint.
+            # A kill between the two files leaves the last epoch in the checkpoint alone.
             write_csv(folder / "history.csv", state.history)
         self._events = EventLog(folder / "events") if self.writes else None
-        # The validation counts as a step: it may be all that is left of the epoch.
+        # The validation, which may be all that is left of an epoch, counts as a step.
         self._first = state.epoch + state.micro_batches / (steps + 1)
         self._started = time.monotonic()
         self.bar = tqdm(
             total=steps * epochs,
             initial=steps * state.epoch + state.micro_batches,
             unit="step",
-            # None shows the bar on terminals only; in a log file the lines of epochs are enough.
+            # None shows the bar on terminals only; a log file has the lines of the epochs.
             disable=None if self.writes else True,
         )
 
@@ -109,11 +97,7 @@ class RunLog:
             self.bar.write(line)
 
     def record(self, state: TrainingState) -> None:
-        """Write the last epoch of a state, and print it with the time that is left.
-
-        Raises:
-            OutputError: a file cannot be written.
-        """
+        """Write and print the last epoch of a state, or raise ``OutputError``."""
         if not self.writes:
             return
         record = state.history[-1]
@@ -129,10 +113,7 @@ class RunLog:
 class StepWatch(keras.callbacks.Callback):
     """Advance the progress bar, and stop a run whose loss or weights are not finite.
 
-    Args:
-        batches: the epoch's batches, to name the one that failed.
-        bar: progress bar of the whole run.
-        done: micro-batches of the epoch that were done before this call of ``fit``.
+    ``done`` micro-batches of the epoch came before this call of ``fit``.
     """
 
     def __init__(self, batches: TrainingBatches, bar: tqdm, done: int = 0):
@@ -140,14 +121,13 @@ class StepWatch(keras.callbacks.Callback):
         self.batches = batches
         self.bar = bar
         self.done = done
-        # One call for all: a GPU would wait for one call for each weight.
+        # One call for all weights, as a GPU would wait for each.
         self._sum = compiled(_sum)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Check the running mean of the loss, and the weights.
 
-        TensorFlow's ReLU on a CPU makes 0 of NaN, so a network with NaN in its weights may have a
-        finite loss.
+        TensorFlow's ReLU turns NaN into 0 on a CPU: the loss may be finite when weights are not.
         """
         loss = float((logs or {}).get("loss", 0.0))
         weights = [weight.value for weight in self.model.trainable_variables]
@@ -165,10 +145,9 @@ class StepWatch(keras.callbacks.Callback):
 
 
 class LastWeights(keras.callbacks.Callback):
-    """Keep the weights that the last step left.
+    """Keep the weights of the last step, which ``fit`` replaces by their average if there is one.
 
-    Where the optimizer averages weights, ``fit`` ends by putting the average in their place; the
-    next epoch goes on from the weights themselves.
+    The next epoch goes on from the weights themselves.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -192,16 +171,12 @@ def validate(
 ) -> dict[str, float]:
     """Measure loss and pooled pixel metrics over the validation patches.
 
-    Args:
-        model: a compiled network.
-        patches: validation patches; void pixels count in nothing.
-        settings: batch size and threshold.
-        before_batch: called before each batch; may raise to end the validation.
+    ``before_batch`` may raise to end the validation.
 
     Returns:
-        ``validation_loss`` (mean over patches with valid pixels), and ``validation_iou``,
+        ``validation_loss``, the mean over patches with valid pixels, and ``validation_iou``,
         ``_f1``, ``_precision``, ``_recall``, ``_accuracy`` at the threshold, from counts added
-        over all patches.
+        over the valid pixels of all patches.
     """
     loss_of = settings.make_loss()
     counts, losses = Counts(), []
@@ -211,7 +186,7 @@ def validate(
         images = np.asarray(patches.images[first : first + size])
         masks = np.asarray(patches.masks[first : first + size])
         missing = size - len(images)
-        # The last batch is filled up so that the network is compiled for one shape.
+        # Fill up the last batch, so that the network is compiled for one shape.
         filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
         probabilities = np.asarray(model.predict_on_batch(filled))[: len(images)]
         counts += count(masks, threshold_mask(probabilities[..., 0], settings.threshold))
@@ -229,30 +204,17 @@ def train(
     folder: Path,
     resume: bool = False,
 ) -> TrainingState:
-    """Train a network, validate after each epoch, and leave it with the best epoch's weights.
+    """Train a network, leave it with the best epoch's weights, and return the last state.
 
-    Writes ``history.csv``, ``checkpoints/`` and, where tensorboard is importable, ``events/``
-    into the run folder. A first Ctrl-C, or SIGTERM, ends the run after the current step, with a
-    checkpoint to go on from; another is written every ten minutes (``jointnet.checkpoints``).
-    Under ``distribution.Devices.scope`` the devices share each batch; of several processes the
-    first writes, and all must see the folder.
-
-    Args:
-        model: a network from raw pixels to probabilities, built under ``settings.precision``,
-            in the scope in which it trains.
-        store: an open patch store.
-        settings: how to train.
-        folder: the run folder.
-        resume: go on from the last checkpoint in ``folder``; the weights at the end equal those
-            of a run that was not interrupted.
-
-    Returns:
-        The state after the last epoch, with the history.
+    Writes ``history.csv``, ``checkpoints/`` (see ``jointnet.checkpoints``) and, where tensorboard
+    is importable, ``events/`` into the run folder. Under ``distribution.Devices.scope``, in which
+    the network must be built, the devices share each batch; all processes must see the folder.
+    With ``resume`` the weights at the end equal those of a run that was not interrupted.
 
     Raises:
         RunError: there is no checkpoint to resume from, or it does not fit the network.
         TrainingError: the loss or the weights are not finite (the message names epoch, step and
-            patches, and the checkpoint before is kept); or the network has no blocks to
+            patches, and the checkpoint before is kept); the network has no blocks to
             rematerialise; or the devices cannot share the batches
             (``distribution.refuse_unfit``).
         OutputError: a file cannot be written.
@@ -290,7 +252,7 @@ def train(
             check = partial(stop.check, f"in the validation after epoch {epoch + 1}")
             try:
                 if settings.weight_average is not None:
-                    # On JAX a weight and its average share one buffer now, which prediction frees.
+                    # On JAX a weight now shares a buffer with its average; prediction frees it.
                     model.set_weights([np.copy(weight) for weight in model.get_weights()])
                     _settle_statistics(model, batches_of(epoch=epoch), check)
                 validated = validate(judged, store.validation, settings, check)
@@ -299,7 +261,7 @@ def train(
                 steps.save()
                 raise
             if not math.isfinite(validated["validation_loss"]):
-                # NaN counts as void: the epoch would be the best of all.
+                # NaN counts as void, so this epoch would be the best of all.
                 raise TrainingError(
                     f"the validation loss is {validated['validation_loss']} after epoch "
                     f"{epoch + 1}; lower the learning rate"
@@ -319,11 +281,7 @@ def train(
 
 
 def set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
-    """Set what the dense atrous blocks compute again, see ``TrainingSettings.rematerialise``.
-
-    Raises:
-        TrainingError: ``wanted`` is not None, and the network has no such blocks.
-    """
+    """Set ``rematerialise`` of the dense atrous blocks; TrainingError if there are none."""
     blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
     if wanted and not blocks:
         raise TrainingError(
@@ -337,10 +295,10 @@ def set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
 def _settle_statistics(
     model: keras.Model, batches: TrainingBatches, before_batch: Callable[[], None] = lambda: None
 ) -> None:
-    """Give the batch normalisations the statistics that belong to the averaged weights."""
+    """Give batch normalisations the statistics of the averaged weights."""
     momentum = max((layer.momentum for layer in _batch_normalisations(model)), default=None)
     if momentum is not None:
-        # As many steps as leave a twentieth of the old statistics.
+        # After so many steps a twentieth of the old statistics is left.
         for index in range(math.ceil(math.log(0.05) / math.log(momentum))):
             before_batch()
             model(batches[index % len(batches)][0], training=True)
@@ -355,10 +313,7 @@ def _batch_normalisations(model: keras.Model) -> Iterator[keras.layers.BatchNorm
 
 
 def _batches(
-    patches: PatchSet,
-    settings: TrainingSettings,
-    epoch: int,
-    share: tuple[int, int] = (0, 1),
+    patches: PatchSet, settings: TrainingSettings, epoch: int, share: tuple[int, int] = (0, 1)
 ) -> TrainingBatches:
     return TrainingBatches(
         patches,
@@ -377,5 +332,5 @@ def _batches(
 
 
 def loading_threads() -> int:
-    """Return the number of threads that make batches; one where the training needs all cores."""
+    """Return how many threads make batches: half of the cores, at least 1 and at most 8."""
     return min(max(1, (os.cpu_count() or 1) // 2), 8)

@@ -11,7 +11,7 @@ from preprocessing.patch_store import PatchSettings
 from preprocessing.scenes import Scene
 
 if TYPE_CHECKING:
-    # Commands list recipes in their --help, which is not to wait for Keras.
+    # --help lists the recipes, and must not wait for Keras.
     import keras
 
 LOSSES = ("dice", "focal", "cross_entropy+dice")
@@ -24,41 +24,34 @@ class TrainingSettings:
     """How a network is trained.
 
     Attributes:
-        crop_size: side of a training sample in pixels; the window at prediction too, unless the
+        crop_size: side of a training sample in pixels, and of a window at prediction unless the
             recipe has another.
         batch_size: samples in a batch.
-        micro_batch_size: samples that are in memory at a time, a divisor of ``batch_size``; the
-            gradients of a batch are added up over its micro-batches before the weights change.
-            The training is the same, as normalisation and losses are per sample (of a
-            ``ResNetUNet`` not quite: its batch normalisation sees micro-batches). None for whole
-            batches.
-        rematerialise: what of the dense atrous blocks is computed again for the gradients and
-            not held, for less memory in more time: ``"concatenations"`` or ``"blocks"``, see
-            ``layers.DenseAtrousBlock``. None for nothing.
-        epochs: number of epochs; validation and checkpoints come after each.
+        micro_batch_size: samples in memory at a time, a divisor of ``batch_size``; their
+            gradients are added up before the weights change. Normalisation and losses are per
+            sample, so the training is the same, except for the batch normalisation of a
+            ``ResNetUNet``. None for whole batches.
+        rematerialise: see ``layers.DenseAtrousBlock``; saves memory and takes time.
+        epochs: number of epochs, each followed by a validation and a checkpoint.
         steps_per_epoch: batches in an epoch, None for one pass over the patches.
-        learning_rate: of Adam, after the warm-up.
+        learning_rate: that of Adam, after the warm-up.
         schedule: ``"constant"``, or ``"cosine"`` (falls to 0 at the last step).
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: decoupled weight decay (Loshchilov and Hutter 2019); 0 is plain Adam.
-        weight_average: momentum of an exponential moving average of the weights (Polyak and
-            Juditsky 1992), above 0 and below 1, such as 0.99; it is what is validated and kept.
-            None is none.
-        loss: ``"dice"`` (buildings in the paper's implementation), ``"focal"`` (roads; gamma 2,
-            alpha ``focal_alpha``) or ``"cross_entropy+dice"``.
+        weight_average: momentum of a moving average of the weights (Polyak and Juditsky 1992),
+            which is validated and kept: above 0 and below 1, such as 0.99. None for no average.
+        loss: ``"dice"`` (buildings in the paper's implementation), ``"focal"`` (roads; gamma 2)
+            or ``"cross_entropy+dice"``.
         target_weight: see ``TrainingBatches``.
-        source_shares: share of each batch by source, see ``TrainingBatches``; None for all
-            patches alike.
-        focal_alpha: weight of the target class in the focal loss, 0..1. The paper's 0.25 with
-            gamma 2 calls a pixel 0.6 probable only where 9 in 10 such pixels are target; with
-            0.75 it is 1 in 2.
-        cross_entropy_alpha: weight of the target class in the cross-entropy, 0..1; 0.5 counts
-            all pixels alike, more trades precision for recall at the threshold.
-        augmentation: what is done to each sample.
-        early_stopping: stop after so many epochs without a better validation IoU; None never.
+        source_shares: see ``TrainingBatches``.
+        focal_alpha: weight of the target class in the focal loss, 0..1. With the paper's 0.25,
+            pixels of probability 0.6 are target in 9 of 10 cases; with 0.75 in 1 of 2.
+        cross_entropy_alpha: weight of the target class in the cross-entropy, 0..1; above 0.5 it
+            trades precision for recall.
+        augmentation: random changes of each sample.
+        early_stopping: epochs without a better validation IoU after which to stop; None never.
         threshold: probability from which a pixel counts as target, in validation and inference.
-        precision: dtype policy, one of ``PRECISIONS``. With ``"mixed_float16"`` Keras scales the
-            loss, so that small gradients do not vanish; the others need no such thing.
+        precision: dtype policy, one of ``PRECISIONS``.
         seed: seed of initial weights, batches and augmentation.
 
     Raises:
@@ -131,7 +124,7 @@ class TrainingSettings:
 
     @property
     def samples_at_a_time(self) -> int:
-        """Samples of a micro-batch."""
+        """Number of samples in a micro-batch."""
         return self.micro_batch_size or self.batch_size
 
     def to_dict(self) -> dict:
@@ -151,7 +144,7 @@ class TrainingSettings:
         return WeightedSumLoss([cross_entropy, DiceLoss()], [2.0, 1.0])
 
     def make_optimizer(self, total_steps: int) -> "keras.optimizers.Optimizer":
-        """Make Adam with the schedule over ``total_steps`` batches, and the average of weights."""
+        """Make Adam with a schedule over ``total_steps`` batches."""
         import keras
 
         rate = self.learning_rate
@@ -166,12 +159,12 @@ class TrainingSettings:
             rate = keras.optimizers.schedules.PolynomialDecay(0.0, self.warmup_steps, rate)
         options = {"use_ema": self.weight_average is not None}
         if options["use_ema"]:
-            # The average moves after each micro-batch, so each moves it by its share.
+            # Each micro-batch moves the average by its share.
             options["ema_momentum"] = self.weight_average ** (1 / self.micro_batches)
         if self.micro_batches > 1:
             options["gradient_accumulation_steps"] = self.micro_batches
         if self.micro_batches > 1 and callable(rate):
-            # Keras gives a schedule the number of micro-batches; it counts updates of the weights.
+            # Keras counts micro-batches, a schedule counts updates of the weights.
             schedule = rate
             rate = lambda: schedule(optimizer.iterations)
         if self.weight_decay:
@@ -191,17 +184,15 @@ class Recipe:
 
     Attributes:
         name: name of the recipe.
-        scenes: lists the scenes under the data folder, given what is held back for validation
-            (tile indices or names; None for the recipe's own split).
-        variant: name of the network's variant, see ``jointnet.model.VARIANTS``; for a
-            ``ResNetUNet`` that of its encoder, see ``jointnet.resnet.BACKBONES``.
+        scenes: lists the scenes under the data folder, given ``validation``.
+        variant: one of ``jointnet.model.VARIANTS``, or of ``jointnet.resnet.BACKBONES``.
         patches: how scenes are cut.
         training: how the network is trained.
         network: arguments of the network that differ from the variant's.
         validation: tile indices or names held back, None for the recipe's own split.
-        initial: run folder whose network and weights the training begins with, in place of
-            ``variant``, ``network`` and random weights; None for none.
-        window: side of a window at prediction in pixels, of which neighbours share a quarter;
+        initial: run folder to begin with, in place of ``variant``, ``network`` and random
+            weights.
+        window: side of a window at prediction in pixels, a quarter of which neighbours share;
             None for the training's crop size.
     """
 
