@@ -1,8 +1,8 @@
 """Checkpoints: stop a run at any moment, and go on as if it had not stopped.
 
-A checkpoint is written after each epoch, every ten minutes, and on SIGINT or SIGTERM: network and
-optimizer into a file that epoch and step number, then ``state.json``, which names that file. A run
-that is killed at any moment leaves either the checkpoint before or the one after.
+A checkpoint is written after each epoch, every ten minutes, and on SIGINT or SIGTERM, after the
+current step: network and optimizer into a file named by epoch and step, then ``state.json``, which
+names that file. A kill at any moment leaves either the checkpoint before or the one after.
 """
 
 import gc
@@ -35,11 +35,11 @@ class TrainingState:
     """What a resumed run must know besides the weights and the optimizer.
 
     Attributes:
-        history: one record per finished epoch, in order: ``epoch`` (from 1), ``loss``,
+        history: a record of each finished epoch: ``epoch`` (from 1), ``loss``,
             ``validation_loss``, ``validation_iou`` and others.
-        micro_batches: micro-batches (``TrainingBatches``) of the next epoch that are done.
-        sums: values of the network's ``metrics_variables``, of which the epoch's mean loss is
-            made; empty where ``micro_batches`` is 0.
+        micro_batches: micro-batches of the next epoch that are done.
+        sums: the network's ``metrics_variables``, which make the epoch's mean loss; empty if
+            ``micro_batches`` is 0.
     """
 
     history: list[dict] = field(default_factory=list)
@@ -53,7 +53,7 @@ class TrainingState:
 
     @property
     def best(self) -> dict | None:
-        """Record of the first epoch with the highest validation IoU."""
+        """Record of the epoch with the highest validation IoU, the first of equals."""
         return max(self.history, key=lambda record: record["validation_iou"], default=None)
 
     @property
@@ -62,7 +62,7 @@ class TrainingState:
         return self.epoch - self.best["epoch"] if self.history else 0
 
     def finish_epoch(self, record: dict) -> None:
-        """Add the record of an epoch that is done."""
+        """Add the record of a finished epoch."""
         self.history.append(record)
         self.micro_batches, self.sums = 0, []
 
@@ -70,11 +70,7 @@ class TrainingState:
 class Checkpoints:
     """The ``checkpoints`` folder of a run; of several processes only the first writes into it.
 
-    Args:
-        folder: where the files lie; made if it is missing.
-
-    Attributes:
-        saved: ``time.monotonic`` when this object was made, or last wrote or loaded a state.
+    ``saved`` is ``time.monotonic`` of the start, or of the last state written or loaded.
     """
 
     def __init__(self, folder: Path):
@@ -87,7 +83,7 @@ class Checkpoints:
         return (self.folder / "state.json").is_file()
 
     def save_best(self, model: keras.Model, state: TrainingState) -> None:
-        """Write the network if the state's last epoch is the best so far."""
+        """Write the network if the last epoch is the best so far."""
         if distribution.is_first() and state.best == state.history[-1]:
             _save_weights(model, self.folder / BEST)
 
@@ -99,7 +95,7 @@ class Checkpoints:
         content = {"history": state.history}
         last = f"epoch_{state.epoch:05d}.weights.h5"
         if state.micro_batches:
-            # "parts" is what earlier versions call micro-batches in their files.
+            # Earlier versions called micro-batches "parts", and can read the file so.
             content |= {"parts": state.micro_batches, "sums": state.sums}
             last = f"epoch_{state.epoch:05d}_{state.micro_batches:07d}.weights.h5"
         _save_weights(model, self.folder / last)
@@ -107,13 +103,13 @@ class Checkpoints:
         for path in self.folder.glob("epoch_*.weights.h5"):
             if path.name != last:
                 path.unlink()
-        # Left by a process that was killed while it wrote.
+        # A process that was killed while it wrote leaves these.
         for pattern in (".*.weights.h5-*", ".state.json-*"):
             for folder in self.folder.glob(pattern):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def restore(self, model: keras.Model) -> TrainingState:
-        """Load network and optimizer of the last state into a compiled model.
+        """Load the last state, with network and optimizer, into a compiled model.
 
         Raises:
             RunError: the files do not fit the model, or are damaged.
@@ -140,42 +136,37 @@ def _save_weights(model: keras.Model, path: Path) -> None:
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# At most so much work is lost by a kill without warning; writing JointNet takes under a second.
+# The most work that a kill can lose; writing JointNet takes under a second.
 SECONDS_BETWEEN_SAVES = 600.0
 
 
 class Stop:
-    """Whether a signal has asked a run to stop.
-
-    Attributes:
-        signal: number of the signal; None before one came.
-    """
+    """The ``signal`` that asked a run to stop; None before one came."""
 
     def __init__(self):
         self.signal: int | None = None
         self._process = os.getpid()
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal by remembering it; a second Ctrl-C interrupts as usual.
+        """Remember a signal; a second Ctrl-C interrupts as usual.
 
-        A second SIGTERM does not: systems that stop a job may send it to the process and to its
-        group.
+        A second SIGTERM does not: a job's end may send it to the process and to its group.
         """
         if os.getpid() != self._process:
-            # In a fork that loads batches. Its batches are needed to the end of the step, so it
-            # ignores Ctrl-C; Python's pools end their processes by SIGTERM.
+            # A fork that loads batches ignores Ctrl-C, as the current step needs them. Python's
+            # pools end their processes by SIGTERM.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
         if number == signal.SIGINT:
             if self.signal == signal.SIGINT:
                 raise KeyboardInterrupt
-            # Unlike print, this is safe inside a signal handler.
+            # print is not safe inside a signal handler.
             os.write(2, b"\nstopping after this step; Ctrl-C once more stops at once\n")
         self.signal = number
 
     def asked(self) -> bool:
-        """Return whether a signal came to any process; all must ask at the same step."""
+        """Return whether a signal came to any process; all must call this at the same step."""
         self.signal = distribution.greatest(self.signal)
         return self.signal is not None
 
@@ -187,11 +178,10 @@ class Stop:
 
 @contextmanager
 def noted_signals() -> Iterator[Stop]:
-    """Note SIGTERM and Ctrl-C while the block runs; they do not end the process.
+    """Note SIGTERM and Ctrl-C while the block runs, and send the signal again at its end.
 
-    A signal that the block did not act on is sent again at its end. Signals that the process
-    ignores, as under ``nohup``, stay ignored. Nothing is noted outside of the main thread, where
-    Python handles no signals.
+    Signals that the process ignores, as under ``nohup``, stay ignored. Only the main thread notes
+    any, as Python handles signals nowhere else.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -203,7 +193,7 @@ def noted_signals() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            # None stands for a handler that Python did not install and cannot restore.
+            # None is a handler that Python did not install and cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
     if stop.signal is not None:
         signal.raise_signal(stop.signal)
@@ -213,14 +203,8 @@ class ResumableEpoch(keras.callbacks.Callback):
     """The steps of an epoch, which can stop after any of them and go on there.
 
     A checkpoint in the middle of an epoch holds the weights as the step left them (not their
-    average), the optimizer with gradients that are still being added up, and the sums of which
-    the mean loss is made, so a resumed run equals one that was not interrupted.
-
-    Args:
-        batches: the whole epoch's batches.
-        checkpoints: where to save.
-        state: where the run stands; its ``micro_batches`` are done.
-        stop: whether to stop.
+    average), the optimizer with unfinished sums of gradients, and the sums behind the mean loss:
+    a resumed run equals one that was not interrupted. ``batches`` are those of the whole epoch.
     """
 
     def __init__(
@@ -239,10 +223,8 @@ class ResumableEpoch(keras.callbacks.Callback):
     def fit(self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> float:
         """Train what is left of the epoch, and return the mean loss over all of it.
 
-        Args:
-            model: a compiled network; where its optimizer averages weights, it has the average
-                afterwards, as after Keras' ``fit``.
-            callbacks: further callbacks, called before this one.
+        Leaves the model with averaged weights, if its optimizer averages. ``callbacks`` are
+        called before this one.
 
         Raises:
             Interrupted: a signal came; the checkpoint is saved.
@@ -250,18 +232,18 @@ class ResumableEpoch(keras.callbacks.Callback):
         """
         every = [*callbacks, self]
         if self.state.micro_batches < len(self.batches):
-            # Keras would shuffle the batches, by a state that no checkpoint holds.
+            # No checkpoint holds the state by which Keras would shuffle the batches.
             rest = Remaining(self.batches, self.state.micro_batches)
             try:
                 model.fit(rest, shuffle=False, verbose=0, callbacks=every)
             except (Interrupted, JointNetError) as ended:
-                # The frames of fit hold TensorFlow's iterator over the batches. If it were kept
-                # with the exception, Python would hang or complain when it ends.
+                # The frames of fit hold TensorFlow's iterator over the batches. If the exception
+                # kept it, Python would hang or complain at its end.
                 ended.with_traceback(None)
                 gc.collect()
                 raise ended from None
         else:
-            # It was interrupted after the last step: do what fit does from there on.
+            # Interrupted after the last step: do what fit does from there on.
             ends = keras.callbacks.CallbackList(every, model=model)
             ends.on_epoch_begin(0)
             ends.on_epoch_end(0)
@@ -269,13 +251,13 @@ class ResumableEpoch(keras.callbacks.Callback):
         return float(model.get_metrics_result()["loss"])
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Restore the sums of the steps that are done."""
+        """Restore the sums of earlier steps."""
         if self.state.micro_batches:
             for variable, value in zip(self._sums(), self.state.sums, strict=True):
                 variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Save if it is time or a signal came; stop in the latter case."""
+        """Save if it is time; save and stop if a signal came."""
         self.state.micro_batches += 1
         late = time.monotonic() - self.checkpoints.saved > SECONDS_BETWEEN_SAVES
         if self.stop.asked() or late:

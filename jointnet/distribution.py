@@ -1,4 +1,4 @@
-"""Devices and processes that share a training, and what each backend has its own name for."""
+"""Devices and processes that share a training."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from preprocessing.errors import TrainingError, first_line
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile a function of arrays that uses ``keras.ops`` alone, where the backend can."""
+    """Compile a function of ``keras.ops`` on arrays, where the backend can."""
     if keras.backend.backend() == "jax":
         import jax
 
@@ -40,11 +40,11 @@ class Devices:
     """The devices that share each batch.
 
     Attributes:
-        names: such as ``("gpu:0", "gpu:1")``, those of all processes. Empty: one device, which
+        names: those of all processes, such as ``("gpu:0", "gpu:1")``; empty for one device, which
             the engine chooses.
-        process: number of this process, from 0; process 0 writes.
+        process: number of this process; process 0 writes.
         processes: number of processes.
-        note: tells the user why not all devices are in use; else empty.
+        note: why not all devices are in use, or empty.
     """
 
     names: tuple[str, ...] = ()
@@ -53,13 +53,13 @@ class Devices:
     note: str = ""
 
     def record(self) -> dict[str, list[str] | int]:
-        """Return what ``environment.json`` says of them; nothing of one device."""
+        """Return what ``environment.json`` says of several devices; {} for one."""
         if len(self.names) < 2:
             return {}
         return {"trained_on": list(self.names), "processes": self.processes}
 
     def describe(self, samples: int) -> str:
-        """Tell the user how ``samples`` are shared, in a line; empty for one device."""
+        """Return a line on how ``samples`` are shared, or the note for one device."""
         if len(self.names) < 2:
             return self.note
         several = f" of {self.processes} processes" if self.processes > 1 else ""
@@ -70,10 +70,9 @@ class Devices:
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        """Build and train the network inside this context.
+        """Build and train the network inside this context, once in a process.
 
-        Its end waits for all processes and disconnects them: afterwards each works on its own
-        devices, and no other scope can follow.
+        Its end waits for all processes and disconnects them.
         """
         if len(self.names) < 2:
             yield
@@ -96,10 +95,9 @@ class Devices:
 
 
 def join_processes() -> None:
-    """Join the processes that train together; call it before anything is computed.
+    """Join the processes that train together, before anything is computed.
 
-    Which they are, the variables of ``keras.distribution.initialize`` say:
-    ``KERAS_DISTRIBUTION_NUM_PROCESSES``, ``_PROCESS_ID`` (from 0) and ``_JOB_ADDRESSES``.
+    ``keras.distribution.initialize`` takes them from the environment: ``_VARIABLES``.
 
     Raises:
         TrainingError: the backend is not JAX, or the processes do not find each other.
@@ -118,18 +116,17 @@ def join_processes() -> None:
 
 
 def joins_by_environment() -> bool:
-    """Return whether the variables that ``join_processes`` reads ask for several processes."""
+    """Return whether the environment asks for several processes."""
     return int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or 1) > 1
 
 
 def choose_devices(samples: int, wanted: int | None = None) -> Devices:
-    """Choose the devices to train on; after ``join_processes``, if that is called at all.
+    """Choose the devices to train on; call ``join_processes`` before, for several processes.
 
     Args:
         samples: samples that are computed at a time; every device takes an equal share.
-        wanted: number of devices of this host. Without an accelerator, its CPU is divided into so
-            many. None for all accelerators, or for one where they cannot share ``samples``. Of
-            several processes all devices take part.
+        wanted: number of devices; without an accelerator the CPU is divided. None for all
+            accelerators, or for one if they cannot share ``samples``. Several processes use all.
 
     Raises:
         TrainingError: ``TF_CONFIG`` asks for several workers; there are fewer devices than
@@ -162,7 +159,7 @@ def choose_devices(samples: int, wanted: int | None = None) -> Devices:
 
 
 def _place() -> tuple[int, int]:
-    """Return the number of this process and of all, as ``join_processes`` left them."""
+    """Return the number of this process, from 0, and how many there are."""
     if keras.backend.backend() != "jax":
         return 0, 1
     import jax
@@ -182,8 +179,8 @@ def _tensorflow_workers() -> int:
 
 
 def _divide_processor(count: int) -> None:
-    """Divide the CPU into devices, where there is no accelerator; for tests and trials."""
-    # Devices that run already cannot be divided; the caller refuses if there are too few.
+    """Divide the CPU into devices, for tests and trials."""
+    # Running devices cannot be divided; the caller refuses if there are too few.
     with contextlib.suppress(RuntimeError):
         if keras.backend.backend() == "jax":
             import jax
@@ -200,12 +197,12 @@ def _divide_processor(count: int) -> None:
 def _find_devices(wanted: int | None) -> list[str]:
     names = keras.distribution.list_devices()
     processors = all(name.startswith("cpu") for name in names)
-    # Several processes on CPUs have joined in order to use them.
+    # Several processes join to use their CPUs.
     return [] if processors and wanted is None and _place()[1] == 1 else names
 
 
 def share() -> tuple[int, int]:
-    """Return the number of this process, from 0, and how many processes share each batch."""
+    """Return the number of this process, from 0, and how many share each batch."""
     current = keras.distribution.distribution()
     return (0, 1) if current is None else (current.data_shard_id, current.num_processes)
 
@@ -216,7 +213,7 @@ def is_first() -> bool:
 
 
 def replicas() -> int:
-    """Return the number of devices, of all processes, that share each batch."""
+    """Return how many devices, over all processes, share each batch."""
     current = keras.distribution.distribution()
     if current is not None:
         return current.num_model_replicas
@@ -229,10 +226,10 @@ def replicas() -> int:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Leave the distribution for what processes do not do in step, such as writing weights.
+    """Leave the distribution for what one process does, such as writing weights.
 
-    Keras makes variables even to write and read a file, some of them once per process. Within the
-    distribution each process would wait for the same variable in all others.
+    Keras makes variables even to write and read a file, and within the distribution a process
+    would wait for the same variable in all others.
     """
     current = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
@@ -243,7 +240,7 @@ def alone() -> Iterator[None]:
 
 
 def wait_for_all(name: str) -> None:
-    """Wait until every process is here; ``name`` must be the same in all of them."""
+    """Wait until every process is here, under the same ``name``."""
     if share()[1] > 1:
         from jax.experimental import multihost_utils
 
@@ -251,7 +248,7 @@ def wait_for_all(name: str) -> None:
 
 
 def greatest(number: int | None) -> int | None:
-    """Return the greatest of all processes' positive numbers, None if none has one."""
+    """Return the greatest positive number of all processes, None if none has one."""
     if share()[1] > 1:
         from jax.experimental import multihost_utils
 
@@ -279,14 +276,9 @@ def common_folder(path: Path) -> Path:
 def refuse_unfit(model: keras.Model, samples: int, micro_batches: int) -> None:
     """Refuse a training whose result would differ from that of one device.
 
-    Args:
-        model: the network.
-        samples: samples that are computed at a time.
-        micro_batches: micro-batches of a batch.
-
     Raises:
-        TrainingError: the devices cannot share ``samples`` equally; the network was not built in
-            the scope; or TensorFlow would have to add up gradients of micro-batches.
+        TrainingError: the devices cannot share ``samples`` (computed at a time) equally; the
+            network was not built in the scope; or TensorFlow would have to add up gradients.
     """
     count = replicas()
     if count == 1:
@@ -322,7 +314,7 @@ def _next_multiple(number: int, of: int) -> int:
 class SpreadNetwork:
     """A network built under ``Devices.scope`` whose devices each predict a share of a batch.
 
-    Keras itself would let every device compute the whole batch.
+    In Keras' own prediction every device computes the whole batch.
     """
 
     def __init__(self, model: keras.Model):
@@ -330,19 +322,15 @@ class SpreadNetwork:
         self._predict = (_tensorflow_prediction if on_tensorflow else _jax_prediction)(model)
 
     def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
-        """Predict a batch, the same one in all processes.
+        """Predict a batch, the same in all processes, into ``(batch, height, width, 1)``.
 
-        Args:
-            images: ``(batch, height, width, bands)``; ``replicas()`` divides the batch.
-
-        Returns:
-            ``(batch, height, width, 1)``, all of it in every process.
+        Images are ``(batch, height, width, bands)``; ``replicas()`` must divide the batch.
         """
         return self._predict(images)
 
 
 def spread(model: keras.Model) -> keras.Model | SpreadNetwork:
-    """Return what predicts in place of ``model``: on one device the model itself."""
+    """Return a ``SpreadNetwork``; on one device the model itself."""
     return model if replicas() == 1 else SpreadNetwork(model)
 
 
@@ -368,7 +356,7 @@ def _jax_prediction(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     mesh = together.device_mesh.backend_mesh
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-    # Keras' own step would leave each process with its share.
+    # With Keras' own step each process would get its share only.
     @functools.partial(jax.jit, out_shardings=everywhere)
     def step(trainable: list, others: list, images: Any) -> Any:
         return model.stateless_call(trainable, others, images, training=False)[0]

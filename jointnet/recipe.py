@@ -1,4 +1,4 @@
-"""A recipe, from scenes to a finished run folder."""
+"""Train a recipe, from scenes to a finished run folder."""
 
 import json
 import shlex
@@ -36,7 +36,7 @@ _FORMER_SETTINGS = ("store_on_device",)
 
 
 def describe_run(recipe: Recipe, model: PixelNetwork, store: PatchStore) -> dict:
-    """Return the content of ``config.json``: what using and repeating the network depends on."""
+    """Return ``config.json``: what is needed to use the network, and to repeat its training."""
     window = recipe.window or recipe.training.crop_size
     return {
         "network": describe_network(model),
@@ -61,7 +61,7 @@ def describe_run(recipe: Recipe, model: PixelNetwork, store: PatchStore) -> dict
 
 
 def describe_data(store: PatchStore) -> dict:
-    """Return the content of ``data.json``: scenes, their split and hashes of their files."""
+    """Return ``data.json``: scenes, their split and hashes of their files."""
     return {
         "manifest_sha256": store.sha256,
         "patches": {"train": len(store.train), "validation": len(store.validation)},
@@ -81,15 +81,12 @@ def describe_data(store: PatchStore) -> dict:
 def refuse_others(folder: Path, config: dict, data: dict) -> None:
     """Refuse to resume a run of another configuration or on other scenes.
 
-    Args:
-        folder: the run folder.
-        config: what ``describe_run`` returns now.
-        data: what ``describe_data`` returns now.
+    Compares the folder's files with ``describe_run`` and ``describe_data`` of now.
 
     Raises:
-        RunError: the folder's files differ, and the message says in what; or cannot be read.
+        RunError: the files differ, and the message says in what; or cannot be read.
     """
-    # Through JSON and back, as the file was written: tuples are lists there.
+    # As in the file, tuples become lists.
     wanted = _stated(json.loads(json.dumps(config)))
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -110,26 +107,20 @@ def refuse_others(folder: Path, config: dict, data: dict) -> None:
 
 
 def _stated(content: dict) -> dict:
-    # A setting that an earlier version did not know was not used, which None says.
+    # None, for not used, equals a setting that an earlier version did not know.
     inner = {k: _stated(v) if isinstance(v, dict) else v for k, v in content.items()}
     return {key: value for key, value in inner.items() if value is not None}
 
 
 def _identity(scene: dict) -> list:
-    # The same wherever the files lie.
     keys = ("name", "split", "image_sha256", "label_sha256", "where", "buffer_m")
     return [*(scene.get(key) for key in keys), scene.get("white_border", False)]
 
 
 def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
-    """Open the recipe's patch store, or cut it from the scenes where there is none.
+    """Open the patch store in ``folder``, or cut it from the scenes in ``data``.
 
     Only cutting reads rasters: a machine with a finished store needs no GDAL.
-
-    Args:
-        recipe: what to cut.
-        data: folder of the data sets.
-        folder: folder of the store.
 
     Raises:
         StoreError: the store was cut with other settings, or is damaged or stale.
@@ -149,7 +140,7 @@ def prepare_store(recipe: Recipe, data: Path, folder: Path) -> PatchStore:
 
 
 def refuse_other_scenes(store: PatchStore, recipe: Recipe, data: Path) -> None:
-    """Refuse a store that was cut before scenes were added, removed or moved to another split.
+    """Refuse a store if scenes were added, removed or moved to another split since it was cut.
 
     Raises:
         StoreError: the data folder holds other scenes than the store; one is named.
@@ -173,27 +164,18 @@ def train_recipe(
     network: type[PixelNetwork] = JointNet,
     devices: Devices | None = None,
 ) -> Run:
-    """Train a recipe and write its run folder (see ``jointnet.runs``).
+    """Train a recipe, write its run folder (see ``jointnet.runs``), and return the run.
 
-    Args:
-        recipe: what to train.
-        store: the patches, see ``prepare_store``.
-        folder: the run folder; must not hold a run unless ``resume``.
-        resume: go on from the last checkpoint; a finished run is only written again.
-        network: class of the network; the recipe's ``variant`` and
-            ``network`` must be of it.
-        devices: what to train on, see ``distribution.choose_devices``; None for one device, which
-            the engine chooses. Several processes must share the folder; the first writes.
-
-    Returns:
-        The finished run, with the weights as written.
+    ``resume`` goes on from the last checkpoint; a finished run is only written again. ``devices``
+    come from ``distribution.choose_devices``; without them the engine chooses one. Several
+    processes must share the folder; the first writes.
 
     Raises:
         RunError: the folder holds a run already; or, with ``resume``, no run, or one of another
             configuration or other data; or the network cannot be built, or does not fit the run
             that the recipe begins with.
         StoreError: no training pixel is target.
-        TrainingError: the loss is not finite, or the devices cannot share the batches.
+        TrainingError, Interrupted: see ``training.train``.
     """
     devices = devices or Devices()
     if not store.train.target_shares.any():
@@ -221,7 +203,7 @@ def _train(
     check_folder(folder, resume)
     if resume:
         refuse_others(folder, config, describe_data(store))
-    # The first process makes a folder that the others would refuse.
+    # Only then may the first process make the folder, which the others would refuse.
     wait_for_all("checked")
     common_folder(folder)
     if devices.process == 0:
@@ -230,7 +212,7 @@ def _train(
             said = environment() | {"xla": uses_xla(model)} | devices.record()
             write_json(folder / "environment.json", said)
         write_json(folder / "data.json", describe_data(store))
-    # A run that was killed before its first checkpoint starts again.
+    # A run that was killed before its first checkpoint starts over.
     begun = resume and Checkpoints(folder / "checkpoints").exist()
     state = train(model, store, recipe.training, folder, begun)
     if devices.process == 0:
@@ -269,7 +251,7 @@ def _build(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]) -> Pi
 
 
 def _load_initial(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]) -> PixelNetwork:
-    # The scaling of bands is that of the other run, as its weights were trained with it.
+    # Bands are scaled as in the other run, whose weights were trained so.
     initial = load_run(recipe.initial, recipe.training.precision)
     if type(initial.model) is not network:
         raise RunError(
@@ -285,7 +267,6 @@ def _load_initial(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]
 
 
 def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
-    """Give the augmentation the range of the store's pixels if it states none."""
     augmentation = recipe.training.augmentation
     if augmentation.value_range is not None:
         return recipe
@@ -294,10 +275,10 @@ def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
 
 
 def check_folder(folder: Path, resume: bool) -> None:
-    """Check, before any work is done, that a run folder is free, or can be resumed.
+    """Check that a run folder is free or, with ``resume``, can be resumed.
 
     Raises:
-        RunError: the folder holds a run and ``resume`` is not asked for, or the other way round.
+        RunError: it is not.
     """
     begun = (folder / "config.json").exists()
     if begun and not resume:
@@ -314,7 +295,7 @@ def check_folder(folder: Path, resume: bool) -> None:
 
 
 def _judge(folder: Path, store: PatchStore, state: TrainingState) -> Run:
-    """Measure the weights as written on whole validation scenes, and draw curves and a picture."""
+    """Measure the written weights on whole validation scenes, and draw curves and a picture."""
     trained = load_run(folder)
     config, predict = trained.config, trained.model.predict_on_batch
     sizes = {"window": config["window"], "overlap": config["overlap"]}

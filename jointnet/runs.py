@@ -1,7 +1,7 @@
 """The run folder: what is needed to use, repeat and judge a trained network.
 
 ``results/<run>/`` holds ``config.json`` (network, bands, dtype, GSD, window, threshold, target,
-recipe), ``environment.json``, ``data.json`` (manifest hash, scenes and split), ``history.csv``,
+recipe), ``environment.json``, ``data.json`` (hash of the manifest, scenes, split), ``history.csv``,
 ``metrics.json``, ``weights.weights.h5`` (float16, Keras' own layout) and ``curves.png``;
 ``checkpoints/`` and ``pictures/`` beside them are not kept in git.
 """
@@ -36,13 +36,7 @@ CONFIG_KEYS = ("network", "bands", "dtype", "gsd", "target", "window", "overlap"
 
 @dataclass(frozen=True)
 class Run:
-    """A trained network with its configuration.
-
-    Attributes:
-        folder: the run folder.
-        model: the network with its weights.
-        config: the run's ``config.json``.
-    """
+    """A run folder, its network with weights, and its ``config.json``."""
 
     folder: Path
     model: keras.Model
@@ -55,20 +49,13 @@ class Run:
 
 
 def describe_network(model: keras.Model) -> dict[str, Any]:
-    """Return class and constructor arguments of a network, for ``config.json``.
-
-    The dtype policy is left out: it belongs to a use of the weights, not to the network.
-    """
+    """Return class and constructor arguments of a network, but for the dtype policy."""
     arguments = {key: value for key, value in model.get_config().items() if key != "dtype"}
     return {"class": type(model).__name__, "arguments": arguments}
 
 
 def build_network(described: dict[str, Any], dtype: str = "float32") -> keras.Model:
-    """Build the network that ``describe_network`` described.
-
-    Raises:
-        RunError: this version has no such class.
-    """
+    """Build what ``describe_network`` described; RunError if the class is unknown."""
     name = described["class"]
     if name not in NETWORKS:
         raise RunError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
@@ -76,11 +63,10 @@ def build_network(described: dict[str, Any], dtype: str = "float32") -> keras.Mo
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Write the weights as float16 in Keras' own HDF5 layout.
+    """Write the weights as float16, in the layout that ``model.load_weights(path)`` reads.
 
-    ``model.load_weights(path)`` reads the file. Figures are measured after the rounding. Arrays
-    with a value beyond float16's range stay float32, and so do statistics of batch normalisation,
-    where a mean can be far larger than the deviation it is compared with.
+    Arrays that exceed float16's range stay float32, and so do statistics of batch normalisation,
+    whose means can be far larger than their deviations.
 
     Raises:
         OutputError: the file cannot be written; an older one stays as it was.
@@ -118,7 +104,7 @@ def _is_float(node: h5py.Group | h5py.Dataset) -> bool:
 
 
 def _repack(source: Path, path: Path) -> None:
-    """Copy an HDF5 file without the space that deleted arrays leave."""
+    # A copy drops the space that deleted arrays leave.
     with h5py.File(source) as old, h5py.File(path, "w") as new:
         for name in old:
             old.copy(name, new)
@@ -129,11 +115,10 @@ def load_weights(model: keras.Model, path: Path) -> None:
     """Load weights, and the optimizer's state where the model has one.
 
     Raises:
-        ValueError, KeyError, OSError, RuntimeError: the file is damaged or does not fit the
-            network.
+        ValueError, KeyError, OSError, RuntimeError: the file is damaged or does not fit.
     """
     with alone(), warnings.catch_warnings():
-        # Keras only warns of some layers that do not fit, and leaves their weights random.
+        # Keras may only warn of layers that do not fit, and leave them random.
         warnings.filterwarnings("error", "Skipping")
         try:
             model.load_weights(path)
@@ -142,11 +127,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
 
 
 def load_run(folder: Path, dtype: str = "float32") -> Run:
-    """Load network and configuration of a run folder.
-
-    Args:
-        folder: the run folder.
-        dtype: dtype policy to compute in.
+    """Load a run folder, to compute under the dtype policy ``dtype``.
 
     Raises:
         RunError: it is not a run folder, or its weights do not fit its configuration.
@@ -175,8 +156,8 @@ def load_run(folder: Path, dtype: str = "float32") -> Run:
 def jit_setting() -> bool | str:
     """Return what to give ``compile(jit_compile=...)`` on this machine.
 
-    With TensorFlow on a CPU, XLA compiles for long, and then computes at less than half the speed
-    (``benchmark.py training``); elsewhere Keras decides.
+    Keras decides, except with TensorFlow on a CPU, where XLA takes long to compile and then runs
+    at less than half the speed (``benchmark.py training``).
     """
     devices = keras.distribution.list_devices()
     on_cpu = all(device.startswith("cpu") for device in devices)
@@ -184,8 +165,8 @@ def jit_setting() -> bool | str:
 
 
 def uses_xla(model: keras.Model) -> bool:
-    """Return whether XLA compiles a network here; compiles it to see what Keras decides."""
-    # Only the process that writes asks, and compiling makes variables.
+    """Compile a network, and return whether Keras chose XLA."""
+    # Compiling makes variables, and only the process that writes does it.
     with alone():
         model.compile(jit_compile=jit_setting())
     return bool(model.jit_compile)
@@ -209,7 +190,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "commit": _commit(),
-        # Folders by their last name; where they lie on this machine is private.
+        # Paths by their last name: where they lie is private.
         "command": " ".join(Path(word).name if "/" in word else word for word in sys.argv),
     }
 
