@@ -29,12 +29,12 @@ from preprocessing.patch_store import SPLITS, PatchSet, PatchSettings, PatchStor
 from preprocessing.scenes import Scene
 
 PREVIEW = "augmentation.png"
-# Options that say how to cut, which a recipe says itself.
+# Options that a recipe sets itself.
 _CUTTING = ("target", "patch_size", "bands", "gsd")
 
 
 def describe_store(store: PatchStore) -> Iterator[str]:
-    """Say what was cut, line by line."""
+    """Yield lines on what was cut."""
     manifest, settings = store.manifest, store.settings
     gsd = "of unknown size" if manifest["gsd"] is None else f"of {manifest['gsd']:.3g} m"
     yield (
@@ -62,7 +62,7 @@ def _row(name: str, patches: PatchSet, scenes: list[dict]) -> str:
     names = {scene["name"] for scene in scenes}
     chosen = np.array([scene in names for scene in patches.scenes], bool)
     valid = patches.valid_shares[chosen] * patches.size**2
-    # Training patches may overlap; validation patches hold each pixel once, elsewhere void.
+    # Validation patches hold each pixel once, and void beside it; training patches may overlap.
     pixels = patches.extents[chosen].prod(axis=1).sum()
     if scenes and scenes[0]["split"] == "validation":
         pixels = sum(scene["height"] * scene["width"] for scene in scenes)
@@ -74,9 +74,9 @@ def _row(name: str, patches: PatchSet, scenes: list[dict]) -> str:
 
 
 def draw_preview(store: PatchStore) -> Path:
-    """Draw strong augmentation of the training patch that shows most of both classes.
+    """Draw strong augmentation of a patch with much of both classes; return the picture's path.
 
-    The picture is written into the store; one that exists is left as it is. Returns its path.
+    The picture is part of the store; one that exists is kept.
 
     Raises:
         OutputError: it cannot be written.
@@ -163,10 +163,7 @@ def _scenes_and_settings(
 def parse_patch_size(
     context: click.Context, option: click.Parameter, value: str
 ) -> tuple[int, int, int]:
-    """Turn ``"384,256,256"`` into sides of patch, stride and window.
-
-    The stride is two thirds of the patch and the window 256 pixels if they are left out.
-    """
+    """Turn ``"384,256,256"`` into patch, stride (else two thirds) and window (else 256)."""
     words = value.split(",")
     if len(words) > 3 or not all(word.strip().isdecimal() for word in words):
         raise click.BadParameter(f"{value!r} is no size; write PIXELS, or as in 384,256,256")
@@ -197,7 +194,7 @@ def _check(scenes: Sequence[Scene], settings: PatchSettings) -> None:
 
 
 def _check_inria(data: Path) -> int:
-    """Check a folder in the Inria layout; return 2 where something is wrong with it."""
+    """Check a folder in the Inria layout, and return the exit code."""
     from preprocessing.scene_checks import check_inria, check_report
 
     check = check_inria(data)
@@ -211,10 +208,10 @@ def _check_inria(data: Path) -> int:
 def _describe(store: PatchStore, recipe: str | None) -> None:
     for line in describe_store(store):
         click.echo(line)
-    # A store on a disk that cannot be written is described all the same.
+    # The preview is left out on a disk that cannot be written.
     with contextlib.suppress(OutputError):
         click.echo(f"augmentation of one patch: {draw_preview(store)}")
-    # By the recipe it was cut by, where that takes such a store.
+    # Name the recipe that it was cut by, if that takes such a store.
     named = recipe in recipes.RECIPES and recipes.RECIPES[recipe]().patches == store.settings
     option = f"--recipe {recipe} " if named else ""
     click.echo(

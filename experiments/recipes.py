@@ -1,7 +1,7 @@
 """The recipes, each with its source, data, command, time and score; and the scenes of a run.
 
-``--set NAME=VALUE`` of the training commands, and ``Recipe.with_training`` in Python, change a
-setting of a recipe; ``jointnet.training_settings`` says what they mean.
+``jointnet.training_settings`` says what the settings mean. ``--set NAME=VALUE`` of the training
+commands changes one, as ``Recipe.with_training`` does.
 """
 
 import json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Name of the recipe of stores, and of its run folders.
 STORED = "store"
-# Of open_buildings: what two CPU cores and 4 GB of memory can do.
+# As in open_buildings: what fits two CPU cores and 4 GB of memory.
 PIXELS_PER_BATCH = 4 * 256**2
 
 
@@ -33,14 +33,14 @@ def inria_buildings() -> Recipe:
 
     Source: the public Keras implementation of JointNet, which extends Zhang and Wang 2019 to
     Inria: full width, 512 px patches, Adam 1e-4, dice loss, flips and rotations, threshold 0.6.
-    The paper has no figure for Inria. Tiles 1 to 5 of every city are held back.
+    Tiles 1 to 5 of every city are held back.
     Data: ``<data>/AerialImageDataset/train/{images,gt}``, 180 tiles of 5000 x 5000 pixels;
     the patch store takes 19 GB of disk.
     Command: ``python experiments/train_jointnet.py --recipe inria_buildings``; on a GPU add
     ``--precision mixed_bfloat16 --batch-size 8``.
-    Time: 15,500 training patches an epoch; 28 hours an epoch on 2 cores in bfloat16
+    Time: 15,500 patches and, on 2 cores in bfloat16, 28 hours an epoch
     (``results/benchmark/inria.md``), so for a GPU.
-    Score: not measured yet on the full data set.
+    Score: not measured on the whole data set; the paper has none.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
@@ -52,15 +52,13 @@ def inria_buildings() -> Recipe:
 def massachusetts_roads() -> Recipe:
     """Roads on the Massachusetts Roads data set.
 
-    Source: Zhang and Wang 2019, who evaluate on it, with the settings of the public Keras
-    implementation: full width, 512 px patches, Adam 1e-4, focal loss (gamma 2, alpha 0.25),
-    flips and rotations. The valid tiles are held back; ``--validation test`` holds back the test
-    tiles instead.
+    Source: Zhang and Wang 2019; settings as for ``inria_buildings``, but focal loss (gamma 2,
+    alpha 0.25). The valid tiles are held back, with ``--validation test`` the test tiles.
     Data: ``<data>/massachusetts_roads/{train,valid,test}/{sat,map}``, 1108, 14 and 49 tiles of
     1500 x 1500 pixels; white margins are void. The patch store takes 11 GB of disk.
-    Command: ``python experiments/train_jointnet.py --recipe massachusetts_roads``; on a GPU add
-    ``--precision mixed_bfloat16 --batch-size 8``.
-    Time: 10,000 training patches an epoch, for a GPU. Score: not measured yet on the full set.
+    Command: ``python experiments/train_jointnet.py --recipe massachusetts_roads``; on a GPU as
+    for ``inria_buildings``.
+    Time: 10,000 patches an epoch, for a GPU. Score: not measured on the whole data set.
     """
     return _massachusetts("roads")
 
@@ -72,8 +70,8 @@ def massachusetts_buildings() -> Recipe:
     Data: ``<data>/massachusetts_buildings/{train,valid,test}/{sat,map}``, 137, 4 and 10 tiles of
     1500 x 1500 pixels.
     Command: ``python experiments/train_jointnet.py --recipe massachusetts_buildings``; on a GPU
-    add ``--precision mixed_bfloat16 --batch-size 8``.
-    Time: 1,200 training patches an epoch, for a GPU. Score: not measured yet on the full set.
+    as for ``inria_buildings``.
+    Time: 1,200 patches an epoch, for a GPU. Score: not measured on the whole data set.
     """
     return _massachusetts("buildings")
 
@@ -115,12 +113,12 @@ def _published(
 def open_buildings() -> Recipe:
     """Buildings at 0.3 m from open imagery, the first of three steps to the building weights.
 
-    Source: architecture of Zhang and Wang 2019 at half width; training set up for two CPU cores.
+    Source: architecture of Zhang and Wang 2019 at half width; our training, for two CPU cores.
     Data: ``aerial_buildings`` (16 tiles of five places, Inria layout) and ``inria_patches``
-    (41 patches of two Inria tiles) beside each other in the data folder. Tiles of index 1 and
-    all patches of chicago1 are held back for validation.
+    (41 patches of two Inria tiles) in the data folder. Tiles of index 1 and all patches of
+    chicago1 are held back.
     Command: ``python experiments/train_jointnet.py --recipe open_buildings --data DATA``
-    Time: about 100 minutes on 2 cores. Score: see README.md.
+    Time: about 100 minutes on 2 cores. Score: results/README.md.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
@@ -130,14 +128,14 @@ def open_buildings() -> Recipe:
             *inria_scenes(data / "aerial_buildings", validation=(1,)),
             *inria_scenes(data / "inria_patches", validation=("chicago1",)),
         ]
-        # Batches are mixed by place: two thirds of the patches are of one town.
+        # open_buildings_on mixes batches by place: two thirds of the patches show one town.
         return [replace(scene, source=scene.place) for scene in scenes]
 
     return Recipe(
         name="open_buildings",
         scenes=scenes,
         variant="jointnet_half",
-        # Patches larger than the crops give every epoch other crops of the few scenes.
+        # Patches are larger than crops, so that every epoch sees other crops of the few scenes.
         patches=PatchSettings(patch_size=384, stride=256, validation_size=256),
         training=TrainingSettings(
             crop_size=256,
@@ -161,14 +159,13 @@ def open_buildings() -> Recipe:
 def open_buildings_on() -> Recipe:
     """Buildings at 0.3 m, the second step: for places that nobody trained on.
 
-    Source: as ``open_buildings``. Batches are mixed by place, as two thirds of the patches are
-    of one town; light changes more, and patches are rotated, scaled and sheared; target pixels
-    count more in the cross-entropy, as recall at 0.6 was far below precision; the weights are
-    averaged.
+    Source: as ``open_buildings``, but batches mix the places; light changes more, and patches are
+    rotated, scaled and sheared; target pixels count more in the cross-entropy, as recall at 0.6
+    was far below precision; weights are averaged.
     Data: as ``open_buildings``.
     Command: ``python experiments/train_jointnet.py --recipe open_buildings_on --data DATA --from
     RUN``, where RUN is a run of ``open_buildings``.
-    Time: about 75 minutes on 2 cores. Score: see README.md.
+    Time: about 75 minutes on 2 cores. Score: results/README.md.
     """
     first = open_buildings()
     return replace(
@@ -211,19 +208,18 @@ def open_buildings_on() -> Recipe:
 def open_buildings_recall() -> Recipe:
     """Buildings at 0.3 m, the third step: for recall at the threshold of 0.6.
 
-    Source: as ``open_buildings_on``, whose probabilities are too low: on the validation scenes
-    its best threshold is 0.19. Target pixels count 9 : 1 in the cross-entropy, which brings the
-    best threshold nearer to 0.6.
+    Source: as ``open_buildings_on``, whose best threshold on the validation scenes is 0.19.
+    Target pixels count 9 : 1 in the cross-entropy, which brings it nearer to 0.6.
     Data: as ``open_buildings``.
     Command: ``python experiments/train_jointnet.py --recipe open_buildings_recall --data DATA
     --from RUN``, where RUN is a run of ``open_buildings_on``.
-    Time: about 80 minutes on 2 cores. Score: see README.md.
+    Time: about 80 minutes on 2 cores. Score: results/README.md.
     """
     second = open_buildings_on()
     return replace(
         second,
         name="open_buildings_recall",
-        # Scores better on the validation scenes than 256, the crops' size, at the same cost.
+        # On the validation scenes better than 256, the crops' size, and no slower.
         window=512,
         training=replace(second.training, cross_entropy_alpha=0.9),
     )
@@ -232,14 +228,13 @@ def open_buildings_recall() -> Recipe:
 def open_roads() -> Recipe:
     """Roads at 1 m from a sample of Massachusetts: the recipe behind the road weights.
 
-    Source: architecture of Zhang and Wang 2019 at half width; training set up for two CPU cores.
+    Source: as ``open_buildings``, loss included: with the focal loss few pixels reach 0.6
+    (results/README.md). Half of each batch comes from whole tiles, half from crops.
     Data: ``massachusetts_roads`` (25 training and 5 valid tiles of 1500 px, white margins void)
-    and ``massachusetts_roads_crops/{images,labels}`` (230 crops of 400 px of other tiles) beside
-    each other in the data folder. The valid tiles are held back; half of each batch comes from
-    the tiles, half from the crops. The loss is that of ``open_buildings``: with the focal loss
-    few pixels reach the threshold of 0.6 (results/README.md).
+    and ``massachusetts_roads_crops/{images,labels}`` (230 crops of 400 px of other tiles) in the
+    data folder. The valid tiles are held back.
     Command: ``python experiments/train_jointnet.py --recipe open_roads --data DATA``
-    Time: 114 minutes on 2 busy cores. Score: see README.md.
+    Time: 114 minutes on 2 busy cores. Score: results/README.md.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
@@ -274,8 +269,8 @@ def sample() -> Recipe:
     """Generated scenes, to see everything work in minutes on a CPU.
 
     Source: ``preprocessing.sample_scenes``; the network is JointNet at a quarter of its width.
-    Data: 12 scenes of 512 x 512 pixels, generated into ``<data>/sample_scenes`` if they are
-    missing; scene 1 of both places is held back.
+    Data: 12 scenes of 512 x 512 pixels, generated into ``<data>/sample_scenes`` once; scene 1
+    of both places is held back.
     Command: ``python experiments/train_jointnet.py --recipe sample``
     Time: under 8 minutes on 2 cores. Score: validation IoU above 0.75 at 0.6.
     """
@@ -285,7 +280,7 @@ def sample() -> Recipe:
         if not folder.exists():
             from preprocessing.sample_scenes import write_sample_scenes
 
-            # All scenes or none: a folder with some of them would pass for complete.
+            # All scenes or none, as a folder with some of them would pass for complete.
             with folder_beside(folder) as beside:
                 write_sample_scenes(beside / "scenes", scenes=12, size=512, seed=0)
                 (beside / "scenes").rename(folder)
@@ -318,12 +313,10 @@ def polygons(where: str | None = None, buffer_m: float | None = None) -> Recipe:
     GeoPackage or Shapefile of the same stem for each, in any CRS. Every fifth raster is held
     back unless ``--validation`` names others.
     Command: ``python experiments/train_jointnet.py --recipe polygons --data FOLDER``
-    Time: 2,520 steps, about 100 minutes on 2 cores. Score: depends on the data.
+    Time: about 100 minutes on 2 cores. Score: depends on the data.
 
-    Args:
-        where: which features count, as an SQL condition such as ``building = 'yes'``.
-        buffer_m: metres by which lines are widened to either side; needed for lines, which
-            are taken for roads.
+    Features that meet ``where``, such as ``building = 'yes'``, count. ``buffer_m`` widens lines to
+    either side, in metres, and takes them for roads.
     """
 
     def scenes(data: Path, validation: Validation) -> list[Scene]:
@@ -358,16 +351,12 @@ def stored_recipe(store: PatchStore) -> Recipe:
     """Any store that ``experiments/prepare.py`` wrote.
 
     Source: settings of ``open_roads`` if the target is roads, else of ``open_buildings``. Crops
-    have the size of the validation patches, and a batch has as many pixels as there. Several
-    sources have equal shares of each batch, however many patches they have; a source without a
-    valid pixel has none. If pixels are not of 8 bits, the strengths of the augmentation refer to
-    the values that the store holds.
+    have the size of the validation patches, and a batch has as many pixels as there. Sources
+    with a valid pixel have equal shares of each batch, however many patches they have.
+    Augmentation refers to the range of values that the store holds.
     Data: the store alone.
     Command: ``python experiments/train_jointnet.py --store STORE``
     Time: about 100 minutes on 2 cores. Score: depends on the data.
-
-    Args:
-        store: an open store.
     """
     settings = store.settings
     base = open_roads() if settings.target == "roads" else open_buildings()
@@ -396,12 +385,12 @@ def _refuse_to_list(data: Path, validation: Validation) -> NoReturn:
 
 
 def scenes_of(run: "Run", data: Path) -> list[Scene]:
-    """Return the scenes that were held back when a run was trained, found in the data folder.
+    """Find the scenes in the data folder that were held back when a run was trained.
 
     Raises:
         RunError: the run does not say what was held back, its recipe is unknown, or a scene is
             missing or not the same.
-        DatasetError: the data folder has not the layout that the recipe reads.
+        DatasetError: the data folder does not have the layout that the recipe reads.
     """
     recipe = run.config["recipe"]
     name = recipe["name"]

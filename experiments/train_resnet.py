@@ -35,13 +35,13 @@ def main(initial: Path | None, **options: Any) -> None:
     backbone = options["settings"].get("variant", "ResNet50")
     if weights == "imagenet":
         try:
-            # Download them, or fail to, before patches are cut for a run that cannot begin.
+            # Fails before patches are cut for a run that cannot begin.
             ResNetUNet(backbone=backbone, weights=weights)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
 
     def adapt(recipe: "Recipe") -> "Recipe":
-        # The arguments that a recipe has for its network are JointNet's.
+        # A recipe's own variant and arguments are JointNet's.
         return dataclasses.replace(recipe, variant=backbone, network={"weights": weights})
 
     train_by_options(ResNetUNet, initial, adapt, suffix="_resnet", **options)

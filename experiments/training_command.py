@@ -1,4 +1,4 @@
-"""The options of the training commands, and the way from them to a run."""
+"""The options of the training commands, and how they become a run."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from jointnet.model import PixelNetwork
 
 RESULTS = Path("results")
-# What --set changes, beside options of their own. Sizes of crops, augmentation and shares of
-# sources belong together with the data, so they stay the recipe's.
+# What --set changes. The rest has options of its own, or belongs to the recipe with its data:
+# sizes of crops, augmentation, shares of sources.
 SETTABLE = (
     *("epochs", "steps_per_epoch", "micro_batch_size", "rematerialise", "early_stopping", "seed"),
     *("learning_rate", "schedule", "warmup_steps", "weight_decay", "weight_average", "loss"),
@@ -32,7 +32,7 @@ SETTABLE = (
 
 
 def parse_run(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse a name that is a path: runs lie directly in results/."""
+    """Refuse a path in place of a name."""
     if value is not None and (Path(value).name != value or not value):
         raise click.BadParameter(f"{value!r} is no plain name; runs lie directly in results/")
     return value
@@ -41,7 +41,7 @@ def parse_run(context: click.Context, parameter: click.Parameter, value: str | N
 def parse_settings(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Turn ``"epochs=20"`` and its like into values of the settings' types."""
+    """Turn texts such as ``"epochs=20"`` into settings."""
     return dict(_parse_setting(text) for text in values)
 
 
@@ -118,11 +118,7 @@ def _options(start: str) -> tuple[Callable, ...]:
 
 
 def training_command(start: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a training command of a function that passes its options to ``train_by_options``.
-
-    Args:
-        start: help of ``--from``, which says what the network can begin with.
-    """
+    """Make a training command of a function; ``start`` is the help of ``--from``."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         for option in reversed(_options(start)):
@@ -133,9 +129,9 @@ def training_command(start: str) -> Callable[[Callable[..., None]], click.Comman
 
 
 def choose_recipe(name: str | None, data: Path, labels: dict) -> Recipe:
-    """Return the named recipe; without a name that of Inria if it is there, else ``sample``.
+    """Return the named recipe; without a name choose Inria's or ``sample``, and say which.
 
-    Prints which of the two it is. ``labels`` are the arguments of ``recipes.polygons``.
+    ``labels`` are the arguments of ``recipes.polygons``.
     """
     if name == "polygons":
         return recipes.polygons(**labels)
@@ -158,7 +154,7 @@ def choose_recipe(name: str | None, data: Path, labels: dict) -> Recipe:
 
 
 def describe_polygons(store: PatchStore) -> list[str]:
-    """Say in a line what became of the features of a store's vector labels; [] without any."""
+    """Return a line on what became of the store's vector labels; [] without any."""
     counts = [s["polygons"] for s in store.manifest["scenes"] if s.get("polygons")]
     if not counts:
         return []
@@ -173,10 +169,7 @@ def describe_polygons(store: PatchStore) -> list[str]:
 
 
 def run_folder(base: str, name: str | None, resume: bool) -> Path:
-    """Return the run folder: as named, else ``base``, with the first free number.
-
-    With ``resume`` it is the latest that exists.
-    """
+    """Return the named folder, else ``base`` with the first free number, or the last to resume."""
     if name is not None:
         return RESULTS / name
     folder, number = RESULTS / base, 1
@@ -186,7 +179,7 @@ def run_folder(base: str, name: str | None, resume: bool) -> Path:
 
 
 def default_store(recipe: Recipe, data: Path, *labels: object) -> Path:
-    """Return the store folder that belongs to a way of cutting and labelling."""
+    """Return the store folder for a way of cutting and labelling."""
     key = json.dumps([asdict(recipe.patches), recipe.validation, *labels])
     digest = hashlib.sha256(key.encode()).hexdigest()[:8]
     return data / "patches" / f"{recipe.name}-{digest}"
@@ -211,10 +204,9 @@ def train_by_options(
 ) -> None:
     """Choose the recipe, cut or open its patches, and train.
 
-    The network and weights of the run folder ``initial`` replace the recipe's. ``adapt`` makes a
-    recipe one of the network, and ``suffix`` ends the names of its run folders. The other
-    arguments are the options of the training commands: ``name`` is ``--recipe``, ``settings``
-    what ``--set`` says, ``overrides`` training settings with an option of their own.
+    ``initial`` is the run folder to begin with. ``adapt`` fits a recipe to the network, and
+    ``suffix`` ends the names of its run folders. The rest are the commands' options: ``name`` is
+    ``--recipe``, ``settings`` is ``--set``, ``overrides`` are settings with their own options.
 
     Raises:
         JointNetError: of every kind, see ``jointnet.recipe``.
@@ -238,7 +230,7 @@ def train_by_options(
     folder = run_folder(recipe.name + suffix, run, resume)
     check_folder(folder, resume)
     if initial is not None:
-        # Before patches are cut for a run that cannot begin.
+        # Fails before patches are cut for a run that cannot begin.
         load_run(initial)
     if store is not None and store.exists() and (validation, where, buffer_m) != (None, None, None):
         raise StoreError(
@@ -251,7 +243,7 @@ def train_by_options(
     cut = store or default_store(recipe, data, where, buffer_m)
     patches = prepare_store(recipe, data, cut)
     if store is None:
-        # A store that was named may be all there is, on a machine without the data.
+        # With a named store, the data may be elsewhere.
         refuse_other_scenes(patches, recipe, data)
         if note := patch_note(recipe.scenes(data, recipe.validation)):
             click.echo(f"note: {note}")
