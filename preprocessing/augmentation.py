@@ -1,4 +1,4 @@
-"""Random changes of patches for training: which there are, how they are drawn and applied."""
+"""Draw random changes of training patches, and apply them."""
 
 import importlib
 from dataclasses import dataclass, field
@@ -15,20 +15,16 @@ COLOURS = ("brightness", "contrast", "saturation", "hue", "gamma")
 MOVES = ("rotation", "scale", "shear")
 FILTERS = ("blur", "sharpen", "emboss")
 PIXELS = ("frequency_noise", "gaussian_noise", "salt_and_pepper", "dropout", "coarse_dropout")
-# The order in which they are drawn, which is part of every seed: another order, or one more in
-# between, gives other patches.
+# The order in which they are drawn; with another order a seed gives other patches.
 CHANGES = (*COLOURS, *MOVES, *FILTERS, "grayscale", *PIXELS)
 DTYPES = ("uint8", "uint16", "int16", "float32")
-# What strength 1 means where it is no fraction: pixels, and factors of what is added.
+# What strength 1 means for these: pixels, and factors of what is added.
 BLUR_SIGMA, SHARPEN_AMOUNT, EMBOSS_AMOUNT = 3.0, 4.0, 2.0
 
 
 @dataclass(frozen=True)
 class Change:
-    """How strong a change may be, 0 to 1, and the probability that a patch is changed at all.
-
-    ``Augmentation`` says of each change what strength 1 means.
-    """
+    """The largest strength of a change, 0 to 1, and the probability that a patch is changed."""
 
     strength: float
     probability: float = 1.0
@@ -39,17 +35,15 @@ Strength = float | Change | None
 
 @dataclass(frozen=True)
 class Draws:
-    """What was drawn for one patch, whatever the strengths and probabilities are.
+    """What was drawn for one patch, independent of strengths and probabilities.
 
     Attributes:
         symmetry: 0 to 7, see ``image_operations.symmetry``.
-        shifts: by name of the change, -1 to 1: how far of its strength, and which way; a change
-            that goes only one way takes the size. A change that is not named is not made.
-        chances: by name of the change, 0 to 1, by default 0: a change is made where this lies
-            below its probability.
-        shear_direction: fraction of a full turn.
-        emboss_direction: fraction of a full turn.
-        seed: seed of the generators that draw pixels.
+        shifts: by name of the change, -1 to 1, times its strength: how far it goes and which way
+            (changes of one direction take the size). A change that is not named is not made.
+        chances: by name, 0 to 1, by default 0: a change is made if this is below its probability.
+        shear_direction: fraction of a full turn, as is ``emboss_direction``.
+        seed: for ``pixel_generator``.
     """
 
     symmetry: int = 0
@@ -75,7 +69,7 @@ class Draws:
         )
 
     def pixel_generator(self, name: str) -> np.random.Generator:
-        """Return the generator of one change's pixels, independent of all others."""
+        """Return the generator for one change's pixels, independent of all others."""
         return np.random.default_rng([self.seed, CHANGES.index(name)])
 
 
@@ -83,46 +77,42 @@ class Draws:
 class Augmentation:
     """Which random changes are made to a patch, how strong and how often.
 
-    A change is given as its strength, 0 to 1, and is then made to every patch; or as
-    ``Change(strength, probability)``; None and 0 are off. How far it goes is drawn evenly between
-    its two extremes, or between none and its extreme. They are made in this order: rotation, scale
-    and shear at once, blur, sharpen, emboss, frequency noise, all colours at once, Gaussian noise,
-    salt and pepper, dropout, coarse dropout, flips. ``Augmentation(**dataclasses.asdict(it))``
-    gives the same again, also after a way through JSON.
+    A change is a strength of 0 to 1, made to every patch, or ``Change(strength, probability)``;
+    None and 0 are off. How far it goes is drawn evenly between its two extremes, or from nothing
+    to its extreme. The order is: rotation, scale and shear at once, blur, sharpen, emboss,
+    frequency noise, all colours at once, Gaussian noise, salt and pepper, dropout, coarse dropout,
+    flips. ``Augmentation(**dataclasses.asdict(it))`` gives the same again, also through JSON.
 
     Attributes:
-        dihedral: one of the eight flips and rotations; of the four that keep the shape where a
-            patch is not square. Pixels are moved and never resampled.
+        dihedral: one of the eight flips and rotations, or of the four that keep the shape of a
+            patch that is not square. Nothing is resampled.
         brightness: shift of all bands, up to plus or minus this fraction of the value range.
         contrast: stretch about the centre of the value range, by 1 - contrast to 1 + contrast.
-        saturation: distance from grey, times 1 - saturation to 1 + saturation. Of the first
-            three bands (red, green, blue); the others, and images of fewer bands, are left alone.
-        hue: turn about the grey axis, up to plus or minus this fraction of a full turn, of the
-            same bands; luma stays.
+        saturation: distance from grey, times 1 - saturation to 1 + saturation, in the first
+            three bands (red, green, blue); does nothing with fewer bands.
+        hue: turn of the same bands about the grey axis, up to plus or minus this fraction of a
+            full turn; luma stays.
         gamma: exponent of the value's fraction of the range, 1 / (1 + gamma) to 1 + gamma.
-        value_range: (low, high) that the strengths refer to. None is the whole range of an
-            integer dtype; give (0, 2047) for 11-bit imagery in uint16, and always a range for
-            float32.
+        value_range: (low, high) that the strengths refer to; None for the whole range of an
+            integer dtype. 11-bit imagery in uint16 wants (0, 2047), float32 always a range.
         rotation: about the centre, up to this fraction of a full turn either way; 0.5 gives every
-            angle, and so does 0.125 with ``dihedral``. What comes in from outside the patch, here
-            and below, is mirrored imagery, and void in the mask.
+            angle, as does 0.125 with ``dihedral``. Here and below, the image is mirrored beyond
+            the patch, and the mask void.
         scale: factor from 1 / (1 + scale) to 1 + scale, drawn log-evenly.
         shear: in a random direction, up to this tangent of its angle; areas stay.
         blur: Gaussian, standard deviation up to this times 3 pixels.
-        sharpen: unsharp mask; up to this times 4 of what a blur of 1 pixel takes away is added.
-        emboss: relief lit from a random side; up to this times 2 of the rise over two pixels.
-        grayscale: blend with luma, up to this share, of the first three bands.
+        sharpen: unsharp mask; adds up to this times 4 of what a blur of 1 pixel takes away.
+        emboss: relief lit from a random side; adds up to this times 2 of the rise over two pixels.
+        grayscale: blend of the first three bands with luma, up to this share.
         frequency_noise: blend, by a mask of smooth to grainy waves, with the patch in other light:
             each band times 1 / (1 + frequency_noise) to 1 + frequency_noise.
-        gaussian_noise: for each pixel and band, standard deviation up to this fraction of the
-            value range.
+        gaussian_noise: standard deviation up to this fraction of the value range.
         salt_and_pepper: up to this share of the pixels at either end of the value range.
         dropout: up to this share of the pixels at the low end of the value range.
         coarse_dropout: up to this share of the area, as rectangles, at the same value.
 
     Raises:
-        TrainingError: a strength or probability outside 0 to 1, or a range that is not
-            (low, higher).
+        TrainingError: a strength or probability outside 0 to 1, or a range without low < high.
     """
 
     dihedral: bool = True
@@ -146,7 +136,7 @@ class Augmentation:
     coarse_dropout: Strength = None
 
     def __post_init__(self) -> None:
-        """Check all settings; lists and dicts from JSON become what they were."""
+        """Check all settings, and turn lists and dicts from JSON into what they were."""
         for name in CHANGES:
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
         if self.value_range is not None:
@@ -174,17 +164,16 @@ class Augmentation:
 
         Args:
             image: (h, w, bands) uint8, uint16, int16 or float32, raw values.
-            mask: (h, w) of 0, 1 and 255; of any dtype, uint8 where a change resamples it. Only
+            mask: (h, w) of 0, 1 and 255, of any dtype, uint8 if a change resamples it. Only
                 flips, rotation, scale and shear change it; void stays void.
-            rng: how much is drawn from it does not depend on the strengths.
+            rng: the strengths do not change how much is drawn from it.
 
         Returns:
-            Image and mask, contiguous, of the same shapes and dtypes. Integer images are rounded
-            and clipped to the range of their dtype, float32 images are not. Arrays that nothing
-            changes may be returned themselves.
+            Image and mask, contiguous, of the same shapes and dtypes; maybe the arrays given.
+            Integer images are rounded and clipped to their dtype, float32 images are not.
 
         Raises:
-            LabelError: the mask has another height or width than the image, or cannot hold void.
+            LabelError: the mask has another size than the image, or its dtype cannot hold void.
             RasterError: another dtype, or float32 without ``value_range``.
             TrainingError: a change needs OpenCV, which cannot be imported.
         """
@@ -193,7 +182,7 @@ class Augmentation:
     def apply_drawn(
         self, image: np.ndarray, mask: np.ndarray, draws: Draws
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Change a patch and its mask by given draws; otherwise as ``apply``."""
+        """Change a patch and its mask as ``apply`` does, by given draws."""
         if image.shape[:2] != mask.shape:
             raise LabelError(f"a mask of {mask.shape} does not fit an image of {image.shape}")
         if image.size and self.changes:
@@ -265,7 +254,7 @@ class Augmentation:
         return image
 
     def _shift(self, name: str, draws: Draws) -> tuple[float, float]:
-        """Return strength and shift of a change; 0 and 0 where it is off or not made."""
+        """Return strength and shift of a change; 0 and 0 if it is off or not made."""
         change = self.changes.get(name)
         if change is None or draws.chances.get(name, 0.0) >= change.probability:
             return 0.0, 0.0
@@ -294,7 +283,7 @@ class Augmentation:
         if dtype != np.float32:
             return 0.0, float(np.iinfo(dtype).max)
         if self.changes.keys() <= {*MOVES, *FILTERS}:
-            # None of these looks at the range.
+            # None of these uses the range.
             return 0.0, 1.0
         raise RasterError(
             "cannot augment float32 images without their range: give the augmentation's "
@@ -302,7 +291,7 @@ class Augmentation:
         )
 
     def _check_opencv(self) -> None:
-        # At the first patch, not at the first that draws a change that needs it.
+        # Fail at the first patch, not later at the first that draws such a change.
         needing = [name for name in (*MOVES, *FILTERS) if name in self.changes]
         if needing:
             try:
@@ -315,7 +304,7 @@ class Augmentation:
 
 
 def _checked(name: str, given: Any) -> Strength:
-    """Return the setting of a change; a dict, as JSON has it, becomes the ``Change`` it was."""
+    """Return a valid setting; a dict, as JSON has it, becomes a ``Change``."""
     if isinstance(given, dict):
         try:
             given = Change(**given)
@@ -356,9 +345,8 @@ STRONG = Augmentation(
     dropout=Change(0.05, 0.1),
     coarse_dropout=Change(0.1, 0.2),
 )
-"""Every change at once, for networks that will meet imagery unlike their own.
+"""Every change, for networks that will see imagery unlike their training data.
 
-About 10 % of the pixels of square patches become void, where they are turned, sheared or made
-smaller. For values that do not fill the whole range of an integer dtype use
-``dataclasses.replace(STRONG, value_range=...)``.
+Turning, shearing and shrinking make about 10 % of the pixels of square patches void. For values
+that do not fill the range of an integer dtype use ``dataclasses.replace(STRONG, value_range=...)``.
 """

@@ -1,8 +1,8 @@
-"""Statistics that bring bands of any depth to one scale, from histograms in flat memory.
+"""Gather statistics that bring bands of any depth to one scale, from histograms in flat memory.
 
-A histogram counts a value under its key, a whole number that sorts as the values do: for integers
-the distance from the smallest of the dtype, for float32 the bits, flipped. The range need not be
-known in advance, and a few values of 1e38 cost the others no precision.
+A histogram counts a value under its key, an integer that sorts as the values do: for integers the
+distance from the smallest of the dtype, for float32 the bits, flipped. The range need not be known
+in advance, and a few values of 1e38 cost the others no precision.
 """
 
 import math
@@ -12,18 +12,18 @@ import numpy as np
 
 from preprocessing.errors import RasterError
 
-# Cells of 8 bytes; half of them at least are in use once the values differ enough.
+# Cells of 8 bytes; at least half are in use once the values differ enough.
 CELLS = 1 << 20
-# The first bits of a key, its lead, find the row of cells.
+# The first bits of a key, its lead, select the row of cells.
 _LEAD_BITS = 16
 _LEADS = 1 << _LEAD_BITS
 _SIGN = np.uint32(1 << 31)
 
 # Keys of ``BandStatistics.percentiles``.
 PERCENTILES = ("0", "0.1", "2", "50", "98", "99.9", "100")
-# What rasters hold where there is nothing, not always declared as nodata.
+# Common values for "no data", which rasters do not always declare as nodata.
 FILL_VALUES = (-9999.0, -32767.0, -32768.0, -99999.0)
-# No sensor measures more; beyond are fill values such as -3.4e38 and 9.97e36.
+# No sensor measures more; larger values are fill values such as -3.4e38 and 9.97e36.
 LARGEST = 1e30
 _PIXELS_AT_ONCE = 1 << 20
 
@@ -32,13 +32,10 @@ class BandHistogram:
     """Counts of the values of one band: exact for integers, adaptive for float32.
 
     Integers of 8 and 16 bits have a cell for each value. For float32, each lead that occurs
-    (sign, exponent and 7 bits of the fraction) has a row of cells of equal width, as many as
-    fit into ``CELLS``: the fewer leads, the finer. With up to 16 leads a cell is one number; a
-    band of -400 to 8000 has cells of 2 ** -15 of a value; a cell is never wider than 2 ** -11 of
-    a value. The order and the pieces in which values come do not change the counts.
-
-    Args:
-        dtype: of the values.
+    (sign, exponent and 7 bits of the fraction) has a row of cells of equal width, as many as fit
+    into ``CELLS``. Up to 16 leads have a cell for each number, a band of -400 to 8000 has cells of
+    2 ** -15 of a value, and no cell is wider than 2 ** -11 of a value. The order and the pieces in
+    which values come do not change the counts.
 
     Raises:
         RasterError: a dtype other than integers of 8 and 16 bits and float32.
@@ -50,7 +47,7 @@ class BandHistogram:
             raise RasterError(
                 f"no histogram of {self.dtype}: give integers of 8 or 16 bits, or float32"
             )
-        # Bits of a key behind its lead; of these the cells tell the first _depth apart.
+        # The bits of a key after its lead; cells tell the first _depth of them apart.
         self._trail = max(8 * self.dtype.itemsize - _LEAD_BITS, 0)
         self._depth = self._trail
         self._leads = np.empty(0, np.int64)
@@ -59,7 +56,7 @@ class BandHistogram:
 
     @property
     def count(self) -> int:
-        """The number of values so far."""
+        """The number of values counted."""
         return int(self._counts.sum())
 
     @property
@@ -78,10 +75,9 @@ class BandHistogram:
         self._counts += counted.reshape(self._counts.shape)
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
-        """Return percentiles (shares in 0..100), as ``numpy.percentile`` defines them.
+        """Return percentiles (shares in 0..100) as defined by ``numpy.percentile``; 0 if empty.
 
-        They are exact for integers, and for float32 off by less than the width of a cell; 0 where
-        there is no value.
+        They are exact for integers; for float32 the error is less than the width of a cell.
         """
         counts, firsts, lasts = self._cells()
         if not counts.size:
@@ -102,23 +98,21 @@ class BandHistogram:
         return found
 
     def moments(self, limits: tuple[float, float] | None = None) -> tuple[float, float]:
-        """Return mean and standard deviation (of the population); (0, 0) without a value.
+        """Return mean and population standard deviation of the values clipped to (low, high).
 
-        The values are clipped to the limits, (low, high), first. Without limits those of integers
-        come from exact sums.
+        They are (0, 0) if empty, and come from exact sums for integers without limits.
         """
         counts, firsts, lasts = self._cells()
         if not counts.size:
             return 0.0, 0.0
         if self.dtype.kind != "f" and limits is None:
-            # Python's integers, which have any size.
+            # Python's integers do not overflow.
             counts, values, origin = counts.astype(object), firsts.astype(object), 0
         else:
             values = (firsts + lasts) / 2
             if limits is not None:
                 values = np.clip(values, *limits)
-            # Subtracted, so that the spread of a band that hardly varies is no difference
-            # between two large numbers.
+            # Avoids subtracting two large numbers to get the spread of a band that hardly varies.
             origin = float(values[len(values) // 2])
             values = values - origin
         count, total = counts.sum(), (counts * values).sum()
@@ -139,7 +133,7 @@ class BandHistogram:
         return np.where(bits & _SIGN, bits ^ _SIGN, ~bits).view(np.float32).astype(np.float64)
 
     def _make_room(self, seen: np.ndarray) -> None:
-        """Add rows for new leads, and make cells coarser where there are too many."""
+        """Add rows for new leads, and merge cells if there are too many."""
         leads = np.union1d(self._leads, seen)
         if len(leads) == len(self._leads):
             return
@@ -151,7 +145,7 @@ class BandHistogram:
         self._leads, self._depth, self._counts = leads, depth, counts
 
     def _cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return counts, first and last values of the cells that are not empty, ascending."""
+        """Return counts, first and last values of the non-empty cells, ascending."""
         cells = np.flatnonzero(self._counts)
         width = 1 << (self._trail - self._depth)
         trails = (cells & ((1 << self._depth) - 1)) * width
@@ -161,10 +155,7 @@ class BandHistogram:
 
 
 class BandStatistics:
-    """Histograms of all bands over all valid pixels, and the numbers that follow from them.
-
-    ``count`` is how many valid pixels there were so far.
-    """
+    """Statistics of all bands over ``count`` valid pixels."""
 
     def __init__(self, bands: int) -> None:
         self.bands = bands
@@ -173,15 +164,12 @@ class BandStatistics:
         self._histograms: list[BandHistogram] = []
 
     def update(self, image: np.ndarray, valid: np.ndarray) -> None:
-        """Add the valid pixels of an image.
-
-        Args:
-            image: (h, w, bands) raw values of a dtype of ``BandHistogram``.
-            valid: (h, w) bool, False where there is no imagery (void).
+        """Add the pixels of an image, (h, w, bands) raw values, where ``valid``, (h, w) bool.
 
         Raises:
-            RasterError: another number of bands or shape of ``valid``, another dtype than these
-                or than before, or valid values that are not finite.
+            RasterError: the number of bands or the shape of ``valid`` is wrong, the dtype is not
+                one of ``BandHistogram`` or not that of earlier images, or a valid value is not
+                finite.
         """
         if image.shape[-1] != self.bands or image.shape[:-1] != valid.shape:
             raise RasterError(
@@ -221,16 +209,15 @@ class BandStatistics:
 
     @property
     def limits(self) -> list[list[float]] | None:
-        """Low and high that each band is clipped to, in raw values; None for 8-bit bands.
+        """Low and high to clip each band to, in raw values; None for 8 bits or no valid pixel.
 
-        They are the 2nd and 98th percentile, each moved outwards by their distance: six standard
-        deviations to either side of normally distributed values. Where these two are equal, those
-        of 0.1 and 99.9 % count, and where these are equal too, the band is constant: both limits
-        are its value, and it becomes 0 everywhere. Limits of integers are rounded outwards.
-        Without a valid pixel there are none.
+        They are the 2nd and 98th percentile, each moved outwards by their distance (six standard
+        deviations of normally distributed values), and rounded outwards for integers. If the two
+        are equal, the percentiles 0.1 and 99.9 take their place; if these are equal too, the band
+        counts as constant: both limits are its value, and it becomes 0 everywhere.
 
         Raises:
-            RasterError: the percentiles of a band are fill values, which no limits keep out.
+            RasterError: the percentiles of a band are fill values, which limits cannot exclude.
         """
         percentiles = self.percentiles
         if percentiles is None or self._dtype == np.uint8:
@@ -247,15 +234,14 @@ class BandStatistics:
 
     @property
     def mean(self) -> list[float]:
-        """The mean of each band, clipped to its limits, in raw values; 0 without a valid pixel."""
+        """The mean of each band, clipped to its limits; 0 without a valid pixel."""
         return [mean for mean, _ in self._moments()]
 
     @property
     def std(self) -> list[float]:
-        """The standard deviation (of the population) of each band, clipped, in raw values.
+        """The population standard deviation of each band, clipped to its limits.
 
-        1 without a valid pixel and where a band is constant, since bands are divided by it: such a
-        band becomes 0 instead of NaN.
+        1 for constant bands and without a valid pixel: divided by it, a band is 0 instead of NaN.
         """
         return [std or 1.0 for _, std in self._moments()]
 
@@ -267,15 +253,11 @@ class BandStatistics:
 
 
 def value_range(manifest: dict) -> tuple[float, float] | None:
-    """Return the range of values that the strengths of an augmentation refer to.
+    """Return the (low, high) raw values that augmentation strengths refer to for a patch store.
 
-    It is the median over the bands of the 2nd and of the 98th percentile, so a strength means what
-    it would mean on 8-bit imagery made of the store's by a 2 % stretch, for a typical band.
-    ``manifest`` is that of a patch store.
-
-    Returns:
-        (low, high) in raw values with low below high; None for 8-bit imagery, which has the range
-        of its dtype, and for stores without percentiles.
+    They are the medians over the bands of the 2nd and the 98th percentile, so for a typical band a
+    strength means the same as on 8-bit imagery made by a 2 % stretch. None for 8-bit imagery, for
+    which the range of the dtype counts, and for stores without percentiles.
     """
     percentiles = manifest.get("band_percentiles")
     if manifest["dtype"] == "uint8" or not percentiles:
@@ -286,7 +268,7 @@ def value_range(manifest: dict) -> tuple[float, float] | None:
 
 
 def _core(percentiles: dict[str, list[float]], band: int) -> tuple[float, float]:
-    """Return the range of most values of a band; one value twice where it is constant."""
+    """Return the range of most values of a band; its value twice if it is constant."""
     for low, high in (("2", "98"), ("0.1", "99.9")):
         if percentiles[low][band] < percentiles[high][band]:
             return percentiles[low][band], percentiles[high][band]
@@ -295,7 +277,7 @@ def _core(percentiles: dict[str, list[float]], band: int) -> tuple[float, float]
 
 def _refuse_fill(low: float, high: float, band: int) -> None:
     for value in (low, high):
-        # The histogram knows a float to a part of its size.
+        # The histogram knows floats only approximately.
         near = [fill for fill in FILL_VALUES if math.isclose(value, fill, rel_tol=1e-3)]
         if near or abs(value) > LARGEST:
             fill = f"{near[0]:g}" if near else f"about {value:.3g}"

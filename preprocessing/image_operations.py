@@ -1,8 +1,8 @@
-"""Change one image by given numbers: colours, sharpness, noise, place; and show it on a screen.
+"""Change the colours, sharpness, noise or place of an image, or show it on a screen.
 
 An image is ``(height, width, bands)`` uint8, uint16, int16 or float32 with raw values. Functions
-that change one return the same shape and dtype; integers are rounded and clipped to the range of
-their dtype, float32 is not clipped.
+that change one keep shape and dtype; integers are rounded and clipped to the range of their dtype,
+float32 is not.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from preprocessing.tiling import VOID
 # Luma of ITU-R BT.601, and the two chroma axes of YIQ; a grey pixel has no chroma.
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
-# Float32 planes of so many pixels stay in the processor's cache, and below the size at which a
-# matrix product starts threads that would compete with the training step.
+# Float32 planes of this size fit the processor's cache, and matrix products of them start no
+# threads that would compete with the training step.
 PIXELS_AT_ONCE = 8192
 
 
@@ -32,17 +32,17 @@ def recolour(
 ) -> np.ndarray:
     """Bend the tone curve, then turn and stretch the colours, then stretch and shift all bands.
 
-    Where nothing is to be changed, the image itself is returned.
+    Returns the image itself if nothing is to change.
 
     Args:
-        image: see the top of the module.
+        image: as the module says.
         low: bottom of the range of values that the changes refer to.
-        high: top of it.
+        high: top of that range.
         brightness: added to all bands, as a fraction of the range.
         contrast: all bands are stretched about the centre of the range by 1 + contrast.
-        chroma: factor of the distance from grey, of the first three bands (red, green, blue); 0
-            leaves their luma. Further bands, and images of fewer bands, are left alone.
-        hue: fraction of a full turn about the grey axis, of the same bands; luma stays.
+        chroma: factor of the distance from grey in the first three bands (red, green, blue); 0
+            leaves their luma. It and ``hue`` do nothing with fewer bands.
+        hue: turn of the same bands about the grey axis, as a fraction of a full turn; luma stays.
         gamma: exponent of the value's fraction of the range.
     """
     if (brightness, contrast, chroma, hue, gamma) == (0, 0, 1, 0, 1) or image.size == 0:
@@ -72,7 +72,7 @@ def recolour(
 
 
 def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Convert float32 values, which may be overwritten, to the nearest that ``dtype`` holds."""
+    """Convert float32 values to the nearest that ``dtype`` holds; may overwrite them."""
     if dtype != np.float32:
         limits = np.iinfo(dtype)
         np.rint(values, out=values)
@@ -83,9 +83,9 @@ def as_pixels(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _tone_curve(
     dtype: np.dtype, exponent: float, low: float, high: float
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that raises values, as fractions of low to high, to a power, in float32.
+    """Return a function that raises fractions of low to high to a power and returns float32.
 
-    Values outside the range stay as they are. Integers are looked up in a table.
+    It leaves values outside the range alone, and looks integers up in a table.
     """
     # A numpy scalar keeps the power of float32 values in float64; a Python float would not.
     exponent = np.float64(exponent)
@@ -119,7 +119,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def sharpen(image: np.ndarray, amount: float) -> np.ndarray:
-    """Add ``amount`` times, above 0, the detail that a slight blur takes away (unsharp mask)."""
+    """Add ``amount`` (above 0) times the detail that a slight blur takes away (unsharp mask)."""
     import cv2
 
     soft = blur(image, DETAIL_SIGMA)
@@ -130,8 +130,8 @@ def sharpen(image: np.ndarray, amount: float) -> np.ndarray:
 def emboss(image: np.ndarray, amount: float, direction: float) -> np.ndarray:
     """Add a relief, as if brightness were height and light came from one side.
 
-    It is ``amount`` times the rise over two pixels in a direction, which is a fraction of a full
-    turn: 0 is to the right, 0.25 downwards.
+    It is ``amount`` times the rise over two pixels in a direction, a fraction of a full turn: 0 is
+    to the right, 0.25 downwards.
     """
     import cv2
 
@@ -145,13 +145,11 @@ def emboss(image: np.ndarray, amount: float, direction: float) -> np.ndarray:
 def uneven_light(
     image: np.ndarray, gain: float, spread: float, low: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Blend the image with a version of itself in other light, by a frequency noise mask.
+    """Blend the image with itself in other light by a mask of frequency noise.
 
-    Light and colour then change from place to place like shadows of clouds or haze; at high
-    frequencies the pixels are mottled.
-
-    In the other version, values above ``low`` (no light) are multiplied by ``gain``, and in each
-    band by a further factor, drawn log-evenly from 1 / spread to spread.
+    Light and colour then vary like shadows of clouds or haze or, at high frequencies, from pixel to
+    pixel. In the other light, values above ``low`` (no light) are multiplied by ``gain`` and, in
+    each band, by a factor drawn log-evenly from 1 / spread to spread.
     """
     gains = gain * spread ** rng.uniform(-1, 1, size=image.shape[-1])
     alpha = frequency_noise(image.shape[:2], rng.uniform(*EXPONENTS), rng)
@@ -166,16 +164,15 @@ def uneven_light(
 def frequency_noise(
     shape: tuple[int, int], exponent: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return random waves whose amplitude is a power of their frequency.
+    """Return random waves, their amplitude a power of frequency: float32 (height, width), 0 to 1.
 
-    The exponent 0 is white noise, the further below the smoother. The waves, float32 of the shape
-    (height, width), reach from 0 to 1; for a single pixel they are 0.
+    The exponent 0 gives white noise, a lower one smoother waves. A single pixel is 0.
     """
     height, width = shape
     across = np.fft.rfftfreq(width).astype(np.float32)
     down = np.fft.fftfreq(height).astype(np.float32)
     frequency = np.hypot(down[:, None], across)
-    # No wave is longer than the image: the mean is scaled away below.
+    # Any number but 0 would do, as the mean is set to 0 below.
     frequency[0, 0] = 1
     parts = rng.standard_normal((*frequency.shape, 2), dtype=np.float32)
     waves = parts.view(np.complex64)[..., 0] * frequency ** np.float32(exponent)
@@ -187,7 +184,7 @@ def frequency_noise(
 
 
 def gaussian_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """Add noise of this standard deviation, in pixel values, drawn for every pixel and band."""
+    """Add noise of this standard deviation, in raw values, to every pixel and band."""
     values = rng.standard_normal(image.shape, dtype=np.float32)
     values *= np.float32(deviation)
     values += image
@@ -197,7 +194,7 @@ def gaussian_noise(image: np.ndarray, deviation: float, rng: np.random.Generator
 def salt_and_pepper(
     image: np.ndarray, share: float, low: float, high: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Set a share of the pixels, 0..1 on average, to ``low`` or ``high``, half of them each."""
+    """Set about this share of the pixels, 0..1, to ``low`` or ``high``, half of them each."""
     drawn = rng.random(image.shape[:2], dtype=np.float32)
     changed = _filled(image, drawn < share, low)
     return _filled(changed, drawn < share / 2, high)
@@ -206,17 +203,16 @@ def salt_and_pepper(
 def drop_pixels(
     image: np.ndarray, share: float, value: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Set a share of the pixels, 0..1 on average, all their bands, to one value."""
+    """Set all bands of about this share of the pixels, 0..1, to one value."""
     return _filled(image, rng.random(image.shape[:2], dtype=np.float32) < share, value)
 
 
 def drop_rectangles(
     image: np.ndarray, share: float, value: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Set rectangles, a share of the area of 0..1 on average, to one value (coarse dropout).
+    """Set rectangles of about this share of the area, 0..1, to one value (coarse dropout).
 
-    The rectangles are cells of a grid whose place and cell size are drawn. They never overlap;
-    neighbours make larger shapes.
+    They are cells of a grid whose place and cell size are drawn; neighbours make larger shapes.
     """
     shortest, longest = (
         max(SHORTEST_RECTANGLE, side * min(image.shape[:2])) for side in RECTANGLE_SIDES
@@ -231,7 +227,7 @@ def drop_rectangles(
 
 
 def _filled(image: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
-    """Return a copy with all bands of some pixels set to the nearest value the dtype holds."""
+    """Return a copy with all bands of some pixels set to a value."""
     filled = image.copy()
     filled[where] = as_pixels(np.array(value, np.float32), image.dtype)
     return filled
@@ -240,8 +236,8 @@ def _filled(image: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
 def symmetry(array: np.ndarray, k: int) -> np.ndarray:
     """Flip or rotate an array (h, w, ...) by one of the eight symmetries of the square.
 
-    For k of 0 to 3 these are quarter turns anticlockwise, for 4 to 7 the same, then mirrored left
-    to right. Returns a view, (h, w, ...) for even k and (w, h, ...) for odd k.
+    k of 0 to 3 is the number of quarter turns anticlockwise; 4 to 7 mirror the same left to right
+    afterwards. Returns a view, (h, w, ...) for even k and (w, h, ...) for odd k.
 
     Raises:
         ValueError: k is not one of 0 to 7.
@@ -263,14 +259,14 @@ def affine_matrix(
 
     Args:
         shape: (height, width), before and after.
-        turn: rotation as a fraction of a full turn, positive anticlockwise as ``np.rot90``.
+        turn: rotation as a fraction of a full turn, anticlockwise as ``np.rot90``.
         factor: scale; above 1 enlarges.
         slant: shear, as the tangent of its angle; areas stay.
         direction: of the shear, as a fraction of a full turn; 0 shifts rows against each other.
 
     Returns:
-        (2, 3) float64, from (x, y, 1) of the output to (x, y) of the source, pixel centres at
-        whole numbers, y downwards.
+        (2, 3) float64, from (x, y, 1) of the output to (x, y) of the source; pixel centres are
+        whole numbers, y points down.
     """
     along = _rotation(direction)
     shear = along.T @ np.array([[1.0, slant], [0.0, 1.0]]) @ along
@@ -280,14 +276,13 @@ def affine_matrix(
 
 
 def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Resample an image, not empty, bilinearly and its mask by nearest neighbour.
+    """Resample a non-empty image bilinearly and its mask by nearest neighbour.
 
-    Beyond its sides the image is mirrored, the outermost row included, so that no edge appears
-    where the imagery ends; the mask, (h, w) uint8 of 0, 1 and 255, is void there, so that nothing
-    invented counts. The matrix is that of ``affine_matrix``; shapes and dtypes stay.
+    Beyond its sides the image is mirrored, so that no edge appears, and the mask, (h, w) uint8 of
+    0, 1 and 255, is void, so that nothing invented counts. ``affine_matrix`` makes the matrix.
 
     Raises:
-        LabelError: a mask of another dtype than uint8, which could not hold void.
+        LabelError: a mask of another dtype than uint8.
     """
     import cv2
 
@@ -321,8 +316,8 @@ def _rotation(turn: float) -> np.ndarray:
 def stretch(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Map the 2nd to the 98th percentile of the valid values to 0..255, and clip.
 
-    The values have any shape and numeric dtype, ``valid`` is bool of the same shape or of its
-    leading dimensions. Returns float32; the values as they are where none is valid.
+    ``valid`` is bool of the shape of the values or of its leading dimensions. Returns float32;
+    unchanged if no value is valid.
     """
     if not valid.any():
         return values.astype(np.float32)
@@ -334,7 +329,7 @@ def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return (np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.float32)
 
 
-# Classes of a predicted pixel: a bit for the truth, a bit for the prediction.
+# Classes of a predicted pixel: bit 0 is the truth, bit 1 the prediction.
 BACKGROUND, MISSED, FALSE, FOUND = 0, 1, 2, 3
 ERROR_COLOURS = {
     BACKGROUND: (0, 0, 0),
@@ -345,15 +340,14 @@ ERROR_COLOURS = {
 }
 """Red, green and blue of each class: black, blue, orange, green, and grey for void.
 
-From the palette of Okabe and Ito (2008), which colour-blind readers can tell apart.
+From the palette of Okabe and Ito (2008), which is safe for colour-blind readers.
 """
 
 
 def error_classes(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Return the class of each pixel: ``BACKGROUND``, ``MISSED``, ``FALSE``, ``FOUND`` or void.
 
-    Both masks are uint8 of 0, 1 and 255 (void), of any one shape, which the result has too; it is
-    void where either is.
+    Masks and result are uint8 of one shape, masks of 0, 1 and 255; void in either mask is void.
     """
     classes = (truth == 1).view(np.uint8) + 2 * (prediction == 1).view(np.uint8)
     classes[(truth == VOID) | (prediction == VOID)] = VOID
