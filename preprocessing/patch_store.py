@@ -5,8 +5,8 @@ A store is a folder:
 - ``manifest.json``: where the patches are from (see ``patches.build_store``),
 - ``train/images.npy`` ``(patches, size, size, bands)`` in the rasters' dtype and
   ``train/masks.npy`` ``(patches, size, size)`` uint8 of 0, 1 and 255 (void),
-- ``validation/images.npy`` and ``validation/masks.npy``, whose patches hold each pixel of the
-  validation scenes exactly once (elsewhere they are void).
+- ``validation/images.npy`` and ``validation/masks.npy``, which show the label of each pixel of the
+  validation scenes exactly once.
 """
 
 import json
@@ -23,8 +23,8 @@ from preprocessing.tiling import VOID
 FORMAT = "jointnet patch store 1"
 SPLITS = ("train", "validation")
 _AGAIN = "delete the store and make it again"
-# What training and evaluation need of a manifest. Earlier versions did not write ``band_limits``
-# and ``band_percentiles``.
+# What training and evaluation need of a manifest. Older ones lack ``band_limits`` and
+# ``band_percentiles``.
 _OF_ALL = {"target", "bands", "dtype", "band_mean", "band_std", "gsd", "settings"}
 _OF_A_SCENE = {"name", "place", "split", "height", "width", "image", "label"}
 _OF_A_PATCH = {"scene", "window", "extent", "valid_share", "target_share"}
@@ -35,15 +35,13 @@ class PatchSettings:
     """How scenes are cut; sizes are in pixels.
 
     Attributes:
-        patch_size: side of a training patch in the store. Training draws crops inside it, so a
-            patch larger than the crop gives crops at more places.
+        patch_size: side of a training patch; training crops are drawn inside it.
         stride: distance between training patches, at most ``patch_size``.
         validation_size: side of a validation patch: that of the windows trained on.
         bands: number of bands.
         target: what the labels show, such as ``"buildings"``.
-        band_numbers: 1-based bands of the files, in the order fed; a band named here is imagery
-            even if it is tagged alpha. None to choose by colour interpretation (see
-            ``preprocessing.rasters``).
+        band_numbers: 1-based bands of the files, in the order fed; they are imagery even if tagged
+            alpha. None to choose by colour interpretation (see ``preprocessing.rasters``).
 
     Raises:
         ValueError: another number of ``band_numbers`` than ``bands``, or one below 1.
@@ -57,7 +55,7 @@ class PatchSettings:
     band_numbers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        """Check the band numbers; a list from JSON becomes the tuple that it was."""
+        """Check the band numbers, and turn a list from JSON into a tuple."""
         if self.band_numbers is None:
             return
         object.__setattr__(self, "band_numbers", tuple(self.band_numbers))
@@ -73,15 +71,13 @@ class PatchSet:
     """The patches of one split.
 
     Attributes:
-        images: ``(patches, size, size, bands)`` memory map, dtype of the rasters.
-        masks: ``(patches, size, size)`` uint8 memory map of 0, 1 and 255.
+        images: memory map as the module says; so is ``masks``.
         extents: ``(patches, 2)`` int, rows and columns of a patch that lie in its scene; less
-            than ``size`` only where the scene is smaller than a patch.
+            than ``size`` only if the scene is smaller than a patch.
         target_shares: ``(patches,)`` float, share of target among the valid pixels.
-        valid_shares: ``(patches,)`` float, share of pixels that are not void, 0 where all are.
+        valid_shares: ``(patches,)`` float, share of pixels that are not void.
         scenes: name of the scene of each patch.
-        sources: data set of the scene of each patch, None where it has no name; empty where
-            none has.
+        sources: data set of the scene of each patch, None if unnamed; empty if all are.
     """
 
     images: np.ndarray
@@ -103,10 +99,7 @@ class PatchSet:
 
 @dataclass(frozen=True)
 class PatchStore:
-    """An open store: its folder, and the patches to train and to validate on.
-
-    The manifest is as written; its ``settings`` are all of ``PatchSettings``.
-    """
+    """An open store; ``settings`` in its manifest are completed to all of ``PatchSettings``."""
 
     folder: Path
     manifest: dict
@@ -115,21 +108,21 @@ class PatchStore:
 
     @property
     def settings(self) -> PatchSettings:
-        """How it was cut."""
+        """How the scenes were cut."""
         return PatchSettings(**self.manifest["settings"])
 
     @property
     def sha256(self) -> str:
-        """The hash of the manifest file, which holds the hashes of all sources."""
+        """The hash of the manifest, which holds the hashes of all sources."""
         return hash_file(self.folder / "manifest.json")
 
 
 def open_store(folder: Path) -> PatchStore:
     """Open a store for reading; its arrays stay on disk.
 
-    Sources that are still in their place must be those that were cut: of the same size and time
-    of change or, where only the time differs (a copy), of the same hash. Sources that are gone,
-    as on a machine that got the store alone, do not matter.
+    Sources that exist must be those that were cut: of the same size and time of change or, if only
+    the time differs (a copy), of the same hash. Missing sources do not matter, as a store may be
+    copied to a machine alone.
 
     Raises:
         StoreError: no store there, or it is damaged, truncated, of another format, or stale.
@@ -150,7 +143,7 @@ def open_store(folder: Path) -> PatchStore:
         raise StoreError(f"{path} is of format {found!r}, this version reads {FORMAT!r}; {_AGAIN}")
     try:
         _refuse_missing(manifest)
-        # A setting that an earlier version did not know has its default.
+        # Settings that an older version did not know have their defaults.
         manifest["settings"] = asdict(PatchSettings(**manifest["settings"]))
         _refuse_stale(folder, manifest)
         train, validation = (_open_split(folder, manifest, name) for name in SPLITS)
@@ -172,10 +165,10 @@ def _refuse_missing(manifest: dict) -> None:
 
 @dataclass(frozen=True)
 class StoredScene:
-    """A validation scene joined again from its patches.
+    """A validation scene joined again from its patches; its raster ``path`` may be gone by now.
 
     The image is ``(height, width, bands)`` raw pixels, the mask ``(height, width)`` uint8 of 0, 1
-    and 255. The raster that it was cut from, ``path``, may be gone by now.
+    and 255.
     """
 
     name: str
@@ -186,7 +179,7 @@ class StoredScene:
 
 
 def stored_scenes(store: PatchStore) -> Iterator[StoredScene]:
-    """Yield the validation scenes of a store, whole: the inverse of ``validation_patches``."""
+    """Yield the whole validation scenes of a store: the inverse of ``validation_patches``."""
     patches = store.manifest["splits"]["validation"]["patches"]
     for number, scene in enumerate(store.manifest["scenes"]):
         if scene["split"] != "validation":
@@ -201,7 +194,7 @@ def stored_scenes(store: PatchStore) -> Iterator[StoredScene]:
             where = slice(row, row + height), slice(column, column + width)
             image[where] = store.validation.images[position, :height, :width]
             labels = store.validation.masks[position, :height, :width]
-            # Each pixel's label is in one patch; in the others it is void.
+            # A pixel has its label in one patch, and is void in the others.
             mask[where] = np.minimum(mask[where], labels)
         yield StoredScene(scene["name"], scene["place"], Path(scene["image"]["path"]), image, mask)
 

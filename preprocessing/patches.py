@@ -24,11 +24,11 @@ from preprocessing.tiling import VOID, Window, cover, cut, cut_mask, fill_void
 
 
 def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict | None]:
-    """Read or rasterise the label of one scene; ``info`` is that of its image.
+    """Read or rasterise the label of a scene; ``info`` is that of its image.
 
     Returns:
-        Mask ``(height, width)`` uint8 of 0, 1 and 255; and for polygons what became of them
-        (``preprocessing.polygons.PolygonCounts`` as a dictionary), else None.
+        Mask ``(height, width)`` uint8 of 0, 1 and 255; and ``polygons.PolygonCounts`` as a
+        dictionary, None if the label is a raster.
 
     Raises:
         RasterError, LabelError, PolygonError: the label cannot be read, or has another size or
@@ -46,15 +46,15 @@ def load_label(scene: Scene, info: rasters.RasterInfo) -> tuple[np.ndarray, dict
 def load_pair(
     scene: Scene, bands: int, band_numbers: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict | None]:
-    """Read image and label of one scene, whole; bands are chosen as in ``PatchSettings``.
+    """Read the whole image and label of a scene; bands are chosen as in ``PatchSettings``.
 
     Returns:
-        Image ``(height, width, bands)`` in its dtype; label ``(height, width)`` uint8 of 0, 1 and
-        255 where the label itself has no data; validity ``(height, width)`` bool, False where the
-        image has no data, whatever the label says there; and the counts of ``load_label``.
+        Image ``(height, width, bands)`` in its dtype; label as from ``load_label``, 255 where the
+        label itself has no data; validity of the image ``(height, width)`` bool; and the counts of
+        ``load_label``.
 
     Raises:
-        RasterError, LabelError, PolygonError: the files cannot be read, or their sizes differ.
+        RasterError, LabelError, PolygonError: as ``load_label``, or the image cannot be read.
     """
     label, counts = load_label(scene, rasters.raster_info(scene.image))
     image, valid = rasters.read_image(scene.image, band_numbers, bands)
@@ -66,12 +66,11 @@ def load_pair(
 def validation_patches(
     image: np.ndarray, mask: np.ndarray, size: int
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-    """Yield patches that hold every valid pixel of a scene exactly once.
+    """Yield window, image and mask of patches that label every valid pixel exactly once.
 
     The last row and column of patches are moved back into the scene, so that the network sees
-    real surroundings there; pixels of an earlier patch are void in them. The image is ``(height,
-    width, bands)``, the mask ``(height, width)`` uint8 of 0, 1 and 255. Yields the window, the
-    image ``(size, size, bands)`` and the mask ``(size, size)`` of each patch.
+    real surroundings there; their masks are void where an earlier patch lies. Images are ``(height,
+    width, bands)``, masks ``(height, width)`` uint8 of 0, 1 and 255.
     """
     remaining = mask.copy()
     for window in cover(*mask.shape, size):
@@ -80,42 +79,38 @@ def validation_patches(
 
 
 def build_store(folder: Path, scenes: Sequence[Scene], settings: PatchSettings) -> PatchStore:
-    """Cut scenes into a patch store, which appears once it is complete.
+    """Cut scenes into a patch store, which appears once it is complete, and open it.
 
-    Pixels without imagery are stored as the mean of the others in their patch, as they are fed
-    at prediction (``tiling.fill_void``).
+    Pixels without imagery are stored as they are fed in prediction (``tiling.fill_void``).
 
     The manifest holds
 
     - of each scene: the files with size, time of change (``mtime_ns``) and SHA-256, those beside a
-      Shapefile as ``sidecars``; height, width, split, ground resolution (``gsd``, metres, the
-      raster's own where it has one); ``bounds`` (west, south, east, north) and ``corners`` (upper
-      left, upper right, lower right, lower left, each longitude and latitude) in EPSG:4326 or
-      null; how its polygons were read and what became of them;
-    - of each patch: its scene, window (row, column, height, width), the extent inside the scene
-      and the shares of valid and of target pixels;
-    - of all: the dtype, the settings, and ``BandStatistics`` of the valid training pixels:
-      ``band_percentiles``, ``band_limits`` (null for 8 bits), and ``band_mean`` and ``band_std``
-      of the values clipped to these.
-
-    Returns the store, open.
+      Shapefile as ``sidecars``; height, width, split; ``gsd`` in metres, the raster's own if it
+      has one; ``bounds`` (west, south, east, north) and ``corners`` (upper left, upper right,
+      lower right, lower left, each longitude and latitude) in EPSG:4326 or null; how its polygons
+      were read and what became of them;
+    - of each patch: its scene, window (row, column, height, width), extent inside the scene, and
+      shares of valid and of target pixels;
+    - of all: dtype, settings, and ``BandStatistics`` of the valid training pixels
+      (``band_percentiles``, ``band_limits``, ``band_mean``, ``band_std``).
 
     Raises:
-        DatasetError: no scene of one split, two of one name, a dtype that cannot be trained on,
-            scenes of different dtypes, one image or ground on both sides of the split, or no
-            valid pixel to train on.
-        OutputError: the folder exists, or cannot be written (no right to, not enough space).
-        RasterError, LabelError, PolygonError: a scene that cannot be read; the first also where
-            many pixels have a fill value that is not declared as nodata.
+        DatasetError: a split has no scene, two scenes have one name, a dtype cannot be trained on
+            or differs from others, an image or some ground is in both splits, or no training
+            pixel is valid.
+        OutputError: the folder exists or cannot be written (no right to, not enough space).
+        RasterError, LabelError, PolygonError: a scene cannot be read; the first also if many
+            pixels have a fill value that is not declared as nodata.
     """
     folder = Path(folder)
     if folder.exists():
         raise OutputError(f"{folder} exists; delete it or name another folder")
     infos = check_scenes(scenes, settings)
     pairs = [pair for pair in zip(scenes, infos, strict=True) if pair[0].label_kind == "polygons"]
-    # Before the hashing of gigabytes: a folder that cannot be written is found first.
+    # Make the folder before hashing gigabytes: it may be impossible to write.
     with replacing_folder(folder) as made:
-        # All vector labels are read once before the work, since the last may be unreadable.
+        # Read all vector labels before the work, as the last may be unreadable.
         for scene, info in tqdm(pairs, desc="checking labels", unit="scene", disable=None):
             scene_polygons(scene, info)
         described = describe_scenes(scenes, infos)
@@ -147,7 +142,7 @@ def _write(
         images, masks = arrays[scene.split]
         for window, patch, patch_mask in patches:
             position = len(records[scene.split])
-            # Where only the label is void there is imagery to see.
+            # Only by the image's validity: there is imagery where just the label is void.
             images[position] = fill_void(patch, cut(valid, window))
             masks[position] = patch_mask
             records[scene.split].append(_record(number, window, mask.shape, patch_mask))
@@ -188,7 +183,7 @@ def _allocate(
         count = sum(len(cover(s["height"], s["width"], size, stride)) for s in members)
         shapes[split] = (count, size, size)
     dtype = np.dtype(described[0]["dtype"])
-    # A memory map on a full disk kills the process where an ordinary write would raise an error.
+    # A memory map on a full disk kills the process; an ordinary write would raise an error.
     pixels = sum(math.prod(shape) for shape in shapes.values())
     require_space(folder, pixels * (settings.bands * dtype.itemsize + 1))
     arrays = {}

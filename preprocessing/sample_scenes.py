@@ -1,7 +1,7 @@
-"""Generate scenes like aerial imagery with their buildings, to try everything without a download.
+"""Generate scenes like aerial imagery, with their buildings, to try everything without a download.
 
-Roofs share their colours with roads, paving and soil, and some plots have something flat of a
-roof's size and colour. So no threshold on colour finds the buildings; shape and shadows do.
+Roofs share their colours with roads, paving and soil, and some plots hold something flat of a
+roof's size and colour. So colour alone does not find the buildings; shape and shadows do.
 """
 
 from collections.abc import Sequence
@@ -31,20 +31,19 @@ from preprocessing.sample_towns import (
 SMALLEST = 128
 CRS = "EPSG:32633"
 CORNER = (391_000.0, 5_820_000.0)
-# Metres of ground between scenes: none shares ground with another.
+# Metres between scenes, so that none shares ground with another.
 GAP = 60.0
 
 
 def render_scene(
     size: int = 512, seed: int | Sequence[int] = 0
 ) -> tuple[np.ndarray, list[Polygon], np.ndarray]:
-    """Generate one scene; the same size, in pixels of 0.3 m, and seed give the same arrays.
+    """Generate a scene of 0.3 m pixels; the same size and seed give the same arrays.
 
     Returns:
-        image: uint8 (size, size, 3), red, green, blue.
-        polygons: outlines of the buildings in pixels, x to the right and y down from the upper
-            left corner; all meet the scene, some reach beyond its border. Never empty.
-        mask: uint8 (size, size), 1 where a pixel's centre lies in a building, else 0.
+        Image uint8 (size, size, 3), red, green, blue; at least one polygon, outlines of buildings
+        in pixels, x to the right and y down from the upper left corner, which may reach beyond the
+        scene; and mask uint8 (size, size), 1 where a pixel's centre lies in a building, else 0.
 
     Raises:
         ValueError: ``size`` is below 128.
@@ -60,7 +59,7 @@ def render_scene(
     image = photograph(light(canvas, sun), rng)
     pixels = [affinity.scale(s, 1 / GSD, 1 / GSD, origin=(0, 0)) for s in shapes]
     frame = box(0, 0, size, size)
-    # A corner that holds no pixel's centre is on no label.
+    # A building's corner that covers no pixel's centre is in no label.
     polygons = [p for p in pixels if p.intersects(frame) and rasterize([p], (size, size)).any()]
     return image, polygons, rasterize(polygons, (size, size), dtype=np.uint8)
 
@@ -72,14 +71,14 @@ def write_sample_scenes(
     seed: int = 0,
     places: Sequence[str] = ("sampleville", "modelton"),
 ) -> None:
-    """Write generated scenes in the Inria layout, with their polygons beside them.
+    """Write generated scenes in the Inria layout, with their polygons.
 
     Writes ``train/images/<place><index>.tif`` (uint8 RGB, 0.3 m, EPSG:32633),
     ``train/gt/<place><index>.tif`` (uint8, 0 / 255) and ``train/polygons/<place><index>.geojson``
-    (EPSG:4326), complete or not at all; older files are replaced. Scenes go to the places in
-    turn, so that a split by index, from 1, takes some of every place; no two share ground. The
-    same arguments give the same pixels, and a scene does not depend on how many there are.
-    ``size`` is the side in pixels, 128 or more; names of places do not end in a digit.
+    (EPSG:4326); each file appears complete and replaces an older one. Scenes go to the places in
+    turn, so that a split by index (from 1) takes some of every place; no two share ground. The
+    pixels of a scene depend only on size, seed and its number. Names of places do not end in a
+    digit.
 
     Raises:
         ValueError: ``size`` is below 128.

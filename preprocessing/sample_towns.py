@@ -1,9 +1,8 @@
 """Draw a made-up town from above: ground, streets, buildings, trees and cars in sunlight.
 
 Things are drawn as albedo (colour without light) and height. Shading, cast shadows and the camera
-come afterwards and read both, so a roof's bright side, its shadow and that of the tree beside it
-agree about where the sun is. Lengths are metres, x to the right and y down from the scene's upper
-left corner; angles are radians.
+come afterwards, so all of them agree about where the sun is. Lengths are metres, x to the right
+and y down from the scene's upper left corner; angles are radians.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,16 +14,16 @@ from shapely import affinity, union_all
 from shapely.geometry import Polygon, box
 
 GSD = 0.3
-# Canvas pixels per image pixel along a side: the image is their mean, hence antialiased.
+# Canvas pixels per image pixel along a side; the image is their mean, so it is antialiased.
 DETAIL = 2
 # Image pixels drawn beyond every side, so that shadows and crowns reach in from outside.
 MARGIN = 16
-# Nothing is higher than this, which limits how far a shadow can reach.
+# Nothing is higher than this, which limits the reach of shadows.
 HIGHEST = 16.0
 PLOT, DEPTH = 20.0, 25.0
 # Half the width of a street, and the pavement beside it.
 STREET, WALK = 3.2, 1.7
-# Colours of roofs and equally of paving, roads and bare soil: colour alone must not tell them.
+# Colours of roofs, paving, roads and bare soil alike: colour alone must not tell them apart.
 SURFACES = np.array(
     [(0.64, 0.41, 0.32), (0.52, 0.34, 0.28), (0.46, 0.38, 0.32), (0.34, 0.35, 0.37)]
     + [(0.50, 0.50, 0.51), (0.70, 0.68, 0.65), (0.63, 0.56, 0.45), (0.40, 0.41, 0.34)]
@@ -40,7 +39,7 @@ EVERYWHERE = (slice(None), slice(None))
 
 
 class Spot(NamedTuple):
-    """A place on the ground, and the direction of the object there."""
+    """A place on the ground, and the direction of what stands there."""
 
     x: float
     y: float
@@ -60,14 +59,11 @@ class Sun(NamedTuple):
 
 
 class Canvas:
-    """Albedo float32 (n, n, 3) in 0..1 and height float32 (n, n), to be drawn on.
+    """Albedo float32 (n, n, 3) in 0..1 and height float32 (n, n), finer than the image and wider.
 
-    It is finer than the image, which has ``size`` pixels a side, and has a margin.
-
-    Attributes:
-        x: centres of the canvas pixels, float32 (1, n); ``y`` likewise (n, 1).
-        speckle: fine noise (n, n), about standard normal: the grain of every surface.
-        clouds: noise of several sizes (n, n): worn, dry and damp places.
+    The image has ``size`` pixels a side. ``x`` (1, n) and ``y`` (n, 1) are the centres of canvas
+    pixels. ``speckle`` (n, n) is fine noise, about standard normal, for the grain of surfaces, and
+    ``clouds`` (n, n) noise of several sizes, for worn, dry and damp places.
     """
 
     def __init__(self, size: int, rng: np.random.Generator):
@@ -85,7 +81,7 @@ class Canvas:
         )
 
     def view(self, spot: Spot, reach: float) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
-        """Return the pixels within ``reach`` of a spot, and their place along and across it."""
+        """Return the pixels within ``reach`` of a spot, and where they lie along and across it."""
         x, y, angle = spot
         columns = slice(*np.searchsorted(self.x[0], (x - reach, x + reach)).tolist())
         rows = slice(*np.searchsorted(self.y[:, 0], (y - reach, y + reach)).tolist())
@@ -102,9 +98,9 @@ class Canvas:
         grain: float = 0.04,
         wear: float = 0.03,
     ) -> None:
-        """Give the pixels ``inside`` (bool, the shape of ``where``) a colour and a height.
+        """Give the pixels ``inside`` (bool, of the shape of ``where``) a colour and a height.
 
-        The colour is one for all or (h, w, 3), with shares of fine and coarse texture.
+        The colour, one for all or (h, w, 3), gets shares of fine and coarse texture.
         """
         texture = 1 + grain * self.speckle[where] + wear * self.clouds[where]
         painted = np.asarray(colour, np.float32) * texture[..., None]
@@ -114,7 +110,7 @@ class Canvas:
 
 
 def value_noise(rng: np.random.Generator, size: int, cell: int) -> np.ndarray:
-    """Return smooth noise, float32 (size, size), about standard normal, of ``cell`` pixels."""
+    """Return noise of waves of ``cell`` pixels, float32 (size, size), about standard normal."""
     count = size // cell + 3
     coarse = rng.standard_normal((count, count), dtype=np.float32)
     smooth = cv2.resize(coarse, (count * cell, count * cell), interpolation=cv2.INTER_CUBIC)
@@ -122,33 +118,33 @@ def value_noise(rng: np.random.Generator, size: int, cell: int) -> np.ndarray:
 
 
 def inside_box(u: np.ndarray, v: np.ndarray, half_u: float, half_v: float) -> np.ndarray:
-    """Return the distance to the nearest side of a box around the origin, inside positive."""
+    """Return the distance to the nearest side of a box around the origin, positive inside."""
     return np.minimum(half_u - np.abs(u), half_v - np.abs(v))
 
 
 def surface(rng: np.random.Generator, among: Sequence[int] = range(8)) -> np.ndarray:
-    """Return one of these ``SURFACES``, a little off."""
+    """Return one of these ``SURFACES``, slightly varied."""
     return vary(SURFACES[rng.choice(among)], rng)
 
 
 def vary(colour: np.ndarray, rng: np.random.Generator, by: float = 0.05) -> np.ndarray:
-    """Return the colour lighter or darker, and of a slightly different hue."""
+    """Return the colour a little lighter or darker, with a slightly different hue."""
     return colour * rng.normal(1.0, 1.6 * by) * rng.normal(1.0, by / 2, 3)
 
 
 def cast_shadows(height: np.ndarray, sun: Sun, pixel: float) -> np.ndarray:
-    """Return which pixels the sun does not reach: bool, the shape of ``height``.
+    """Return bool of the shape of ``height``: the pixels, of ``pixel`` metres, in shadow.
 
-    A pixel of ``pixel`` metres lies in shadow where, some distance towards the sun, the ground is
-    higher than the ray. The highest obstacle over 2^k steps is the higher of two of 2^(k - 1)
-    steps, so a few shifted maxima replace a march along every ray.
+    There, some distance towards the sun, the ground is higher than the ray. The highest obstacle
+    over 2^k steps is the higher of two of 2^(k - 1) steps, so a few shifted maxima replace a march
+    along every ray.
     """
     fall = np.float32(np.tan(sun.elevation) * pixel)
     obstacle, length = height, 1
     while length < HIGHEST / fall:
         dx, dy = (round(part * length) for part in sun.towards)
         run = np.float32(np.hypot(dx, dy)) * fall
-        # Beyond the edge there is level ground.
+        # The ground is level beyond the edge.
         shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         shifted = cv2.warpAffine(obstacle, shift, obstacle.shape[::-1], flags=flags)
@@ -160,7 +156,7 @@ def cast_shadows(height: np.ndarray, sun: Sun, pixel: float) -> np.ndarray:
 def light(canvas: Canvas, sun: Sun) -> np.ndarray:
     """Return the canvas in the light of sun and sky; level sunlit ground keeps its albedo."""
     pixel = GSD / DETAIL
-    # Walls are seen from above, as a line: without a limit they would be black or burnt out.
+    # Walls, seen from above, are lines; without a limit they would be black or burnt out.
     slope_x, slope_y = (
         np.clip(cv2.Sobel(canvas.height, cv2.CV_32F, *axis, ksize=3) / (8 * pixel), -1.5, 1.5)
         for axis in ((1, 0), (0, 1))
@@ -200,7 +196,7 @@ class Wing(NamedTuple):
 
 
 def house_plan(rng: np.random.Generator, longest: float) -> tuple[Wing, ...]:
-    """Draw a rectangle, L or T at most ``longest`` along u; its front is at lower v."""
+    """Draw a rectangle, L or T of at most ``longest`` along u; its front is at lower v."""
     length, depth = rng.uniform(10.5, longest), rng.uniform(7.6, 10.0)
     main = Wing(0, 0, length / 2, depth / 2)
     if rng.random() < 0.45:
@@ -297,18 +293,18 @@ def draw_car(canvas: Canvas, spot: Spot, rng: np.random.Generator) -> None:
 def draw_flat(
     canvas: Canvas, spot: Spot, half_u: float, half_v: float, colour: Sequence[float] | np.ndarray
 ) -> None:
-    """Draw a level rectangle, such as paving: it may have a roof's colour and has no height."""
+    """Draw a rectangle without height, such as paving; it may have a roof's colour."""
     where, u, v = canvas.view(spot, float(np.hypot(half_u, half_v)))
     inside = inside_box(u, v, half_u, half_v) > 0
     canvas.paint(where, inside, colour, 0.0, grain=0.04, wear=0.06)
 
 
 class Town:
-    """The grid under a scene: where a point lies along and across the streets.
+    """The grid of plots and streets under a scene.
 
-    Plots are PLOT wide and DEPTH deep; a street runs between every second row of plots, a cross
-    street takes the place of one plot in ``run``. The grid's origin is a plot with a house near
-    the scene's middle, so that no scene is without a building.
+    Plots are PLOT wide and DEPTH deep; a street runs between every second row of plots, and a cross
+    street replaces one plot in ``run``. The grid's origin is a plot with a house near the scene's
+    middle, so every scene has a building.
     """
 
     def __init__(self, size: int, rng: np.random.Generator):
@@ -334,13 +330,13 @@ class Town:
         return str(self.uses[self.block(row, plot)])
 
     def place(self, along: float, across: float) -> Spot:
-        """Return the place of a point of the grid, with the street's direction."""
+        """Return the spot of a point of the grid, with the street's direction."""
         point = complex(along - PLOT / 2, across - DEPTH / 2) * np.exp(1j * self.angle)
         point += self.middle
         return Spot(float(point.real), float(point.imag), self.angle)
 
     def in_plot(self, row: int, along: float, away: float, turn: float = 0.0) -> Spot:
-        """Return the place of a point ``away`` from the middle of the street of a row."""
+        """Return the spot ``away`` from the middle of the street of a row."""
         across = row * DEPTH + away if row % 2 == 0 else (row + 1) * DEPTH - away
         x, y, angle = self.place(along, across)
         return Spot(x, y, angle + turn)
@@ -397,7 +393,7 @@ def draw_plots(canvas: Canvas, town: Town, rng: np.random.Generator) -> list[Pol
         if use not in ("homes", "yard"):
             continue
         if (row, plot) != (0, 0) and rng.random() < (0.09 if use == "homes" else 0.35):
-            # Flat, of a building's size and colour, in place of one.
+            # Something flat of a building's size and colour.
             spot = town.in_plot(row, along, (DEPTH + STREET) / 2)
             draw_flat(canvas, spot, rng.uniform(5, 8.5), rng.uniform(4, 7), surface(rng))
         elif use == "homes":
