@@ -63,7 +63,7 @@ class NetworkInput:
             self.notes = _check(reader, run, gsd)
             self.info, self.marks = reader.info, [*reader.bands, *reader.validity.marks]
         if void_white:
-            # Only uint8 has a known white.
+            # Raises unless the raster is uint8, as other dtypes have no known white.
             self.imagery().close()
         self.own_size = self.size = (self.info.height, self.info.width)
         if (steps := fed_steps(run, self.info.steps, gsd)) is not None:
@@ -105,7 +105,7 @@ class NetworkInput:
         with self.imagery() as reader:
             for first, strip in resampled_strips(strips, self.size, self.own_size):
                 _, valid = reader.read(Window(first, 0, *strip.shape))
-                # Imagery that is too small to be fed is background.
+                # Valid pixels that were lost in resampling are background.
                 yield first, np.where(valid, np.nan_to_num(strip), np.float32(np.nan))
 
 
@@ -231,16 +231,13 @@ def _conversion(reader: "RasterReader", dtype: str) -> str:
     """Say how to make a raster of the dtype."""
     if dtype != "uint8":
         return f"give the imagery in {dtype}, in the units that the model was trained on"
-    source = shlex.quote(_for_gdal(reader.path))
-    target = shlex.quote(f"{reader.path.stem}_uint8.tif")
-    return f"`gdal_translate -ot Byte{_scaling(reader)} {source} {target}` makes such a file"
-
-
-def _for_gdal(name: RasterName) -> str:
-    """Return the name that GDAL's own commands take."""
     from preprocessing.raster_access import raster_files
 
-    return raster_files(name)[0] if "://" in name and not name.startswith("/vsi") else str(name)
+    # GDAL's own commands take no URL.
+    url = "://" in reader.path and not reader.path.startswith("/vsi")
+    source = shlex.quote(raster_files(reader.path)[0] if url else str(reader.path))
+    target = shlex.quote(f"{reader.path.stem}_uint8.tif")
+    return f"`gdal_translate -ot Byte{_scaling(reader)} {source} {target}` makes such a file"
 
 
 def _scaling(reader: "RasterReader") -> str:

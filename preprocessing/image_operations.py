@@ -288,21 +288,11 @@ def warp(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> tuple[np.nd
 
     if mask.dtype != np.uint8:
         raise LabelError(f"cannot rotate, scale or shear a mask of {mask.dtype}: give uint8")
-    size = mask.shape[::-1]
-    moved = cv2.warpAffine(
-        np.ascontiguousarray(image),
-        matrix,
-        size,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT,
-    )
+    size, image, mask = mask.shape[::-1], np.ascontiguousarray(image), np.ascontiguousarray(mask)
+    linear, nearest = (way | cv2.WARP_INVERSE_MAP for way in (cv2.INTER_LINEAR, cv2.INTER_NEAREST))
+    moved = cv2.warpAffine(image, matrix, size, flags=linear, borderMode=cv2.BORDER_REFLECT)
     moved_mask = cv2.warpAffine(
-        np.ascontiguousarray(mask),
-        matrix,
-        size,
-        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=VOID,
+        mask, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=VOID
     )
     return moved.reshape(image.shape), moved_mask
 

@@ -59,11 +59,12 @@ class Sun(NamedTuple):
 
 
 class Canvas:
-    """Albedo float32 (n, n, 3) in 0..1 and height float32 (n, n), finer than the image and wider.
+    """Albedo float32 (n, n, 3) in 0..1 and height float32 (n, n) of a scene.
 
-    The image has ``size`` pixels a side. ``x`` (1, n) and ``y`` (n, 1) are the centres of canvas
-    pixels. ``speckle`` (n, n) is fine noise, about standard normal, for the grain of surfaces, and
-    ``clouds`` (n, n) noise of several sizes, for worn, dry and damp places.
+    The canvas is finer than the image, which has ``size`` pixels a side, and has a margin. ``x``
+    (1, n) and ``y`` (n, 1) are the centres of its pixels. ``speckle`` (n, n) is fine noise, about
+    standard normal, for the grain of surfaces; ``clouds`` (n, n) is noise of several sizes, for
+    worn, dry and damp places.
     """
 
     def __init__(self, size: int, rng: np.random.Generator):
@@ -110,7 +111,7 @@ class Canvas:
 
 
 def value_noise(rng: np.random.Generator, size: int, cell: int) -> np.ndarray:
-    """Return noise of waves of ``cell`` pixels, float32 (size, size), about standard normal."""
+    """Return smooth noise, a wave about ``cell`` pixels: float32 (size, size), standard normal."""
     count = size // cell + 3
     coarse = rng.standard_normal((count, count), dtype=np.float32)
     smooth = cv2.resize(coarse, (count * cell, count * cell), interpolation=cv2.INTER_CUBIC)
@@ -133,9 +134,9 @@ def vary(colour: np.ndarray, rng: np.random.Generator, by: float = 0.05) -> np.n
 
 
 def cast_shadows(height: np.ndarray, sun: Sun, pixel: float) -> np.ndarray:
-    """Return bool of the shape of ``height``: the pixels, of ``pixel`` metres, in shadow.
+    """Return which pixels (of ``pixel`` metres) lie in shadow: bool, the shape of ``height``.
 
-    There, some distance towards the sun, the ground is higher than the ray. The highest obstacle
+    They do if the ground somewhere towards the sun is higher than the ray. The highest obstacle
     over 2^k steps is the higher of two of 2^(k - 1) steps, so a few shifted maxima replace a march
     along every ray.
     """
@@ -196,7 +197,7 @@ class Wing(NamedTuple):
 
 
 def house_plan(rng: np.random.Generator, longest: float) -> tuple[Wing, ...]:
-    """Draw a rectangle, L or T of at most ``longest`` along u; its front is at lower v."""
+    """Return a rectangle, L or T, at most ``longest`` along u; the front is at lower v."""
     length, depth = rng.uniform(10.5, longest), rng.uniform(7.6, 10.0)
     main = Wing(0, 0, length / 2, depth / 2)
     if rng.random() < 0.45:
@@ -208,7 +209,7 @@ def house_plan(rng: np.random.Generator, longest: float) -> tuple[Wing, ...]:
 
 
 def hall_plan(rng: np.random.Generator, longest: float) -> tuple[Wing, ...]:
-    """Draw one large rectangle."""
+    """Return one large rectangle."""
     return (Wing(0, 0, rng.uniform(0.8, 1.0) * longest / 2, rng.uniform(5.5, 8.8)),)
 
 
