@@ -76,10 +76,8 @@ def _row(name: str, patches: PatchSet, scenes: list[dict]) -> str:
 def draw_preview(store: PatchStore) -> Path:
     """Draw strong augmentation of a patch with much of both classes; return the picture's path.
 
-    The picture is part of the store; one that exists is kept.
-
-    Raises:
-        OutputError: it cannot be written.
+    The picture is part of the store; one that exists is kept. Raises OutputError if it cannot be
+    written.
     """
     path = store.folder / PREVIEW
     if path.exists():

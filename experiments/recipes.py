@@ -37,7 +37,7 @@ def inria_buildings() -> Recipe:
     Data: ``<data>/AerialImageDataset/train/{images,gt}``, 180 tiles of 5000 x 5000 pixels;
     the patch store takes 19 GB of disk.
     Command: ``python experiments/train_jointnet.py --recipe inria_buildings``; on a GPU add
-    ``--precision mixed_bfloat16 --batch-size 8``.
+    ``--precision mixed_bfloat16 --batch-size 8``, as for Massachusetts.
     Time: 15,500 patches and, on 2 cores in bfloat16, 28 hours an epoch
     (``results/benchmark/inria.md``), so for a GPU.
     Score: not measured on the whole data set; the paper has none.
@@ -56,8 +56,7 @@ def massachusetts_roads() -> Recipe:
     alpha 0.25). The valid tiles are held back, with ``--validation test`` the test tiles.
     Data: ``<data>/massachusetts_roads/{train,valid,test}/{sat,map}``, 1108, 14 and 49 tiles of
     1500 x 1500 pixels; white margins are void. The patch store takes 11 GB of disk.
-    Command: ``python experiments/train_jointnet.py --recipe massachusetts_roads``; on a GPU as
-    for ``inria_buildings``.
+    Command: ``python experiments/train_jointnet.py --recipe massachusetts_roads``
     Time: 10,000 patches an epoch, for a GPU. Score: not measured on the whole data set.
     """
     return _massachusetts("roads")
@@ -69,8 +68,7 @@ def massachusetts_buildings() -> Recipe:
     Source: as ``massachusetts_roads``, with the dice loss.
     Data: ``<data>/massachusetts_buildings/{train,valid,test}/{sat,map}``, 137, 4 and 10 tiles of
     1500 x 1500 pixels.
-    Command: ``python experiments/train_jointnet.py --recipe massachusetts_buildings``; on a GPU
-    as for ``inria_buildings``.
+    Command: ``python experiments/train_jointnet.py --recipe massachusetts_buildings``
     Time: 1,200 patches an epoch, for a GPU. Score: not measured on the whole data set.
     """
     return _massachusetts("buildings")

@@ -20,12 +20,8 @@ class TrainingBatches(keras.utils.PyDataset):
     same batches.
 
     Args:
-        patches: the patches to draw from.
         epoch: number of the epoch, from 0.
-        seed: seed of the run.
-        batch_size: samples in a batch.
         crop_size: side of a sample in pixels, at most the side of a patch.
-        augmentation: random changes of each sample.
         steps: batches in the epoch; None for one pass over the patches.
         target_weight: share of the draws, 0..1, that favour patches in proportion to their share
             of target; the others are even.
@@ -80,11 +76,7 @@ class TrainingBatches(keras.utils.PyDataset):
             self._order = self._draw_by_source(source_shares, samples, target_weight, generator)
 
     def _draw(
-        self,
-        usable: np.ndarray,
-        samples: int,
-        target_weight: float,
-        generator: np.random.Generator,
+        self, usable: np.ndarray, samples: int, target_weight: float, generator: np.random.Generator
     ) -> np.ndarray:
         """Return the patch number of each sample, out of the usable ones."""
         patches = len(usable)

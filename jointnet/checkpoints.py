@@ -68,14 +68,12 @@ class TrainingState:
 
 
 class Checkpoints:
-    """The ``checkpoints`` folder of a run; of several processes only the first writes into it.
-
-    ``saved`` is ``time.monotonic`` of the start, or of the last state written or loaded.
-    """
+    """The ``checkpoints`` folder of a run; of several processes only the first writes into it."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        # When a state was last written or loaded.
         self.saved = time.monotonic()
 
     def exist(self) -> bool:
@@ -109,11 +107,7 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def restore(self, model: keras.Model) -> TrainingState:
-        """Load the last state, with network and optimizer, into a compiled model.
-
-        Raises:
-            RunError: the files do not fit the model, or are damaged.
-        """
+        """Load the last state into a compiled model; RunError if it does not fit or is damaged."""
         try:
             content = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             model.optimizer.build(model.trainable_variables)
@@ -208,11 +202,7 @@ class ResumableEpoch(keras.callbacks.Callback):
     """
 
     def __init__(
-        self,
-        batches: TrainingBatches,
-        checkpoints: Checkpoints,
-        state: TrainingState,
-        stop: Stop,
+        self, batches: TrainingBatches, checkpoints: Checkpoints, state: TrainingState, stop: Stop
     ):
         super().__init__()
         self.batches = batches

@@ -42,8 +42,7 @@ class Devices:
     Attributes:
         names: those of all processes, such as ``("gpu:0", "gpu:1")``; empty for one device, which
             the engine chooses.
-        process: number of this process; process 0 writes.
-        processes: number of processes.
+        process: number of this process, of ``processes``; process 0 writes.
         note: why not all devices are in use, or empty.
     """
 
@@ -257,11 +256,7 @@ def greatest(number: int | None) -> int | None:
 
 
 def common_folder(path: Path) -> Path:
-    """Make a folder that the first process writes and all read.
-
-    Raises:
-        TrainingError: this process does not see it.
-    """
+    """Make a folder that process 0 writes and all read; TrainingError if this one cannot see it."""
     if is_first():
         path.mkdir(parents=True, exist_ok=True)
     wait_for_all(f"made {path.name}")
@@ -312,10 +307,9 @@ def _next_multiple(number: int, of: int) -> int:
 
 
 class SpreadNetwork:
-    """A network built under ``Devices.scope`` whose devices each predict a share of a batch.
+    """A network built under ``Devices.scope`` whose devices each predict a share of a batch."""
 
-    In Keras' own prediction every device computes the whole batch.
-    """
+    # In Keras' own prediction every device computes the whole batch.
 
     def __init__(self, model: keras.Model):
         on_tensorflow = keras.backend.backend() == "tensorflow"

@@ -23,12 +23,11 @@ class PixelNetwork(keras.Model):
     Args:
         body: turns scaled pixels into features ``(batch, height, width, channels)`` of the given
             dtype policy; a 1x1 convolution and the sigmoid follow.
-        bands: bands of the input.
+        bands: number of spectral bands.
         band_offset: subtracted from each band: one number, or one per band.
         band_scale: divides each band after that: one number, or one per band.
         band_limits: (low, high) that each band is clipped to first, or None; for imagery of more
             than 8 bits, see ``preprocessing.band_statistics``.
-        name: name of the model.
         dtype: dtype policy; scaling and sigmoid are float32 under each.
 
     Raises:
@@ -207,13 +206,8 @@ class JointNet(PixelNetwork):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "growth_rates": self.growth_rates,
-            "bridge_filters": self.bridge_filters,
-            "groups": self.groups,
-            "downsample_from": self.downsample_from,
-        }
+        names = ("growth_rates", "bridge_filters", "groups", "downsample_from")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_variant(cls, variant: str, **overrides: Any) -> "JointNet":

@@ -81,10 +81,9 @@ def describe_data(store: PatchStore) -> dict:
 def refuse_others(folder: Path, config: dict, data: dict) -> None:
     """Refuse to resume a run of another configuration or on other scenes.
 
-    Compares the folder's files with ``describe_run`` and ``describe_data`` of now.
-
     Raises:
-        RunError: the files differ, and the message says in what; or cannot be read.
+        RunError: the folder's files differ from what ``describe_run`` and ``describe_data``
+            return now, and the message says in what; or they cannot be read.
     """
     # As in the file, tuples become lists.
     wanted = _stated(json.loads(json.dumps(config)))
@@ -107,7 +106,7 @@ def refuse_others(folder: Path, config: dict, data: dict) -> None:
 
 
 def _stated(content: dict) -> dict:
-    # None, for not used, equals a setting that an earlier version did not know.
+    # A setting that an earlier version did not have counts as None.
     inner = {k: _stated(v) if isinstance(v, dict) else v for k, v in content.items()}
     return {key: value for key, value in inner.items() if value is not None}
 
@@ -203,7 +202,7 @@ def _train(
     check_folder(folder, resume)
     if resume:
         refuse_others(folder, config, describe_data(store))
-    # Only then may the first process make the folder, which the others would refuse.
+    # The others would refuse a folder that the first process made before they checked.
     wait_for_all("checked")
     common_folder(folder)
     if devices.process == 0:
@@ -275,11 +274,7 @@ def _with_value_range(recipe: Recipe, store: PatchStore) -> Recipe:
 
 
 def check_folder(folder: Path, resume: bool) -> None:
-    """Check that a run folder is free or, with ``resume``, can be resumed.
-
-    Raises:
-        RunError: it is not.
-    """
+    """Raise RunError unless a run folder is free or, with ``resume``, can be resumed."""
     begun = (folder / "config.json").exists()
     if begun and not resume:
         raise RunError(

@@ -38,16 +38,14 @@ class ResNetUNet(PixelNetwork):
     concatenation with the encoder's output of that size (none at full size), and twice 3x3
     convolution, batch normalisation, ReLU.
 
-    The first layer standardises raw pixels by the statistics of the bands. A second one brings
-    three bands, taken for red, green and blue, to ImageNet's statistics, channel order and units,
-    so that ``"imagenet"`` weights fit imagery of any depth and contrast; without statistics the
-    two are ``preprocess_input`` of ``keras.applications``. Other numbers of bands reach the
-    encoder as the first layer scales them.
+    The first layer standardises raw pixels by the statistics of the bands. If there are three
+    bands, taken for red, green and blue, a second one brings them to ImageNet's statistics,
+    channel order and units, so that ``"imagenet"`` weights fit imagery of any depth and contrast;
+    without statistics the two are ``preprocess_input`` of ``keras.applications``.
 
     Training normalises by the batch's statistics, prediction by moving averages, so an output
-    pixel depends only on what the convolutions see.
-
-    Further arguments are those of ``PixelNetwork``.
+    pixel depends only on what the convolutions see. Further arguments are those of
+    ``PixelNetwork``.
 
     Args:
         backbone: a name in ``BACKBONES``.
@@ -64,7 +62,7 @@ class ResNetUNet(PixelNetwork):
         inputs: as for ``JointNet``; height and width are multiples of 32.
 
     Returns:
-        Probabilities, as ``JointNet`` does.
+        Probabilities, as those of ``JointNet``.
 
     Raises:
         ValueError: an argument has no such value, or weights cannot be downloaded, read or used;
@@ -119,12 +117,8 @@ class ResNetUNet(PixelNetwork):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with ``initial_weights`` in place of ``weights``."""
-        return {
-            **super().get_config(),
-            "backbone": self.backbone,
-            "initial_weights": self.initial_weights,
-            "decoder_filters": self.decoder_filters,
-        }
+        names = ("backbone", "initial_weights", "decoder_filters")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_config(

@@ -60,10 +60,7 @@ class RunLog:
     """Progress ``bar``, a line for each epoch, ``history.csv`` and TensorBoard events.
 
     ``steps`` are the micro-batches of an epoch. Of several processes only the first writes and
-    prints. Leaving the context closes the bar.
-
-    Raises:
-        OutputError: the history of a resumed run cannot be written.
+    prints. Leaving the context closes the bar. A file that cannot be written is an OutputError.
     """
 
     def __init__(self, folder: Path, epochs: int, steps: int, state: TrainingState):

@@ -26,15 +26,13 @@ class TrainingSettings:
     Attributes:
         crop_size: side of a training sample in pixels, and of a window at prediction unless the
             recipe has another.
-        batch_size: samples in a batch.
         micro_batch_size: samples in memory at a time, a divisor of ``batch_size``; their
             gradients are added up before the weights change. Normalisation and losses are per
             sample, so the training is the same, except for the batch normalisation of a
             ``ResNetUNet``. None for whole batches.
         rematerialise: see ``layers.DenseAtrousBlock``; saves memory and takes time.
-        epochs: number of epochs, each followed by a validation and a checkpoint.
         steps_per_epoch: batches in an epoch, None for one pass over the patches.
-        learning_rate: that of Adam, after the warm-up.
+        learning_rate: of Adam, after the warm-up.
         schedule: ``"constant"``, or ``"cosine"`` (falls to 0 at the last step).
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: decoupled weight decay (Loshchilov and Hutter 2019); 0 is plain Adam.
@@ -42,13 +40,11 @@ class TrainingSettings:
             which is validated and kept: above 0 and below 1, such as 0.99. None for no average.
         loss: ``"dice"`` (buildings in the paper's implementation), ``"focal"`` (roads; gamma 2)
             or ``"cross_entropy+dice"``.
-        target_weight: see ``TrainingBatches``.
-        source_shares: see ``TrainingBatches``.
+        target_weight, source_shares: see ``TrainingBatches``.
         focal_alpha: weight of the target class in the focal loss, 0..1. With the paper's 0.25,
             pixels of probability 0.6 are target in 9 of 10 cases; with 0.75 in 1 of 2.
         cross_entropy_alpha: weight of the target class in the cross-entropy, 0..1; above 0.5 it
             trades precision for recall.
-        augmentation: random changes of each sample.
         early_stopping: epochs without a better validation IoU after which to stop; None never.
         threshold: probability from which a pixel counts as target, in validation and inference.
         precision: dtype policy, one of ``PRECISIONS``.
@@ -183,15 +179,11 @@ class Recipe:
     """A network, its data and its training.
 
     Attributes:
-        name: name of the recipe.
         scenes: lists the scenes under the data folder, given ``validation``.
         variant: one of ``jointnet.model.VARIANTS``, or of ``jointnet.resnet.BACKBONES``.
-        patches: how scenes are cut.
-        training: how the network is trained.
         network: arguments of the network that differ from the variant's.
         validation: tile indices or names held back, None for the recipe's own split.
-        initial: run folder to begin with, in place of ``variant``, ``network`` and random
-            weights.
+        initial: run folder to begin with, in place of a new network.
         window: side of a window at prediction in pixels, a quarter of which neighbours share;
             None for the training's crop size.
     """
@@ -207,10 +199,5 @@ class Recipe:
     window: int | None = None
 
     def with_training(self, **changes: Any) -> "Recipe":
-        """Return the recipe with some training settings replaced.
-
-        Raises:
-            TypeError: there is no such setting.
-            ValueError: a setting has no such value.
-        """
+        """Return the recipe with other training settings; TypeError or ValueError if unknown."""
         return replace(self, training=replace(self.training, **changes))

@@ -19,7 +19,7 @@ class BandScaling(keras.layers.Layer):
     Args:
         offset: one number per band.
         scale: one number per band, none of them 0.
-        limits: (low, high) of each band, or None to clip nothing.
+        limits: (low, high) of each band, or None.
 
     Input shape:
         ``(batch, height, width, bands)``, any numeric dtype.

@@ -75,7 +75,7 @@ class DenseAtrousBlock(keras.layers.Layer):
         growth_rate: channels of each 3x3 convolution (k).
         groups: groups of the normalisations; must divide ``growth_rate``.
         dilation_rates: one for each 3x3 convolution.
-        epsilon: that of the normalisations.
+        epsilon: of the normalisations.
         filters: channels of the fused output; None for ``4 * growth_rate``.
         rematerialise: what training computes again for the gradients, to save memory at the cost
             of time; results stay the same. ``"concatenations"``: what the convolutions read,
@@ -183,25 +183,15 @@ class DenseAtrousBlock(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "growth_rate": self.growth_rate,
-            "groups": self.groups,
-            "dilation_rates": self.dilation_rates,
-            "epsilon": self.epsilon,
-            "filters": self.filters,
-            "rematerialise": self.rematerialise,
-        }
+        names = ("growth_rate", "groups", "dilation_rates", "epsilon", "filters", "rematerialise")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _convolve_list(
     convolution: keras.layers.Conv2D, tensors: list[keras.KerasTensor]
 ) -> list[keras.KerasTensor]:
-    """Return the tensors, and the convolution of their concatenation, which is not held.
-
-    The tensors are passed on so that their gradients are added up as they come; otherwise each
-    convolution's share would be held until the last is there.
-    """
+    """Return the tensors, and the convolution of their concatenation, which is not held."""
+    # Passed on, so that gradients are added up as they come, and not held until the last is there.
 
     def linear(kernel: keras.KerasTensor, *tensors: keras.KerasTensor) -> list[keras.KerasTensor]:
         together = keras.ops.concatenate(tensors, axis=-1)

@@ -8,11 +8,7 @@ import keras
 
 @keras.saving.register_keras_serializable(package="jointnet")
 class WeightedSumLoss(keras.losses.Loss):
-    """Add up ``weight * loss`` of several losses on the same labels and probabilities.
-
-    Args:
-        losses: ``keras.losses.Loss`` objects whose ``call`` returns one value per sample.
-        weights: one factor per loss.
+    """Add up ``weight * loss`` of losses whose ``call`` returns one value per sample.
 
     Raises:
         ValueError: there is no loss, or there are not as many weights as losses.
