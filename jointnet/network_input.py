@@ -124,7 +124,7 @@ def fed_steps(
 
     Returns:
         None to feed the raster as it is: the metres are unknown, both are within a quarter of the
-        trained ones and of each other, or one is below a 16th or above four times of them.
+        trained GSD and of each other, or one is below a 16th of it or above four times it.
     """
     trained, steps = run.config["gsd"], _said_steps(found, given)
     if trained is None or steps is None or given == NATIVE:
@@ -152,12 +152,15 @@ def _are_square(steps: tuple[float, float]) -> bool:
 
 def _check(reader: "RasterReader", run: Run, gsd: float | str | None) -> list[str]:
     """Refuse a raster of another dtype; return the notes on it."""
+    from preprocessing.ground import fit_control_points
+
     if reader.dtype != run.config["dtype"]:
         raise RasterError(
             f"{reader.path}: pixels are {reader.dtype}, the model takes {run.config['dtype']}; "
             + _conversion(reader, run.config["dtype"])
         )
-    notes = [reader.band_note, _alpha_note(reader), _control_point_note(reader)]
+    fit = fit_control_points(reader.gcps, reader.crs, reader.height, reader.width)
+    notes = [reader.band_note, _alpha_note(reader), fit.note if fit else ""]
     return [note for note in notes if note] + _ground_notes(reader, run, gsd)
 
 
@@ -173,14 +176,6 @@ def _alpha_note(reader: "RasterReader") -> str:
         f"Band {band} is tagged alpha, so its zeros are void, but varies as imagery does: if it is "
         f"near infrared, `gdal_edit.py -colorinterp_{band} undefined FILE` takes the tag off."
     )
-
-
-def _control_point_note(reader: "RasterReader") -> str:
-    """Say how well ground control points place the raster; '' if they do not."""
-    from preprocessing.ground import fit_control_points
-
-    fit = fit_control_points(reader.gcps, reader.crs, reader.height, reader.width)
-    return fit.note if fit else ""
 
 
 def _ground_notes(reader: "RasterReader", run: Run, given: float | str | None) -> list[str]:
@@ -229,10 +224,10 @@ def _plain(value: float, digits: int) -> str:
 
 def _conversion(reader: "RasterReader", dtype: str) -> str:
     """Say how to make a raster of the dtype."""
-    if dtype != "uint8":
-        return f"give the imagery in {dtype}, in the units that the model was trained on"
     from preprocessing.raster_access import raster_files
 
+    if dtype != "uint8":
+        return f"give the imagery in {dtype}, in the units that the model was trained on"
     # GDAL's own commands take no URL.
     url = "://" in reader.path and not reader.path.startswith("/vsi")
     source = shlex.quote(raster_files(reader.path)[0] if url else str(reader.path))

@@ -191,14 +191,10 @@ def join(swaths: Iterable[Iterable[Strip]]) -> Iterator[tuple[int, np.ndarray]]:
                 yield strip.first, _mean(values, before.weights[rows] + strip.weights)
             else:
                 after.append(strip)
-        before = _stacked(after) if after else None
-
-
-def _stacked(strips: list[Strip]) -> Strip:
-    values, weights = (
-        np.concatenate(arrays) for arrays in zip(*(strip[1:] for strip in strips), strict=True)
-    )
-    return Strip(strips[0].first, values, weights)
+        before = None
+        if after:
+            arrays = zip(*(strip[1:] for strip in after), strict=True)
+            before = Strip(after[0].first, *map(np.concatenate, arrays))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -344,8 +340,8 @@ def predict_image(
         valid = np.ones(image.shape[:2], bool)
     grid = WindowGrid(*image.shape[:2], window, overlap)
 
-    def read(part: Window) -> tuple[np.ndarray, np.ndarray]:
-        return image[part.slices], valid[part.slices]
+    def read(where: Window) -> tuple[np.ndarray, np.ndarray]:
+        return image[where.slices], valid[where.slices]
 
     swaths = (predict_swath(read, grid, swath, predict, batch_size) for swath in swaths_of(grid))
     return np.concatenate([strip for _, strip in join(swaths)])

@@ -15,7 +15,7 @@ COLOURS = ("brightness", "contrast", "saturation", "hue", "gamma")
 MOVES = ("rotation", "scale", "shear")
 FILTERS = ("blur", "sharpen", "emboss")
 PIXELS = ("frequency_noise", "gaussian_noise", "salt_and_pepper", "dropout", "coarse_dropout")
-# The order in which they are drawn; with another order a seed gives other patches.
+# The order in which they are drawn: another one, or an insertion, changes what each seed gives.
 CHANGES = (*COLOURS, *MOVES, *FILTERS, "grayscale", *PIXELS)
 DTYPES = ("uint8", "uint16", "int16", "float32")
 # What strength 1 means for these: pixels, and factors of what is added.
