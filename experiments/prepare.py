@@ -209,7 +209,7 @@ def _describe(store: PatchStore, recipe: str | None) -> None:
     # The preview is left out on a disk that cannot be written.
     with contextlib.suppress(OutputError):
         click.echo(f"augmentation of one patch: {draw_preview(store)}")
-    # Name the recipe that it was cut by, if that takes such a store.
+    # Name the recipe that it was cut by, if the store fits it.
     named = recipe in recipes.RECIPES and recipes.RECIPES[recipe]().patches == store.settings
     option = f"--recipe {recipe} " if named else ""
     click.echo(

@@ -169,7 +169,7 @@ def describe_polygons(store: PatchStore) -> list[str]:
 
 
 def run_folder(base: str, name: str | None, resume: bool) -> Path:
-    """Return the named folder, else ``base`` with the first free number, or the last to resume."""
+    """Return the named folder, else ``base`` with the first free number (to resume: the last)."""
     if name is not None:
         return RESULTS / name
     folder, number = RESULTS / base, 1

@@ -93,7 +93,7 @@ class Checkpoints:
         content = {"history": state.history}
         last = f"epoch_{state.epoch:05d}.weights.h5"
         if state.micro_batches:
-            # Earlier versions called micro-batches "parts", and can read the file so.
+            # "parts" is the name of micro-batches in the files of earlier versions.
             content |= {"parts": state.micro_batches, "sums": state.sums}
             last = f"epoch_{state.epoch:05d}_{state.micro_batches:07d}.weights.h5"
         _save_weights(model, self.folder / last)

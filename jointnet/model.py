@@ -34,7 +34,7 @@ class PixelNetwork(keras.Model):
         ValueError: ``bands`` is not positive, or an argument does not fit it.
     """
 
-    # Divides the sides of every image; and the names that ``from_variant`` takes.
+    # What divides the sides of every image, and the names that ``from_variant`` takes.
     MULTIPLE = 1
     VARIANTS: ClassVar[dict[str, Any]] = {}
 

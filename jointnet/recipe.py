@@ -250,7 +250,7 @@ def _build(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]) -> Pi
 
 
 def _load_initial(recipe: Recipe, store: PatchStore, network: type[PixelNetwork]) -> PixelNetwork:
-    # Bands are scaled as in the other run, whose weights were trained so.
+    # Bands keep the scaling of that run, as its weights were trained with it.
     initial = load_run(recipe.initial, recipe.training.precision)
     if type(initial.model) is not network:
         raise RunError(

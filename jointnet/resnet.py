@@ -196,7 +196,7 @@ def _encoder(
 
 @contextlib.contextmanager
 def _global_policy(policy: keras.DTypePolicy) -> Iterator[None]:
-    """Set the global dtype policy, the only one that keras.applications follows."""
+    """Set the global dtype policy, as keras.applications follows no other."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -278,7 +278,7 @@ def train(
 
 
 def set_rematerialisation(model: keras.Model, wanted: str | None) -> None:
-    """Set ``rematerialise`` of the dense atrous blocks; TrainingError if there are none."""
+    """Set ``rematerialise`` of the dense atrous blocks; TrainingError if none can take it."""
     blocks = [layer for layer in model.layers if isinstance(layer, DenseAtrousBlock)]
     if wanted and not blocks:
         raise TrainingError(
@@ -295,7 +295,7 @@ def _settle_statistics(
     """Give batch normalisations the statistics of the averaged weights."""
     momentum = max((layer.momentum for layer in _batch_normalisations(model)), default=None)
     if momentum is not None:
-        # After so many steps a twentieth of the old statistics is left.
+        # So many steps leave a twentieth of the old statistics.
         for index in range(math.ceil(math.log(0.05) / math.log(momentum))):
             before_batch()
             model(batches[index % len(batches)][0], training=True)

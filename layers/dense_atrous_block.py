@@ -42,7 +42,7 @@ class Conv2D(keras.layers.Conv2D):
     def _with_gradient(
         self, inputs: keras.KerasTensor, kernel: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, Callable]:
-        """Return the convolution, and what makes its gradient those of the arguments."""
+        """Return the convolution and its gradient function."""
         import tensorflow as tf
 
         def convolve(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -191,7 +191,7 @@ def _convolve_list(
     convolution: keras.layers.Conv2D, tensors: list[keras.KerasTensor]
 ) -> list[keras.KerasTensor]:
     """Return the tensors, and the convolution of their concatenation, which is not held."""
-    # Passed on, so that gradients are added up as they come, and not held until the last is there.
+    # The tensors pass through, so that their gradients are added up as they come, and not held.
 
     def linear(kernel: keras.KerasTensor, *tensors: keras.KerasTensor) -> list[keras.KerasTensor]:
         together = keras.ops.concatenate(tensors, axis=-1)

@@ -76,7 +76,7 @@ class GroupNormalization(keras.layers.Layer):
     def _with_gradient(
         self, inputs: keras.KerasTensor, gamma: keras.KerasTensor, beta: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, Callable]:
-        """Return the normalised input, and what makes its gradient those of the arguments."""
+        """Return the normalised input and its gradient function."""
         x = keras.ops.cast(inputs, "float32")
         # Moments of channels first, from which those of groups follow exactly: this walks memory
         # in order, and is two to three times as fast as taking a group's channels at once.
