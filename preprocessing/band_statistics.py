@@ -54,16 +54,6 @@ class BandHistogram:
         self._row_of = np.zeros(_LEADS, np.int64)
         self._counts = np.empty((0, 1 << self._depth), np.int64)
 
-    @property
-    def count(self) -> int:
-        """The number of values counted."""
-        return int(self._counts.sum())
-
-    @property
-    def cells(self) -> int:
-        """The number of cells held, at most ``CELLS``."""
-        return self._counts.size
-
     def add(self, values: np.ndarray) -> None:
         """Count values: any shape, also empty, of the histogram's dtype, all finite."""
         keys = self._keys(values.ravel())

@@ -69,12 +69,6 @@ def mean_step(steps: tuple[float, float]) -> float:
     return math.sqrt(steps[0] * steps[1])
 
 
-def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int) -> float | None:
-    """Return ground metres per pixel at a raster's centre: the mean of its ``ground_steps``."""
-    steps = ground_steps(crs, transform, height, width)
-    return steps and mean_step(steps)
-
-
 def geographic_bounds(crs: Any, transform: Affine, height: int, width: int) -> list[float] | None:
     """Return west, south, east and north of a raster's edges in degrees (EPSG:4326).
 

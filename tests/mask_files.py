@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -10,7 +11,7 @@ import rasterio.features
 from affine import Affine
 from rasterio.crs import CRS
 
-from preprocessing.ground import Placement, placement
+from preprocessing.ground import Placement, ground_steps, mean_step, placement
 from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.raster_writers import MaskWriter, ProbabilityWriter
 from preprocessing.tiling import Window
@@ -67,3 +68,9 @@ def centre_line_layer(mask, probabilities=None, **chosen) -> SimpleNamespace:
 def _gathered(features: MaskFeatures) -> SimpleNamespace:
     frame = geopandas.GeoDataFrame(pd.concat(features, ignore_index=True), crs=features.place.crs)
     return SimpleNamespace(frame=frame, geometry_type=features.geometry_type, notes=features.notes)
+
+
+def ground_sample_distance(crs: Any, transform: Affine, height: int, width: int) -> float | None:
+    """Return ground metres per pixel at a raster's centre, as ``RasterInfo.gsd`` has them."""
+    steps = ground_steps(crs, transform, height, width)
+    return steps and mean_step(steps)

@@ -283,6 +283,10 @@ few = settings(max_examples=40, deadline=None)
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+def counted(histogram: BandHistogram) -> int:
+    return int(histogram._counts.sum())
+
+
 def histogram(*parts: np.ndarray) -> BandHistogram:
     result = BandHistogram(parts[0].dtype)
     for part in parts:
@@ -293,7 +297,7 @@ def histogram(*parts: np.ndarray) -> BandHistogram:
 def test_five_values_by_hand():
     for dtype in (*INTEGERS, np.float32):
         result = histogram(np.array([1, 5, 2, 4, 3], dtype))
-        assert result.count == 5
+        assert counted(result) == 5
         assert result.percentiles((0, 25, 50, 90, 100)) == [1, 2, 3, pytest.approx(4.6), 5]
         assert result.moments() == (3, pytest.approx(2**0.5))
         # 2, 2, 3, 4, 4.
@@ -342,7 +346,7 @@ def test_floats_within_two_octaves_are_exact_to_a_millionth(values):
 @given(values=arrays(np.float32, st.integers(0, 60), elements=FINITE), cut=st.integers(0, 60))
 def test_order_and_pieces_do_not_matter(values, cut):
     whole, parts = histogram(values), histogram(values[cut:], values[:cut][::-1])
-    assert parts.count == whole.count == len(values)
+    assert counted(parts) == counted(whole) == len(values)
     assert parts.percentiles(SHARES) == whole.percentiles(SHARES)
     assert parts.moments() == whole.moments()
 
@@ -386,8 +390,8 @@ def test_memory_stays_flat_over_the_whole_range_of_float32():
     result = BandHistogram(np.float32)
     for part in np.array_split(values, 5):
         result.add(part)
-        assert result.cells <= CELLS
-    assert result.count == len(values) == 65_280
+        assert result._counts.size <= CELLS
+    assert counted(result) == len(values) == 65_280
     assert result.percentiles((50,))[0] == pytest.approx(0, abs=1e-38)
     largest = float(values.max())
     assert result.percentiles((0, 100)) == pytest.approx([-largest, largest], rel=1e-3)
@@ -408,7 +412,7 @@ def test_a_small_spread_on_a_large_float_is_kept():
 @pytest.mark.parametrize("dtype", [*INTEGERS, np.float32])
 def test_without_values(dtype):
     for empty in (BandHistogram(dtype), histogram(np.empty(0, dtype))):
-        assert (empty.count, empty.percentiles((2, 98)), empty.moments()) == (0, [0, 0], (0, 0))
+        assert (counted(empty), empty.percentiles((2, 98)), empty.moments()) == (0, [0, 0], (0, 0))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float64, bool, np.complex64])

@@ -22,12 +22,11 @@ from preprocessing.ground import (
     geodesic_areas,
     geographic_corners,
     grid_difference,
-    ground_sample_distance,
     ground_steps,
     metres_apart,
 )
 from tests.mask_files import UTM as HALF_METRES
-from tests.mask_files import describe, place_of
+from tests.mask_files import describe, ground_sample_distance, place_of
 
 A = 6378137.0
 E2 = 0.00669437999014

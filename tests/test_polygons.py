@@ -31,12 +31,12 @@ from shapely.geometry import (
 from preprocessing import polygons as polygons_module
 from preprocessing import vectors
 from preprocessing.errors import DatasetError, PolygonError
-from preprocessing.ground import ground_sample_distance
 from preprocessing.layouts import polygon_scenes
 from preprocessing.polygons import PolygonCounts, rasterise, read_polygons
 from preprocessing.raster_access import RasterInfo, raster_info
 from preprocessing.rasters import read_label
 from preprocessing.vectors import read_features
+from tests.mask_files import ground_sample_distance
 
 UTM = Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
 SOUTH_UP = Affine(0.5, 0, 500_000, 0, 0.5, 4_999_990)
