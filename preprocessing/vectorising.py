@@ -42,12 +42,12 @@ _Batch = tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What may be chosen for features; without a place on the ground nothing of it applies.
+    """Settings for features. They are ignored if the mask is not georeferenced.
 
     Attributes:
         min_area_m2: smaller footprints, or connected pieces of road, are left out.
-        fill_holes_m2: holes smaller than this are filled, with what lies in them, unless they hold
-            void; 0 for none.
+        fill_holes_m2: holes smaller than this are filled, and footprints inside them merged in;
+            holes with void stay open. 0 for none.
         simplify_m: metres by which outlines and lines may move to have fewer vertices. None is 0
             for footprints, which then follow the pixels' edges, and the side of a pixel for centre
             lines, which takes off the steps of the raster.
