@@ -188,7 +188,8 @@ def _means(
             @ Affine.translation(window.column, window.row),
             src_crs=_ANY_CRS,
             dst_crs=_ANY_CRS,
-            resampling=Resampling.average if scale[0] * scale[1] > 1 else Resampling.bilinear,
+            # Bilinear, where one side shrinks, GDAL's pixels depend on the window's shape.
+            resampling=Resampling.average if max(scale) > 1 else Resampling.bilinear,
             tolerance=0,
         )
     share = made[-1]
